@@ -1,0 +1,1 @@
+"""Hydra configuration: every default of sweeper is a value in these files."""

@@ -1,0 +1,73 @@
+"""Everything that sweeper raises on purpose.
+
+    SweeperError                    exit code 1
+    ├── InputError                  exit code 2: nothing was trained, nothing written to the study
+    │   ├── ConfigError             the configuration; carries every fault found
+    │   ├── DataError               the rows: missing, empty, too few, without labels, all cut off
+    │   ├── ModelError              the base model: absent, gated, without the LoRA target
+    │   └── StudyError              the study: in use, changed under the same name, no database
+    ├── TrialError                  one trial failed; the sweep goes on
+    └── SweepFailed                 the sweep as a whole: too many failures in a row
+
+Every message says what was given, what is allowed and what to do.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class SweeperError(Exception):
+    """Base of all errors raised on purpose; `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class InputError(SweeperError):
+    """The configuration or the input can't be used; nothing has been trained."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with a configuration.
+
+    `field` is the dotted path as a user writes it, `message` says what was given, what is
+    allowed and what to do.
+    """
+
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}"
+
+
+class ConfigError(InputError):
+    """One or more faults in the configuration, all reported together."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        lines = "\n".join(f"  {fault}" for fault in self.faults)
+        super().__init__(f"{count} in the configuration\n{lines}")
+
+
+class DataError(InputError):
+    """The data set can't be used as configured."""
+
+
+class ModelError(InputError):
+    """The base model can't be loaded or doesn't fit the trial settings."""
+
+
+class StudyError(InputError):
+    """The study can't be opened, or doesn't belong to this configuration."""
+
+
+class TrialError(SweeperError):
+    """One trial failed, for the reason given; other trials are not affected."""
+
+
+class SweepFailed(SweeperError):
+    """The sweep stopped without a usable result."""

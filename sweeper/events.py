@@ -1,0 +1,114 @@
+"""What the coordinator tells those who listen: the tracker, the terminal, the journal on disk."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from sweeper.config import ObjectiveConfig, TrialSettings
+from sweeper.messages import Sample, TrialState
+
+Scalar = bool | int | float | str | None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Numbers of one trial at one moment.
+
+    Of training: `train_loss`, `learning_rate`, `examples_per_second`, ...; at a mark also
+    `objective`, `objective_error` and every evaluation metric as `validation_<name>`.
+    """
+
+    trial: int
+    attempt: int
+    time: float
+    """Unix time in seconds, taken when the coordinator heard of it."""
+    examples: int
+    """Training examples seen by the trial; at a mark, the mark."""
+    metrics: Mapping[str, float]
+    mark: int | None = None
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial as the study database knows it."""
+
+    number: int
+    state: TrialState
+    attempt: int
+    params: Mapping[str, Scalar]
+    """What the sampler chose, by dotted name, e.g. `lora.rank`."""
+    settings: TrialSettings
+    """The complete settings, chosen and fixed."""
+    examples: int = 0
+    """The trial's whole length in training examples."""
+    reports: Mapping[int, float] = field(default_factory=dict)
+    """Objective by mark."""
+    objective: float | None = None
+    """The objective at the best mark; None if none was reached."""
+    error: float | None = None
+    """Standard error of `objective` over the validation rows."""
+    best_mark: int | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Every metric at the best mark."""
+    trained: int = 0
+    """Training examples computed over all attempts, repeated ones included."""
+    seconds: float = 0.0
+    """Device time over all attempts."""
+    cost: Mapping[str, float] = field(default_factory=dict)
+    """Measured by the worker: `train_seconds`, `evaluation_seconds`, `peak_memory_bytes`, ..."""
+    engine: str = ""
+    reason: str = ""
+    warnings: tuple[str, ...] = ()
+    adapter: Path | None = None
+    samples: tuple[Sample, ...] = ()
+
+
+@dataclass(frozen=True)
+class DataSetInfo:
+    """One split, as it is named in a tracker."""
+
+    split: str
+    rows: int
+    source: str
+    """Where it came from, in words: `docstrings of stdlib, torch, ...` or a file name."""
+    digest: str
+
+
+@dataclass(frozen=True)
+class SweepInfo:
+    """A sweep as its listeners see it; no value in it holds a secret."""
+
+    name: str
+    folder: Path
+    objective: ObjectiveConfig
+    budget: int
+    """Total number of trials."""
+    config: Mapping[str, Any]
+    """The composed configuration as a plain tree."""
+    varied: tuple[str, ...]
+    """Names of the settings that the space varies."""
+    model: str
+    """Name and revision of the base model."""
+    data: tuple[DataSetInfo, ...]
+    study: str
+    """Study database URL, password masked."""
+
+
+class Listener(Protocol):
+    """Hears everything that happens in a sweep, in order, on the coordinator's thread."""
+
+    def opened(self, sweep: SweepInfo, trials: Sequence[TrialRecord]) -> None:
+        """The sweep starts or goes on; `trials` are those it already has, the base model first."""
+
+    def started(self, trial: TrialRecord) -> None:
+        """A worker has taken the trial."""
+
+    def measured(self, point: Measurement) -> None:
+        """A running trial, or the base model, has numbers."""
+
+    def ended(self, trial: TrialRecord) -> None:
+        """The trial is over, or waits to be continued; `trial.state` says which."""
+
+    def closed(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reason: str) -> None:
+        """The sweep ends or is interrupted, for `reason`. Nothing follows."""

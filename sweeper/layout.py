@@ -1,0 +1,75 @@
+"""Every path that a sweep writes, in one class."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweeper.messages import BASE
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files of one sweep.
+
+        ROOT/study.db   ROOT/mlflow.db        shared by all sweeps below ROOT
+        ROOT/NAME/config.yaml                 the composed configuration, secrets masked
+        ROOT/NAME/lock                        held by the living coordinator
+        ROOT/NAME/rows/                       the frozen, prepared data (Arrow)
+        ROOT/NAME/trials/0007/metrics.jsonl   every measurement with its time
+        ROOT/NAME/trials/0007/attempt-2/      checkpoints of the second attempt
+        ROOT/NAME/trials/base/                the untouched base model
+        ROOT/NAME/best/                       the best adapter, an ordinary PEFT folder
+    """
+
+    root: Path
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        return self.root / self.name
+
+    @property
+    def study_url(self) -> str:
+        return f"sqlite:///{self.root / 'study.db'}"
+
+    @property
+    def tracking_url(self) -> str:
+        return f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.root / "artifacts"
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config.yaml"
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / "lock"
+
+    @property
+    def rows(self) -> Path:
+        return self.folder / "rows"
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "best"
+
+    def trial(self, number: int) -> Path:
+        return self.folder / "trials" / ("base" if number == BASE else f"{number:04d}")
+
+    def metrics(self, number: int) -> Path:
+        return self.trial(number) / "metrics.jsonl"
+
+    @staticmethod
+    def attempt(trial_folder: Path, attempt: int) -> Path:
+        return trial_folder / f"attempt-{attempt}"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` so that a reader sees the old file or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
