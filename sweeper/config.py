@@ -341,7 +341,7 @@ def load(tree: Mapping[str, Any], check_space: SpaceCheck | None = None) -> Conf
     faults: list[Fault] = []
     sections: dict[str, Any] = {}
     kinds = get_type_hints(Config)
-    faults += [Fault(name, _unknown(name, kinds)) for name in tree if name not in kinds]
+    faults += [Fault(name, unknown_name(name, kinds)) for name in tree if name not in kinds]
     for name, kind in kinds.items():
         value = tree.get(name)
         if name == "space":
@@ -361,6 +361,17 @@ def load(tree: Mapping[str, Any], check_space: SpaceCheck | None = None) -> Conf
 def to_tree(value: Any) -> Any:
     """The plain tree (dicts, lists, scalars) that a configuration dataclass stands for."""
     return TypeAdapter(type(value)).dump_python(value, mode="json")
+
+
+def dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested tree as one level, with dotted names: `{"lora": {"rank": 8}}` gives `{"lora.rank": 8}`."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat |= dotted(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 T = TypeVar("T")
@@ -387,11 +398,16 @@ def _fault(section: str, kind: type, item: dict[str, Any]) -> Fault:
     location = [str(part) for part in item["loc"]]
     field = ".".join([section, *location])
     if item["type"] == "unexpected_keyword_argument":
-        return Fault(field, _unknown(location[-1], _names_at(kind, location[:-1])))
+        return Fault(field, unknown_name(location[-1], _names_at(kind, location[:-1])))
     if item["type"] == "missing":
         return Fault(field, "is missing")
+    return Fault(field, wording(item))
+
+
+def wording(item: Mapping[str, Any]) -> str:
+    """One of pydantic's errors in our words: what is allowed, what was given."""
     wanted = item["msg"].replace("Input should be", "must be").replace("String should", "must")
-    return Fault(field, f"{wanted} (given: {item['input']!r})")
+    return f"{wanted} (given: {item['input']!r})"
 
 
 def _names_at(kind: type, path: Sequence[str]) -> list[str]:
@@ -403,7 +419,8 @@ def _names_at(kind: type, path: Sequence[str]) -> list[str]:
     return [field.name for field in fields(kind)]
 
 
-def _unknown(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+def unknown_name(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    """What to say about a name that isn't known, with the nearest one that is."""
     near = difflib.get_close_matches(name, list(known), n=1)
     hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
     return f"unknown name; {hint}"
@@ -428,7 +445,9 @@ def _contradictions(sections: Mapping[str, Any]) -> list[Fault]:
     if data is not None:
         faults += _data_faults(data, task)
     if model is not None and model.embedded and model.revision is not None:
-        faults.append(Fault("model.revision", "an embedded model has none; leave it out or set model.embedded=false"))
+        faults.append(
+            Fault("model.revision", "an embedded model has none; leave it out or set model.embedded=false")
+        )
     return faults
 
 
@@ -445,7 +464,9 @@ def _task_faults(task: TaskConfig) -> list[Fault]:
         )
     elif (direction == "minimize") != (metric in _MINIMIZED):
         right = "minimize" if metric in _MINIMIZED else "maximize"
-        faults.append(Fault("task.objective.direction", f"`{metric}` is there to {right}, not to {direction}"))
+        faults.append(
+            Fault("task.objective.direction", f"`{metric}` is there to {right}, not to {direction}")
+        )
     if task.kind != "chat" and task.prompt.count("{input}") != 1:
         faults.append(Fault("task.prompt", f"must contain {{input}} once (given: {task.prompt!r})"))
     if task.kind != "generate" and task.chat_template and task.kind == "classify":

@@ -1,0 +1,116 @@
+"""Pruners: which trials to stop early.
+
+Optuna's steps are marks here: training examples seen. A trial's whole length in examples stands in its user
+attribute `examples`.
+"""
+
+import math
+
+import numpy as np
+import optuna
+from optuna.pruners import BasePruner
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from sweeper.config import PrunerConfig
+
+EXAMPLES = "examples"
+"""User attribute of a trial with its whole length in training examples."""
+
+
+def make_pruner(config: PrunerConfig, first_mark: int, longest: int) -> BasePruner:
+    """The pruner of a sweep.
+
+    `first_mark` is the first mark of every trial, `longest` the length of the longest trial that the space
+    allows, both in training examples. median and percentile are fair to longer trials; the others compare
+    whoever has come as far.
+    """
+    match config.name:
+        case "none":
+            return optuna.pruners.NopPruner()
+        case "median":
+            return BeforeTheEnd(PeerPruner(50.0, config.min_peers or 1))
+        case "percentile":
+            return BeforeTheEnd(PeerPruner(config.percentile or 50.0, config.min_peers or 1))
+        case "successive_halving":
+            return BeforeTheEnd(
+                optuna.pruners.SuccessiveHalvingPruner(
+                    min_resource=first_mark, reduction_factor=config.reduction_factor or 2
+                )
+            )
+        case "hyperband":
+            return BeforeTheEnd(
+                optuna.pruners.HyperbandPruner(
+                    min_resource=first_mark,
+                    max_resource=longest,
+                    reduction_factor=config.reduction_factor or 2,
+                )
+            )
+        case "patient":
+            # Optuna tolerates `patience` marks and stops at the next one; ours stops at the last of them.
+            return BeforeTheEnd(optuna.pruners.PatientPruner(None, patience=(config.patience or 1) - 1))
+
+
+class BeforeTheEnd(BasePruner):
+    """Lets another pruner judge a trial at each of its marks but the last, where the trial is finished.
+
+    The other pruner is asked there too, since some keep a record of who has come how far. A value that is
+    not finite is no ground for pruning: such a trial has failed, which is for others to say.
+    """
+
+    def __init__(self, pruner: BasePruner) -> None:
+        self._pruner = pruner
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        mark = trial.last_step
+        if mark is None or not math.isfinite(trial.intermediate_values[mark]):
+            return False
+        return self._pruner.prune(study, trial) and mark < trial.user_attrs[EXAMPLES]
+
+
+class PeerPruner(BasePruner):
+    """Stops a trial whose best value so far is worse than a percentile of its peers' values at the same mark.
+
+    The best `percentile` per cent go on; 50 is the median rule (Golovin et al. 2017, Google Vizier).
+
+    Peers are the other trials that have a value at this mark, running and pruned ones included. Optuna's own
+    MedianPruner looks at complete trials only and waits for five of them: a sweep of eight trials, or a first
+    wave of simultaneous ones, would prune next to nothing.
+
+    Peers have the trial's own whole length, if there are `min_peers` of those. With a decaying learning rate
+    a short trial looks better than a long one at the same mark, so otherwise the peers are trials at least as
+    long, which have decayed no further; if those are fewer than `min_peers` too, the trial goes on.
+    """
+
+    def __init__(self, percentile: float, min_peers: int) -> None:
+        self._percentile = percentile
+        self._min_peers = min_peers
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        mark = trial.last_step
+        if mark is None:
+            return False
+        peers = self._peers(study, trial, mark)
+        if len(peers) < self._min_peers:
+            return False
+        own = [value for value in trial.intermediate_values.values() if math.isfinite(value)]
+        if not own:
+            return False
+        if study.direction == StudyDirection.MAXIMIZE:
+            return max(own) < float(np.percentile(peers, 100.0 - self._percentile))
+        return min(own) > float(np.percentile(peers, self._percentile))
+
+    def _peers(self, study: Study, trial: FrozenTrial, mark: int) -> list[float]:
+        """The values at `mark` of those that the trial is compared with."""
+        length = trial.user_attrs[EXAMPLES]
+        others = [
+            (other.user_attrs[EXAMPLES], other.intermediate_values[mark])
+            for other in study.get_trials(deepcopy=False)
+            if other.number != trial.number
+            and other.state != TrialState.FAIL
+            and math.isfinite(other.intermediate_values.get(mark, math.nan))
+        ]
+        equal = [value for examples, value in others if examples == length]
+        if len(equal) >= self._min_peers:
+            return equal
+        return [value for examples, value in others if examples >= length]

@@ -1,0 +1,101 @@
+"""Samplers: which settings to try next.
+
+A sampler is made anew for every proposal, with a seed that follows from (sweep seed, trial number) alone. So
+a sweep that is interrupted and continued proposes what it would have proposed in one go.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from sweeper.config import SamplerConfig
+from sweeper.entry import Scalar
+from sweeper.space import Space
+
+
+def derive_seed(seed: int, *labels: int | str) -> int:
+    """A seed below 2**31 for the purpose named by `labels`, the same on every platform."""
+    text = "/".join(str(part) for part in (seed, *labels))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+def make_sampler(config: SamplerConfig, space: Space, seed: int, number: int) -> BaseSampler:
+    """The sampler that proposes trial `number` of a sweep with this seed.
+
+    tpe: conditional settings are modelled where they are active. gp: models the settings that every trial
+    has, and draws conditional ones at random. nsga2: one generation is `population_size` finished trials.
+    grid: proposes nothing itself; `grid_order` gives what to enqueue.
+    """
+    own = derive_seed(seed, "sampler", number)
+    match config.name:
+        case "tpe":
+            return _tpe(config, space, own)
+        case "gp":
+            startup = config.startup_trials or 1
+            return optuna.samplers.GPSampler(
+                seed=own, n_startup_trials=startup, warn_independent_sampling=False
+            )
+        case "nsga2":
+            return optuna.samplers.NSGAIISampler(population_size=config.population_size or 2, seed=own)
+        case "quasi_random":
+            return QuasiRandomSampler(space, derive_seed(seed, "sampler"))
+        case "random" | "grid":
+            return optuna.samplers.RandomSampler(seed=own)
+
+
+def grid_order(points: Sequence[Mapping[str, Scalar]], seed: int) -> list[dict[str, Scalar]]:
+    """The points of a grid in the order in which to try them: shuffled, so that any part is a fair sample."""
+    order = sorted(range(len(points)), key=lambda index: derive_seed(seed, "grid", index))
+    return [dict(points[index]) for index in order]
+
+
+class QuasiRandomSampler(BaseSampler):
+    """Trial n takes point n of one scrambled Sobol sequence (Sobol 1967; Owen 1998).
+
+    Optuna's QMCSampler counts its points in the study, so that a trial asked for twice moves all later ones,
+    and it leaves out settings that the first trial doesn't have. Here the point follows from the trial's
+    number, and it has a coordinate for every setting, active or not.
+    """
+
+    def __init__(self, space: Space, seed: int) -> None:
+        self._space = space
+        self._seed = seed
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        names = self._space.names
+        index = names.index(param_name)
+        return self._space.entries[index].at(self._point(trial.number, len(names))[index])
+
+    def _point(self, number: int, dimensions: int) -> Sequence[float]:
+        from scipy.stats.qmc import Sobol  # half a second to import
+
+        sequence = Sobol(dimensions, scramble=True, rng=self._seed)
+        if number > 0:
+            sequence.fast_forward(number)
+        return [float(share) for share in sequence.random(1)[0]]
+
+
+def _tpe(config: SamplerConfig, space: Space, seed: int) -> BaseSampler:
+    with warnings.catch_warnings():
+        # `group` is what models conditional settings; it has been experimental since Optuna 2.8.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=config.startup_trials or 1, group=space.is_conditional
+        )
