@@ -426,11 +426,12 @@ def unknown_name(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
     return f"unknown name; {hint}"
 
 
-_METRICS = {
+METRICS = {
     "generate": ("rouge1", "rouge2", "rougeL", "bleu", "chrf", "exact_match", "loss", "perplexity"),
     "chat": ("loss", "perplexity"),
     "classify": ("accuracy", "macro_f1", "micro_f1", "macro_precision", "macro_recall", "loss"),
 }
+"""What each task kind is measured by; `sweeper.metrics` computes every one."""
 _MINIMIZED = ("loss", "perplexity")
 
 
@@ -453,7 +454,7 @@ def _contradictions(sections: Mapping[str, Any]) -> list[Fault]:
 
 def _task_faults(task: TaskConfig) -> list[Fault]:
     faults = []
-    known = _METRICS[task.kind]
+    known = METRICS[task.kind]
     metric, direction = task.objective.metric, task.objective.direction
     if metric not in known:
         faults.append(
