@@ -5,6 +5,7 @@ None marks an option that only some members of a group know.
 """
 
 import difflib
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -360,7 +361,7 @@ def load(tree: Mapping[str, Any], check_space: SpaceCheck | None = None) -> Conf
 
 def to_tree(value: Any) -> Any:
     """The plain tree (dicts, lists, scalars) that a configuration dataclass stands for."""
-    return TypeAdapter(type(value)).dump_python(value, mode="json")
+    return _adapter(type(value)).dump_python(value, mode="json")
 
 
 def dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -372,6 +373,11 @@ def dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+@functools.cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 T = TypeVar("T")
@@ -389,7 +395,7 @@ def _section(name: str, kind: type[T], value: Any) -> tuple[T | None, list[Fault
     if value is None:
         return None, [Fault(name, "is missing; the defaults are in conf/config.yaml")]
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(value)), []
+        return _adapter(kind).validate_json(json.dumps(value)), []
     except ValidationError as error:
         return None, [_fault(name, kind, dict(item)) for item in error.errors(include_url=False)]
 
@@ -445,6 +451,7 @@ def _contradictions(sections: Mapping[str, Any]) -> list[Fault]:
         faults += _task_faults(task)
     if data is not None:
         faults += _data_faults(data, task)
+    faults += _option_faults("sampler", sections["sampler"]) + _option_faults("pruner", sections["pruner"])
     if model is not None and model.embedded and model.revision is not None:
         faults.append(
             Fault("model.revision", "an embedded model has none; leave it out or set model.embedded=false")
@@ -473,6 +480,30 @@ def _task_faults(task: TaskConfig) -> list[Fault]:
     if task.kind != "generate" and task.chat_template and task.kind == "classify":
         faults.append(Fault("task.chat_template", "does not fit task.kind=classify; set it to false"))
     return faults
+
+
+_OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "sampler=tpe": ("startup_trials",),
+    "sampler=gp": ("startup_trials",),
+    "sampler=nsga2": ("population_size",),
+    "pruner=median": ("min_peers",),
+    "pruner=percentile": ("percentile", "min_peers"),
+    "pruner=successive_halving": ("reduction_factor",),
+    "pruner=hyperband": ("reduction_factor",),
+    "pruner=patient": ("patience",),
+}
+
+
+def _option_faults(group: str, section: SamplerConfig | PrunerConfig | None) -> list[Fault]:
+    """Options that this member of a group can't do without."""
+    if section is None:
+        return []
+    member = f"{group}={section.name}"
+    return [
+        Fault(f"{group}.{name}", f"is needed for {member}; choose it as `{member}` to get the default")
+        for name in _OPTIONS.get(member, ())
+        if getattr(section, name) is None
+    ]
 
 
 _NEEDED = {"file": ("path",), "hub": ("name",), "docstrings": ("packages",)}

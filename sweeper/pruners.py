@@ -5,6 +5,7 @@ attribute `examples`.
 """
 
 import math
+from typing import cast
 
 import numpy as np
 import optuna
@@ -23,19 +24,19 @@ def make_pruner(config: PrunerConfig, first_mark: int, longest: int) -> BasePrun
 
     `first_mark` is the first mark of every trial, `longest` the length of the longest trial that the space
     allows, both in training examples. median and percentile are fair to longer trials; the others compare
-    whoever has come as far.
+    whoever has come as far. `sweeper.config.load` has seen to it that the options are there.
     """
     match config.name:
         case "none":
             return optuna.pruners.NopPruner()
         case "median":
-            return BeforeTheEnd(PeerPruner(50.0, config.min_peers or 1))
+            return BeforeTheEnd(PeerPruner(50.0, cast(int, config.min_peers)))
         case "percentile":
-            return BeforeTheEnd(PeerPruner(config.percentile or 50.0, config.min_peers or 1))
+            return BeforeTheEnd(PeerPruner(cast(float, config.percentile), cast(int, config.min_peers)))
         case "successive_halving":
             return BeforeTheEnd(
                 optuna.pruners.SuccessiveHalvingPruner(
-                    min_resource=first_mark, reduction_factor=config.reduction_factor or 2
+                    min_resource=first_mark, reduction_factor=cast(int, config.reduction_factor)
                 )
             )
         case "hyperband":
@@ -43,12 +44,12 @@ def make_pruner(config: PrunerConfig, first_mark: int, longest: int) -> BasePrun
                 optuna.pruners.HyperbandPruner(
                     min_resource=first_mark,
                     max_resource=longest,
-                    reduction_factor=config.reduction_factor or 2,
+                    reduction_factor=cast(int, config.reduction_factor),
                 )
             )
         case "patient":
             # Optuna tolerates `patience` marks and stops at the next one; ours stops at the last of them.
-            return BeforeTheEnd(optuna.pruners.PatientPruner(None, patience=(config.patience or 1) - 1))
+            return BeforeTheEnd(optuna.pruners.PatientPruner(None, patience=cast(int, config.patience) - 1))
 
 
 class BeforeTheEnd(BasePruner):

@@ -7,7 +7,7 @@ a sweep that is interrupted and continued proposes what it would have proposed i
 import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -31,19 +31,20 @@ def make_sampler(config: SamplerConfig, space: Space, seed: int, number: int) ->
 
     tpe: conditional settings are modelled where they are active. gp: models the settings that every trial
     has, and draws conditional ones at random. nsga2: one generation is `population_size` finished trials.
-    grid: proposes nothing itself; `grid_order` gives what to enqueue.
+    grid: proposes nothing itself; `grid_order` gives what to enqueue. `sweeper.config.load` has seen to it
+    that the options are there.
     """
     own = derive_seed(seed, "sampler", number)
     match config.name:
         case "tpe":
             return _tpe(config, space, own)
         case "gp":
-            startup = config.startup_trials or 1
+            startup = cast(int, config.startup_trials)
             return optuna.samplers.GPSampler(
                 seed=own, n_startup_trials=startup, warn_independent_sampling=False
             )
         case "nsga2":
-            return optuna.samplers.NSGAIISampler(population_size=config.population_size or 2, seed=own)
+            return optuna.samplers.NSGAIISampler(population_size=cast(int, config.population_size), seed=own)
         case "quasi_random":
             return QuasiRandomSampler(space, derive_seed(seed, "sampler"))
         case "random" | "grid":
@@ -97,5 +98,5 @@ def _tpe(config: SamplerConfig, space: Space, seed: int) -> BaseSampler:
         # `group` is what models conditional settings; it has been experimental since Optuna 2.8.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=config.startup_trials or 1, group=space.is_conditional
+            seed=seed, n_startup_trials=cast(int, config.startup_trials), group=space.is_conditional
         )

@@ -379,8 +379,8 @@ def _contradictions(entries: Sequence[Entry], trial: TrialSettings) -> Iterator[
         if entry.is_active(values) and not entry.contains(default):
             yield Fault(
                 where,
-                f"the default, trial.{entry.name}={default}, is not in {entry.range}, and sweeps begin with it: "
-                f"widen the space, or set trial.{entry.name}",
+                f"the default, trial.{entry.name}={default}, is not in {entry.range} but every sweep begins there: "
+                f"widen it, or set trial.{entry.name}",
             )
         if (
             entry.name.startswith("lora.")
