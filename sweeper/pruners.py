@@ -5,6 +5,7 @@ attribute `examples`.
 """
 
 import math
+import warnings
 from typing import cast
 
 import numpy as np
@@ -48,8 +49,7 @@ def make_pruner(config: PrunerConfig, first_mark: int, longest: int) -> BasePrun
                 )
             )
         case "patient":
-            # Optuna tolerates `patience` marks and stops at the next one; ours stops at the last of them.
-            return BeforeTheEnd(optuna.pruners.PatientPruner(None, patience=cast(int, config.patience) - 1))
+            return BeforeTheEnd(_patient(cast(int, config.patience)))
 
 
 class BeforeTheEnd(BasePruner):
@@ -115,3 +115,11 @@ class PeerPruner(BasePruner):
         if len(equal) >= self._min_peers:
             return equal
         return [value for examples, value in others if examples >= length]
+
+
+def _patient(patience: int) -> BasePruner:
+    with warnings.catch_warnings():
+        # Experimental since Optuna 2.8, with an interface of two numbers.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # Optuna tolerates `patience` marks and stops at the next one; ours stops at the last of them.
+        return optuna.pruners.PatientPruner(None, patience=patience - 1)
