@@ -379,7 +379,7 @@ def _contradictions(entries: Sequence[Entry], trial: TrialSettings) -> Iterator[
         if entry.is_active(values) and not entry.contains(default):
             yield Fault(
                 where,
-                f"the default trial.{entry.name}={default} is not in {entry.range}; every sweep begins there: "
+                f"the default trial.{entry.name}={default} is not in {entry.range}; a sweep starts there: "
                 f"widen it, or set trial.{entry.name}",
             )
         if (
