@@ -1,0 +1,318 @@
+"""MLflow as a listener: everything that was measured, for comparing trials in its UI.
+
+The sweep never waits for MLflow. The listener's methods only note what happened; a thread imports
+MLflow, sets up its database and sends, in batches. What can't be sent is kept and tried again, and what
+is lost with a killed process is read back from metrics.jsonl at the next start.
+"""
+
+import json
+import logging
+import os
+import sys
+import time
+import uuid
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from urllib.parse import urlsplit
+
+from sweeper.config import TrackingConfig
+from sweeper.database import masked, sqlite_path
+from sweeper.events import Listener, Measurement, SweepInfo, TrialRecord
+from sweeper.journal import measurements
+from sweeper.layout import Layout, write_atomically
+from sweeper.tracking_runs import SweepRuns
+
+_SEND_SECONDS = 2.0
+"""Measurements are gathered for this long, then sent together."""
+_MOST_SECONDS = 60.0
+"""Longest pause between two tries to reach a tracking server that is away."""
+_JOIN_SECONDS = 180.0
+"""closed() waits this long at most for a server that answers, but slowly."""
+
+_log = logging.getLogger(__name__)
+
+
+def make_tracker(config: TrackingConfig, layout: Layout) -> Listener:
+    """The listener that `config` asks for."""
+    return NullTracker() if config.name == "none" else MlflowTracker(config, layout)
+
+
+def ui_command(layout: Layout, port: int) -> list[str]:
+    """The program and arguments that show the sweeps of `layout.root` at http://127.0.0.1:`port`."""
+    return [
+        *(sys.executable, "-m", "mlflow", "server"),
+        *("--backend-store-uri", layout.tracking_url),
+        *("--default-artifact-root", layout.artifacts.resolve().as_uri()),
+        *("--artifacts-destination", layout.artifacts.resolve().as_uri()),
+        *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+    ]
+
+
+def is_complete(layout: Layout, trials: Sequence[TrialRecord], uri: str | None) -> bool:
+    """Whether MLflow at `uri` (null: the sweep's own database) has these trials and the sweep's end.
+
+    Reads one small file; MLflow itself is not asked.
+    """
+    database = sqlite_path(layout.tracking_url)
+    if uri is None and database is not None and not database.exists():
+        return False
+    sent = _Sent.read(layout, uri or layout.tracking_url)
+    return sent.closed and all(sent.has(trial) for trial in trials)
+
+
+def forget_sent(layout: Layout) -> None:
+    """Let the next opening of the sweep send everything again, to the same runs."""
+    path = _Sent.path(layout)
+    if path.exists():
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        write_atomically(path, json.dumps({**tree, "closed": False, "trials": {}}))
+
+
+class NullTracker:
+    """Listens and does nothing."""
+
+    def opened(self, sweep: SweepInfo, trials: Sequence[TrialRecord]) -> None:
+        """Nothing."""
+
+    def started(self, trial: TrialRecord) -> None:
+        """Nothing."""
+
+    def measured(self, point: Measurement) -> None:
+        """Nothing."""
+
+    def ended(self, trial: TrialRecord) -> None:
+        """Nothing."""
+
+    def closed(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reason: str) -> None:
+        """Nothing."""
+
+
+@dataclass
+class _Sent:
+    """What MLflow is known to have, kept in tracked.json in the sweep's folder.
+
+    `identity` ties the folder to its runs: another sweep of the same name, on another machine or after
+    a deletion, gets runs of its own.
+    """
+
+    identity: str
+    uri: str
+    """Password masked; what was sent elsewhere doesn't count."""
+    closed: bool = False
+    trials: dict[str, str] = field(default_factory=dict)
+    """Final state by trial number."""
+
+    @staticmethod
+    def path(layout: Layout) -> Path:
+        return layout.folder / "tracked.json"
+
+    @classmethod
+    def read(cls, layout: Layout, uri: str) -> "_Sent":
+        try:
+            sent = cls(**json.loads(cls.path(layout).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return cls(uuid.uuid4().hex, masked(uri))
+        return sent if sent.uri == masked(uri) else cls(sent.identity, masked(uri))
+
+    def write(self, layout: Layout) -> None:
+        write_atomically(self.path(layout), json.dumps(asdict(self)))
+
+    def has(self, trial: TrialRecord) -> bool:
+        return trial.state.is_over and self.trials.get(str(trial.number)) == trial.state.value
+
+
+@dataclass
+class _Trial:
+    """What is still to be sent of one trial."""
+
+    record: TrialRecord
+    time: float = field(default_factory=time.time)
+    """When `record` was heard of."""
+    on_disk: bool = False
+    """Send all of metrics.jsonl first: an earlier process may have lost what it had not sent."""
+    points: list[Measurement] = field(default_factory=list)
+    last: Measurement | None = None
+    changed: bool = True
+
+
+@dataclass(frozen=True)
+class _Closed:
+    trials: Sequence[TrialRecord]
+    best: TrialRecord | None
+    reason: str
+    deadline: float
+    """By time.monotonic(): a server that is still away then is given up."""
+
+
+class MlflowTracker:
+    """Sends a sweep to MLflow from a thread of its own. Its methods return at once, except closed()."""
+
+    def __init__(self, config: TrackingConfig, layout: Layout, patience: float = 15.0) -> None:
+        """`patience`: seconds that closed() goes on trying to reach a server that is away."""
+        self._uri = config.uri or layout.tracking_url
+        self._experiment = config.experiment or layout.name
+        self._layout = layout
+        self._patience = patience
+        self._inbox: SimpleQueue[TrialRecord | Measurement | _Closed] = SimpleQueue()
+        self._trials: dict[int, _Trial] = {}
+        self._closed: _Closed | None = None
+        self._thread: Thread | None = None
+        self._sent = _Sent.read(layout, self._uri)
+        _quiet_mlflow()
+
+    def opened(self, sweep: SweepInfo, trials: Sequence[TrialRecord]) -> None:
+        """Start the thread; it first sends what `trials` have and MLflow may not have."""
+        # On disk before MLflow hears of it: the runs must be found again whatever happens.
+        self._sent.closed = False
+        self._sent.write(self._layout)
+        self._catch_up(trials)
+        runs = SweepRuns(self._uri, self._experiment, self._layout, sweep, self._sent.identity)
+        self._thread = Thread(target=self._run, args=(runs,), name="mlflow", daemon=True)
+        self._thread.start()
+
+    def started(self, trial: TrialRecord) -> None:
+        """Note it."""
+        self._inbox.put(trial)
+
+    def measured(self, point: Measurement) -> None:
+        """Note it."""
+        self._inbox.put(point)
+
+    def ended(self, trial: TrialRecord) -> None:
+        """Note it."""
+        self._inbox.put(trial)
+
+    def closed(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reason: str) -> None:
+        """Send what is left, wait for it within bounds, and say what could not be sent."""
+        if self._thread is None:
+            return
+        self._inbox.put(_Closed(tuple(trials), best, reason, time.monotonic() + self._patience))
+        self._thread.join(_JOIN_SECONDS)
+        if not self._sent.closed:
+            _log.warning(
+                "%d measurements were not sent to MLflow at %s; the next run of the same command, or "
+                "`python -m sweeper repair %s`, sends them.",
+                sum(self._unsent(trial) for trial in list(self._trials.values())),
+                masked(self._uri),
+                self._layout.name,
+            )
+
+    # On the thread
+
+    def _run(self, runs: SweepRuns) -> None:
+        pause = 0.0
+        failures = 0
+        while not self._sent.closed:
+            self._gather(pause)
+            try:
+                runs.connect()
+                self._send(runs)
+                pause, failures = _SEND_SECONDS, 0
+            except Exception as error:  # whatever MLflow raises, it must not stop a sweep
+                runs.forget()
+                failures += 1
+                pause = min(_SEND_SECONDS * 2 ** (failures - 1), _MOST_SECONDS)
+                if failures == 1:
+                    _log.warning(
+                        "MLflow at %s can't be used (%s). The sweep goes on; what it measures is sent later.",
+                        masked(self._uri),
+                        self._cause(error),
+                    )
+                if self._closed is not None:
+                    if time.monotonic() >= self._closed.deadline:
+                        return
+                    pause = 0.0
+                    time.sleep(min(1.0, self._patience))
+
+    def _gather(self, seconds: float) -> None:
+        """Take in what happens during the next `seconds`; less if the sweep ends."""
+        deadline = time.monotonic() + seconds
+        while self._closed is None:
+            try:
+                self._take(self._inbox.get(timeout=max(0.0, deadline - time.monotonic())))
+            except Empty:
+                return
+
+    def _take(self, message: TrialRecord | Measurement | _Closed) -> None:
+        if isinstance(message, _Closed):
+            self._closed = message
+            self._catch_up(message.trials)
+        elif isinstance(message, TrialRecord):
+            trial = self._trials.setdefault(message.number, _Trial(message))
+            trial.record, trial.time, trial.changed = message, time.time(), True
+        elif message.trial in self._trials:
+            self._trials[message.trial].points.append(message)
+
+    def _catch_up(self, records: Sequence[TrialRecord]) -> None:
+        """Note what MLflow may not have; a trial that waits for its very first attempt needs no run yet."""
+        for record in records:
+            known = self._trials.get(record.number)
+            has_begun = record.state.is_over or self._layout.metrics(record.number).exists()
+            if known is None and has_begun and not self._sent.has(record):
+                self._trials[record.number] = _Trial(record, on_disk=True)
+            elif known is not None and known.record != record and not self._sent.has(record):
+                self._take(record)
+
+    def _send(self, runs: SweepRuns) -> None:
+        for trial in self._trials.values():
+            if trial.changed or trial.points:
+                try:
+                    self._send_trial(runs, trial)
+                except Exception as error:
+                    if getattr(error, "error_code", "") != "INVALID_PARAMETER_VALUE":
+                        raise
+                    # Refused for good, e.g. because its run was deleted in the UI; the others go on.
+                    trial.changed, trial.on_disk, trial.points = False, False, []
+                    number = trial.record.number
+                    _log.warning("MLflow does not accept trial %d: %s", number, self._cause(error))
+        if self._closed is not None and self._inbox.empty():
+            runs.close(self._closed.trials, self._closed.best, self._closed.reason)
+            self._sent.closed = True
+            self._sent.write(self._layout)
+
+    def _send_trial(self, runs: SweepRuns, trial: _Trial) -> None:
+        record = trial.record
+        stored = list(measurements(self._layout.metrics(record.number))) if trial.on_disk else []
+        points = [*stored, *trial.points]
+        if points:
+            trial.last = max([*points, *filter(None, [trial.last])], key=lambda point: point.time)
+        runs.begin(record, points[0].time if points else trial.time)
+        runs.log(record.number, points)
+        if record.state.is_over:
+            runs.end(record, trial.last, trial.last.time if trial.on_disk and trial.last else trial.time)
+            self._sent.trials[str(record.number)] = record.state.value
+            self._sent.write(self._layout)
+        trial.points, trial.on_disk, trial.changed = [], False, False
+
+    def _unsent(self, trial: _Trial) -> int:
+        stored = (
+            sum(1 for _ in measurements(self._layout.metrics(trial.record.number))) if trial.on_disk else 0
+        )
+        return max(stored, len(trial.points))
+
+    def _cause(self, error: Exception) -> str:
+        """The innermost cause in one line, without the password that a URI may hold."""
+        cause: BaseException = error
+        while (inner := cause.__cause__ or cause.__context__) is not None:
+            cause = inner
+        text = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+        password = urlsplit(self._uri).password
+        return text.replace(password, "***") if password else text
+
+
+def _quiet_mlflow() -> None:
+    """Keep MLflow off the terminal and off the network; what the user has set stays."""
+    for name, value in {
+        "MLFLOW_LOGGING_LEVEL": "CRITICAL",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        # A call to a server that is away must fail soon: the tracker has its own patience.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    }.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module="mlflow|sqlalchemy")
