@@ -84,6 +84,10 @@ class SweepInfo:
     objective: ObjectiveConfig
     budget: int
     """Total number of trials."""
+    examples: int
+    """Length of a trial with the default settings, in training examples."""
+    marks: int
+    """Evaluations of a trial with the default settings."""
     config: Mapping[str, Any]
     """The composed configuration as a plain tree."""
     varied: tuple[str, ...]

@@ -14,6 +14,7 @@ class Layout:
         ROOT/study.db   ROOT/mlflow.db        shared by all sweeps below ROOT
         ROOT/NAME/config.yaml                 the composed configuration, secrets masked
         ROOT/NAME/lock                        held by the living coordinator
+        ROOT/NAME/holder.json                 which process that is
         ROOT/NAME/rows/                       the frozen, prepared data (Arrow)
         ROOT/NAME/trials/0007/metrics.jsonl   every measurement with its time
         ROOT/NAME/trials/0007/attempt-2/      checkpoints of the second attempt
@@ -47,6 +48,10 @@ class Layout:
     @property
     def lock(self) -> Path:
         return self.folder / "lock"
+
+    @property
+    def holder(self) -> Path:
+        return self.folder / "holder.json"
 
     @property
     def rows(self) -> Path:

@@ -1,0 +1,114 @@
+"""The command line: `python -m sweeper [VERB] ...`.
+
+Without a verb everything on the line is an override of the configuration, in Hydra's grammar.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+_USAGE = """\
+usage: python -m sweeper +experiment=NAME [OVERRIDE ...]   run a sweep, or go on with it
+       python -m sweeper list                              the sweeps there are
+       python -m sweeper show NAME                         trials and result of one
+       python -m sweeper delete NAME [--yes]               delete one: trials, runs, files
+       python -m sweeper ui [--port N] [--host ADDRESS]    the MLflow UI, to compare trials
+       python -m sweeper --cfg +experiment=NAME ...        print the composed configuration
+       python -m sweeper --version | --help
+
+experiments: {experiments}
+overrides:   as Hydra has them, e.g. budget.trials=40 space.lora.rank.choices=[8,16] pruner=none
+             ~space.batch_size '+space.warmup={{low: 0.0, high: 0.1}}' data=file data.path=rows.jsonl
+             a folder conf/ in the working directory adds your own files to the shipped ones
+list, show, delete and ui take --folder DIR for sweeps that are not in sweeps/
+
+exit codes: 0 done, 1 the sweep failed, 2 bad configuration or input, 130 interrupted (run again to go on)
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; gives the exit code."""
+    line = list(sys.argv[1:] if arguments is None else arguments)
+    if not line or line[0] in ("-h", "--help", "help"):
+        print(_USAGE.format(experiments=", ".join(_experiments())), end="")
+        return 0
+    if line[0] == "--version":
+        from sweeper import __version__
+
+        print(f"sweeper {__version__}")
+        return 0
+    from sweeper.errors import SweeperError
+
+    try:
+        return _dispatch(line)
+    except SweeperError as error:
+        print(f"sweeper: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\nsweeper: interrupted before anything was trained", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _dispatch(line: list[str]) -> int:
+    from sweeper import app
+
+    verb, *rest = line
+    if verb == "run":
+        return app.run(_overrides(rest))
+    if verb == "--cfg":
+        return app.show_config(_overrides(rest))
+    if verb in ("list", "show", "delete", "ui"):
+        options = _options(verb).parse_args(rest)
+        if verb == "list":
+            return app.list_sweeps(options.folder)
+        if verb == "show":
+            return app.show_sweep(options.folder, options.name)
+        if verb == "delete":
+            return app.delete_sweep(options.folder, options.name, options.yes)
+        return app.ui(options.folder, options.port, options.host)
+    return app.run(_overrides(line))
+
+
+def _overrides(line: Sequence[str]) -> Sequence[str]:
+    from sweeper.errors import ConfigError, Fault
+
+    faults = [
+        Fault(word, "is neither a verb nor an override (name=value); see python -m sweeper --help")
+        for word in line
+        if word.startswith("-") or ("=" not in word and not word.startswith("~"))
+    ]
+    if faults:
+        raise ConfigError(faults)
+    return line
+
+
+def _options(verb: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"python -m sweeper {verb}")
+    parser.add_argument("--folder", type=Path, default=Path("sweeps"), help="where the sweeps are (sweeps/)")
+    if verb in ("show", "delete"):
+        parser.add_argument("name", help="name of the sweep")
+    if verb == "delete":
+        parser.add_argument("--yes", action="store_true", help="don't ask")
+    if verb == "ui":
+        parser.add_argument("--port", type=int, default=5000)
+        parser.add_argument("--host", default="127.0.0.1", help="loopback unless you say otherwise")
+    return parser
+
+
+def _experiments() -> list[str]:
+    from importlib import resources
+
+    shipped = resources.files("sweeper.conf") / "experiment"
+    own = Path("conf/experiment")
+    found = [entry.name for entry in shipped.iterdir()]
+    found += [entry.name for entry in own.iterdir()] if own.is_dir() else []
+    return sorted({name.removesuffix(".yaml") for name in found if name.endswith(".yaml")})
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

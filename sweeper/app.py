@@ -1,0 +1,323 @@
+"""One function per verb of the command line; the only module that calls Hydra."""
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from sweeper import lock
+from sweeper.compose import compose, read_config
+from sweeper.config import Config, to_tree
+from sweeper.coordinator import Coordinator, in_common, marks_of
+from sweeper.database import check_database, masked
+from sweeper.errors import StudyError, SweepFailed
+from sweeper.events import SweepInfo, TrialRecord
+from sweeper.executors import make_executor
+from sweeper.inputs import Inputs, fingerprint, longest, prepare_inputs
+from sweeper.journal import Journal
+from sweeper.layout import Layout, write_atomically
+from sweeper.messages import BASE
+from sweeper.pruners import make_pruner
+from sweeper.screen import Screen, conclusions, make_screen, number, trial_table
+from sweeper.space import Space
+from sweeper.study import Study
+from sweeper.tracking import is_complete, make_tracker, ui_command
+
+INTERRUPTED = 130
+"""Exit code of a sweep that was interrupted and can go on, as shells have it for Ctrl-C."""
+
+
+def run(overrides: Sequence[str]) -> int:
+    """Run a sweep, or go on with it; gives the exit code."""
+    config, space = read_config(compose(overrides))
+    screen = make_screen()
+    layout = Layout(config.sweep.folder, config.sweep.name)
+    url = _study_url(config, layout)
+    check_database(url)
+    with lock.hold(layout):
+        known = _known(url, config, space, layout)
+        if known is not None and _is_over(known, config, layout):
+            screen.say(f"Sweep {layout.name} is complete; a larger budget.trials continues it.")
+            return _conclude(known, _info(known, config, layout), screen, "")
+        pins = known.fingerprint.get("pins", {}) if known is not None else {}
+        inputs = prepare_inputs(config, space, layout, pins, screen)
+        study = Study.open(
+            url,
+            config,
+            space,
+            make_pruner(config.pruner, *_pruning_range(config, space, inputs.rows)),
+            fingerprint(config, space) | {"pins": dict(inputs.pins)},
+            layout.folder,
+        )
+        return _sweep(study, inputs, layout, screen, " ".join(overrides))
+
+
+def show_config(overrides: Sequence[str]) -> int:
+    """Print the composed configuration, passwords masked, after checking it."""
+    config, _ = read_config(compose(overrides))
+    print(_yaml(public(config)), end="")
+    return 0
+
+
+def list_sweeps(folder: Path) -> int:
+    """Print a line for every sweep in `folder`."""
+    screen = make_screen()
+    names = sorted(path.parent.name for path in folder.glob("*/config.yaml"))
+    if not names:
+        screen.say(f"No sweep in {folder}/ yet; begin one with: python -m sweeper +experiment=summarize")
+        return 0
+    table = Table()
+    for column in ("sweep", "state", "trials", "objective", "best", "trial"):
+        table.add_column(column, justify="right" if column in ("trials", "best", "trial") else "left")
+    for name in names:
+        layout = Layout(folder, name)
+        config, study = _stored(layout)
+        trials = [r for r in study.records() if r.number != BASE]
+        over, best = sum(r.state.is_over for r in trials), study.best()
+        total = config["budget"]["trials"]
+        state = "running" if lock.is_held(layout) else "complete" if over >= total else "stopped"
+        table.add_row(
+            escape(name),
+            state,
+            f"{over}/{total}",
+            f"{study.objective.direction} {study.objective.metric}",
+            number(best.objective, best.error) if best else "-",
+            str(best.number) if best else "-",
+        )
+    screen.console.print(table)
+    return 0
+
+
+def show_sweep(folder: Path, name: str) -> int:
+    """Print the trials and the result of one sweep."""
+    layout = Layout(folder, name)
+    config, study = _stored(layout)
+    screen = make_screen()
+    info = _info(study, read_config(config)[0], layout)
+    _conclude(study, info, screen, "", samples=True)
+    if lock.is_held(layout):
+        screen.say("It is running at this moment.")
+    return 0
+
+
+def delete_sweep(folder: Path, name: str, yes: bool) -> int:
+    """Delete a sweep: its trials in the study database, its runs in MLflow, its folder."""
+    layout = Layout(folder, name)
+    config, study = _stored(layout)
+    screen = make_screen()
+    count = len([r for r in study.records() if r.number != BASE])
+    if not yes:
+        answer = screen.console.input(f"Delete sweep {escape(name)} with its {count} trials? [y/N] ")
+        if answer.strip().lower() not in ("y", "yes"):
+            screen.say("Nothing was deleted.")
+            return 1
+    with lock.hold(layout):
+        loaded = read_config(config)[0]
+        with screen.step("Deleting its runs in MLflow"):
+            make_tracker(loaded.tracking, layout).forget(name)
+        Study.delete(_study_url(loaded, layout), name)
+        shutil.rmtree(layout.folder)
+    screen.say(f"Deleted {name}.")
+    return 0
+
+
+def ui(folder: Path, port: int, host: str) -> int:
+    """Become the MLflow UI over the sweeps in `folder`; does not return unless there is nothing to show."""
+    layout = Layout(folder, "")
+    if not (folder / "mlflow.db").exists():
+        raise StudyError(
+            f"there is no {folder / 'mlflow.db'}; run a sweep first, or open the UI of the server "
+            "in tracking.uri"
+        )
+    command = ui_command(layout, port, host)
+    make_screen().say(f"MLflow UI on http://{host}:{port} - end it with Ctrl-C")
+    os.execv(command[0], command)  # noqa: S606 - our own interpreter with mlflow's module
+
+
+def _known(url: str, config: Config, space: Space, layout: Layout) -> Study | None:
+    """The study if there is one; refuses at once if the configuration has changed since."""
+    if layout.name not in Study.names(url):
+        return None
+    study = Study.read(url, layout.name, layout.folder)
+    study.refuse_if_changed(fingerprint(config, space) | {"pins": study.fingerprint.get("pins", {})})
+    return study
+
+
+def _is_over(study: Study, config: Config, layout: Layout) -> bool:
+    records = study.records()
+    trials = [record for record in records if record.number != BASE]
+    done = all(r.state.is_over for r in trials) and len(records) > len(trials)
+    exhausted = config.sampler.name == "grid" and len(trials) > len(study.space.grid())
+    return (
+        done
+        and (len(trials) >= config.budget.trials or exhausted)
+        and is_complete(config.tracking, layout, records)
+        and _rows_are_unchanged(config, layout)
+    )
+
+
+def _rows_are_unchanged(config: Config, layout: Layout) -> bool:
+    if config.engine.name == "replay":
+        return True
+    from sweeper.data.prepare import frozen
+
+    return frozen(config, layout.rows) is not None
+
+
+def _pruning_range(config: Config, space: Space, rows: int) -> tuple[int, int]:
+    """The first mark of every trial and the length of the longest one, in training examples."""
+    marks = marks_of(replace(config.trial, epochs=longest(space)), rows, config.task.evaluation)
+    return marks[0], marks[-1]
+
+
+def _sweep(study: Study, inputs: Inputs, layout: Layout, screen: Screen, command: str) -> int:
+    """The sweep itself, between an open study and the result on screen."""
+    config = inputs.config
+    write_atomically(layout.config, _yaml(public(config)))
+    info = _info(study, config, layout, inputs)
+    tracker = make_tracker(config.tracking, layout)
+    coordinator = Coordinator(
+        study,
+        layout,
+        info,
+        config.budget,
+        config.sampler,
+        config.task.evaluation,
+        inputs.rows,
+        [Journal(layout), tracker, screen],
+    )
+    coordinator.open()
+    with _suspending(coordinator, screen):
+        try:
+            make_executor(config, layout).run(coordinator)
+        finally:
+            _save_best(study, layout)
+            coordinator.close()
+    interrupted = coordinator.stopped.startswith("interrupted")
+    code = _conclude(study, info, screen, coordinator.stopped)
+    if interrupted:
+        screen.say(f"What was trained is kept. Go on with: python -m sweeper {command}")
+        return INTERRUPTED
+    if len(coordinator.failures) >= config.budget.failures_in_row:
+        raise SweepFailed(
+            f"{len(coordinator.failures)} trials failed in a row. {in_common(coordinator.failures)} "
+            "Change the space or the defaults; budget.failures_in_row sets how many are borne."
+        )
+    return code
+
+
+@contextmanager
+def _suspending(coordinator: Coordinator, screen: Screen) -> Iterator[None]:
+    """First Ctrl-C or SIGTERM: save the running trial and leave. Second Ctrl-C: leave at once."""
+
+    def leave(signum: int, frame: FrameType | None) -> None:
+        screen.console.show_cursor(True)
+        os._exit(INTERRUPTED)
+
+    def suspend(signum: int, frame: FrameType | None) -> None:
+        coordinator.stop(f"interrupted ({signal.Signals(signum).name})")
+        signal.signal(signal.SIGINT, leave)
+        screen.say("Stopping: the running trial is being saved. Ctrl-C again leaves at once.")
+
+    before = {number: signal.signal(number, suspend) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _info(study: Study, config: Config, layout: Layout, inputs: Inputs | None = None) -> SweepInfo:
+    rows = inputs.rows if inputs is not None else 1
+    marks = marks_of(config.trial, rows, config.task.evaluation)
+    return SweepInfo(
+        name=config.sweep.name,
+        folder=layout.folder,
+        objective=config.task.objective,
+        budget=config.budget.trials,
+        examples=marks[-1],
+        marks=len(marks),
+        config=public(config),
+        varied=study.space.names,
+        model=inputs.model if inputs is not None else config.model.name,
+        data=inputs.data if inputs is not None else (),
+        study=masked(_study_url(config, layout)),
+    )
+
+
+def _conclude(study: Study, info: SweepInfo, screen: Screen, stopped: str, samples: bool = False) -> int:
+    """Print the result; gives the exit code."""
+    records, best = study.records(), study.best()
+    screen.console.print()
+    screen.console.print(trial_table(info, records, best))
+    for line in conclusions(info, records, best):
+        screen.say(line)
+    if stopped:
+        screen.say(f"The sweep has stopped: {stopped}.")
+    folder = info.folder
+    if (folder / "best").exists():
+        screen.say(f"Best adapter: {folder / 'best'} (an ordinary PEFT folder)")
+    if samples and best is not None:
+        _show_samples(best, screen)
+    name = info.name
+    flag = "" if folder.parent == Path("sweeps") else f" --folder {folder.parent}"
+    screen.say(f"Look further: python -m sweeper show {name}{flag}   python -m sweeper ui{flag}")
+    return 0 if best is not None else 1
+
+
+def _show_samples(best: TrialRecord, screen: Screen) -> None:
+    for sample in best.samples[:3]:
+        screen.say(f"\nPrompt:    {sample.prompt}\nReference: {sample.reference}\nOutput:    {sample.output}")
+
+
+def _save_best(study: Study, layout: Layout) -> None:
+    """Copy the best trial's adapter to where people look for it."""
+    best = study.best()
+    if best is None or best.adapter is None or not best.adapter.exists():
+        return
+    fresh = layout.best.with_name(".best.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(best.adapter, fresh)
+    shutil.rmtree(layout.best, ignore_errors=True)
+    os.replace(fresh, layout.best)
+
+
+def _stored(layout: Layout) -> tuple[dict[str, Any], Study]:
+    """The stored configuration of a sweep, and its study for reading."""
+    from omegaconf import OmegaConf
+
+    if not layout.config.exists():
+        known = ", ".join(sorted(p.parent.name for p in layout.root.glob("*/config.yaml"))) or "none yet"
+        raise StudyError(f"no sweep `{layout.name}` in {layout.root}/; known sweeps: {known}")
+    tree = OmegaConf.to_container(OmegaConf.load(layout.config))
+    url = os.environ.get("SWEEPER_STUDY") or tree["sweep"]["study"] or layout.study_url
+    return tree, Study.read(url, layout.name, layout.folder)
+
+
+def _study_url(config: Config, layout: Layout) -> str:
+    """The study's URL; a password need not stand in a file: SWEEPER_STUDY goes before it."""
+    return os.environ.get("SWEEPER_STUDY") or config.sweep.study or layout.study_url
+
+
+def public(config: Config) -> dict[str, Any]:
+    """The configuration as a plain tree without secrets: passwords in URLs are masked."""
+    tree: dict[str, Any] = to_tree(config)
+    if config.sweep.study is not None:
+        tree["sweep"]["study"] = masked(config.sweep.study)
+    if config.tracking.uri is not None and "@" in config.tracking.uri:
+        tree["tracking"]["uri"] = masked(config.tracking.uri)
+    return tree
+
+
+def _yaml(tree: Mapping[str, Any]) -> str:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(dict(tree)))

@@ -1,0 +1,98 @@
+"""Composing a configuration with Hydra: shipped files, the user's own, and the command line."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from sweeper import space as spaces
+from sweeper.config import Config, dotted, load
+from sweeper.errors import ConfigError, Fault
+from sweeper.space import Space
+
+
+def compose(overrides: Sequence[str]) -> dict[str, Any]:
+    """The configuration as a tree of plain values, interpolations resolved.
+
+    A folder `conf/` in the working directory comes first, the shipped files after it. Raises
+    ConfigError for what Hydra refuses, in its words shortened to the point.
+    """
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        composed = _compose([_whole(override) for override in overrides])
+        missing = sorted(OmegaConf.missing_keys(composed))
+        if missing:
+            raise ConfigError([Fault(name, f"is needed; give {name}=...") for name in missing])
+        tree = OmegaConf.to_container(composed, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError([_explain(error, overrides)]) from error
+    return dict(tree)  # type: ignore[arg-type]
+
+
+def read_config(tree: dict[str, Any]) -> tuple[Config, Space]:
+    """Check a composed tree; raises ConfigError with every fault there is."""
+    config = load(tree, spaces.check)
+    space = Space.parse(config.space, config.trial)
+    faults = []
+    if not space.names and config.budget.trials > 1:
+        faults.append(
+            Fault(
+                "space",
+                "is empty, so all trials would be alike; say what may vary, e.g. space=lora or "
+                "'+space.learning_rate={low: 1e-4, high: 1e-3, log: true}', or set budget.trials=1",
+            )
+        )
+    if config.sampler.name == "grid":
+        space.grid()
+    if faults:
+        raise ConfigError(faults)
+    return config, space
+
+
+def _compose(overrides: Sequence[str]) -> Any:
+    from hydra import compose, initialize_config_dir, initialize_config_module
+
+    own = Path("conf").resolve()
+    shipped = Path(str(resources.files("sweeper.conf"))).resolve()
+    if own.is_dir() and own != shipped:
+        search = "hydra.searchpath=[pkg://sweeper.conf]"
+        with initialize_config_dir(str(own), version_base="1.3"):
+            return compose("config", overrides=[search, *overrides])
+    with initialize_config_module("sweeper.conf", version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+def _whole(override: str) -> str:
+    """An experiment stands for the whole configuration, wherever its file says so or not."""
+    return re.sub(r"^\+?experiment=", "+experiment@_global_=", override)
+
+
+def _explain(error: Exception, overrides: Sequence[str]) -> Fault:
+    """A fault that says what Hydra found and what to do."""
+    text = str(error).strip()
+    key = re.search(r"Could not override '([^']+)'", text)
+    if key is None:
+        first = " ".join(line.strip() for line in text.splitlines() if line.strip())
+        return Fault("command line" if overrides else "conf", first.replace("@_global_", ""))
+    name = key.group(1)
+    groups = [o for o in overrides if not re.match(r"^[+~]*[a-z_]+\.", o) and name not in o]
+    known = list(dotted(_plain(groups)))
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+    hint = f"did you mean `{near[0]}`?" if near else "no such name"
+    if name.startswith("space."):
+        hint += f" A new entry of the space is added with a plus: '+{name}=...'"
+    return Fault(name, f"unknown name; {hint}")
+
+
+def _plain(overrides: Sequence[str]) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    try:
+        return dict(OmegaConf.to_container(_compose([_whole(o) for o in overrides])))  # type: ignore[arg-type]
+    except Exception:
+        return {}

@@ -1,0 +1,94 @@
+"""The study database: its URL, what is wrong with it, and how it is opened."""
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+from filelock import FileLock
+from optuna.storages import BaseStorage, RDBStorage, get_storage
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from sweeper.errors import StudyError
+
+_BUSY_SECONDS = 60
+"""How long a writer waits for another one."""
+
+
+def masked(url: str) -> str:
+    """`url` with its password replaced, fit for logs and databases."""
+    try:
+        return sqlalchemy.make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return "<unreadable database URL>"
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file behind an SQLite URL; None for any other database. Raises StudyError if `url` is none."""
+    try:
+        parsed = sqlalchemy.make_url(url)
+    except ArgumentError as error:
+        raise StudyError(
+            "sweep.study is no database URL; write it like sqlite:///sweeps/study.db or "
+            "postgresql+psycopg://user@host/name"
+        ) from error
+    if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
+        return None
+    return Path(parsed.database)
+
+
+def check_database(url: str) -> None:
+    """Raise StudyError if `url` can't be a study database, without creating anything."""
+    path = sqlite_path(url)
+    if path is None:
+        return
+    if path.is_dir():
+        raise StudyError(f"{path} is a folder; the study database must be a file")
+    if path.exists():
+        with path.open("rb") as file:
+            head = file.read(16)
+        if head and head != b"SQLite format 3\0":
+            raise StudyError(f"{path} is no SQLite database; move it away or set sweep.study to another file")
+        if not os.access(path, os.W_OK):
+            raise StudyError(f"{path} can't be written; check its permissions or set sweep.study")
+    parent = next(p for p in [path.parent, *path.parent.parents] if p.exists())
+    if not os.access(parent, os.W_OK):
+        raise StudyError(f"{parent} can't be written; check its permissions or set sweep.folder")
+
+
+def open_storage(url: str) -> BaseStorage:
+    """Open the database, with its tables, through SQLAlchemy."""
+    check_database(url)
+    path = sqlite_path(url)
+    options: dict[str, Any] = {}
+    try:
+        if path is None:
+            return get_storage(RDBStorage(url))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.setup")):
+            with closing(sqlite3.connect(path, timeout=_BUSY_SECONDS)) as connection:
+                # Readers and the writer don't wait for each other; persistent in the file. A network
+                # file system refuses it and keeps its rollback journal.
+                connection.execute("PRAGMA journal_mode=WAL")
+            options["connect_args"] = {"timeout": _BUSY_SECONDS}
+            storage = RDBStorage(url, engine_kwargs=options)
+        sqlalchemy.event.listen(storage.engine, "connect", _relax_sync)
+        storage.engine.dispose()
+        return get_storage(storage)
+    except (SQLAlchemyError, sqlite3.Error, ImportError, RuntimeError) as error:
+        raise StudyError(
+            f"the study database {masked(url)} can't be used: {_first_line(error)}. Check the URL "
+            "(sweep.study), the file's permissions, and that its server runs"
+        ) from error
+
+
+def _relax_sync(connection: Any, _record: Any) -> None:
+    # With WAL this survives a killed process; only a power failure may lose the last commits.
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def _first_line(error: BaseException) -> str:
+    cause = getattr(error, "orig", None) or error
+    return str(cause).splitlines()[0] if str(cause) else type(cause).__name__

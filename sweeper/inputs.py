@@ -1,0 +1,136 @@
+"""Everything before the first trial: the base model is found, its limits checked, the rows prepared."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from sweeper.config import Config, TrialSettings, to_tree
+from sweeper.errors import StudyError
+from sweeper.events import DataSetInfo
+from sweeper.layout import Layout
+from sweeper.space import Space
+
+
+class Steps(Protocol):
+    """Tells a person what takes a while."""
+
+    def step(self, what: str) -> AbstractContextManager[None]:
+        """Something that takes a while."""
+
+    def say(self, text: str) -> None:
+        """One line of text."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a sweep trains on.
+
+    `config` has the model's revision and number type filled in, so that a resume, or another worker,
+    gets the very same base model. `pins` is what the study remembers of them.
+    """
+
+    config: Config
+    rows: int
+    """Training rows of one pass, augmented ones not counted."""
+    model: str
+    data: tuple[DataSetInfo, ...]
+    pins: Mapping[str, Any]
+
+
+def fingerprint(config: Config, space: Space) -> dict[str, Any]:
+    """What defines a sweep, as far as the configuration tells; changing it makes another sweep.
+
+    Left out is what has no influence on a trial's result (where rows lie, how many are evaluated at
+    once) and what may change on the way: budget, sampler, pruner, engine options, executor, tracking.
+    """
+    task, data, model = to_tree(config.task), to_tree(config.data), to_tree(config.model)
+    for name in ("batch_size", "samples"):
+        del task["evaluation"][name]
+    for name in ("path", "slice"):
+        del data[name]
+    for name in ("revision", "dtype", "device", "gradient_checkpointing"):
+        del model[name]
+    return {
+        "space": space.fingerprint(),
+        "trial": to_tree(config.trial),
+        "task": task,
+        "data": data,
+        "model": model,
+        "engine": config.engine.name,
+        "seed": config.sweep.seed,
+    }
+
+
+def prepare_inputs(
+    config: Config, space: Space, layout: Layout, pins: Mapping[str, Any], screen: Steps
+) -> Inputs:
+    """Find the model and prepare the rows, or take the frozen ones of an earlier run.
+
+    `pins` are those of the study if there is one already. Raises ModelError, DataError or StudyError.
+    """
+    if config.engine.name == "replay":
+        return _replayed(config)
+    from sweeper import modeling
+    from sweeper.data import prepare
+
+    if pins:
+        config = replace(config, model=replace(config.model, revision=pins["revision"], dtype=pins["dtype"]))
+    with screen.step(f"Finding the base model {config.model.name}"):
+        resolved = modeling.resolve(config.model)
+        modeling.check(resolved, config.task, corners(space))
+        architecture = modeling.architecture(resolved, config.task)
+        tokenizer = modeling.load_tokenizer(resolved)
+    check_disk(layout, resolved.weights_bytes, full=config.trial.method == "full")
+    with screen.step("Preparing the rows"):
+        prepared = prepare.prepare(config, tokenizer, architecture, layout.rows)
+    for warning in prepared.manifest.warnings:
+        screen.say(f"Mind: {warning}")
+    dtype = modeling.choose_dtype(config.model, modeling.choose_device(config.model))
+    revision = resolved.revision
+    return Inputs(
+        config=replace(config, model=replace(config.model, dtype=dtype)),
+        rows=len(prepared.train),
+        model=f"{resolved.name} ({revision[:12]})",
+        data=prepare.describe(prepared.manifest),
+        pins={"revision": revision, "dtype": dtype, "rows": prepared.digest},
+    )
+
+
+def corners(space: Space) -> Sequence[TrialSettings]:
+    """Settings that between them take every LoRA target the space allows."""
+    entry = next((e for e in space.entries if e.name == "lora.target_modules"), None)
+    targets = entry.choices if entry is not None else (space.trial.lora.target_modules,)
+    return [replace(space.trial, lora=replace(space.trial.lora, target_modules=target)) for target in targets]
+
+
+def longest(space: Space) -> int:
+    """Most epochs that a trial of the space can have."""
+    entry = next((e for e in space.entries if e.name == "epochs"), None)
+    if entry is None:
+        return space.trial.epochs
+    return int(max(entry.choices) if entry.choices else entry.high)
+
+
+def check_disk(layout: Layout, weights_bytes: int, full: bool) -> None:
+    """Raise StudyError if the sweep's folder has too little space for rows, checkpoints and databases.
+
+    A trial keeps two checkpoints with optimizer states: small beside the model for adapters, up to six
+    times its weights for full fine-tuning.
+    """
+    needed = 2 * 10**8 + (6 * weights_bytes if full else weights_bytes // 2)
+    folder = next(p for p in [layout.folder, *layout.folder.parents, Path()] if p.exists())
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise StudyError(
+            f"{folder} has {free / 1e9:.1f} GB left and the sweep may need {needed / 1e9:.1f} GB; "
+            "make room, or set sweep.folder to another disk"
+        )
+
+
+def _replayed(config: Config) -> Inputs:
+    """A replay trains nothing: it needs no model, and of the rows only their number."""
+    rows = config.data.sizes.train or 96
+    return Inputs(config, rows, "replayed curves", (), {"rows": rows})

@@ -1,0 +1,59 @@
+"""The journal on disk: every measurement of every trial, one JSON object a line."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from sweeper.events import Measurement, SweepInfo, TrialRecord
+from sweeper.layout import Layout
+
+
+class Journal:
+    """Listener that appends each measurement to its trial's metrics.jsonl before anyone else hears it."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def opened(self, sweep: SweepInfo, trials: Sequence[TrialRecord]) -> None:
+        """Nothing to do: files are opened for each line."""
+
+    def started(self, trial: TrialRecord) -> None:
+        """Nothing to write."""
+
+    def measured(self, point: Measurement) -> None:
+        """Append one line."""
+        path = self._layout.metrics(point.trial)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tree = asdict(point)
+        tree["metrics"] = {k: v if math.isfinite(v) else None for k, v in point.metrics.items()}
+        line = json.dumps(tree)
+        with path.open("rb+" if path.exists() else "wb+") as file:
+            # A line torn by a kill is closed first, so that only it is lost.
+            end = file.seek(0, 2)
+            if end:
+                file.seek(end - 1)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+            file.write(line.encode() + b"\n")
+
+    def ended(self, trial: TrialRecord) -> None:
+        """Nothing to write: how a trial ended is in the study."""
+
+    def closed(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reason: str) -> None:
+        """Nothing to close."""
+
+
+def measurements(path: Path) -> Iterator[Measurement]:
+    """Read a trial's metrics.jsonl back; lines torn by a kill are left out, a missing file is empty."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                tree = json.loads(line)
+            except ValueError:
+                continue
+            tree["metrics"] = {k: math.nan if v is None else v for k, v in tree["metrics"].items()}
+            yield Measurement(**tree)

@@ -1,0 +1,54 @@
+"""One living coordinator per sweep: a lock that the operating system drops when its holder dies."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from filelock import FileLock, Timeout
+
+from sweeper.errors import StudyError
+from sweeper.layout import Layout, write_atomically
+
+
+@contextmanager
+def hold(layout: Layout) -> Iterator[None]:
+    """Hold the sweep for this process; raises StudyError naming the process that has it."""
+    layout.folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(layout.lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StudyError(
+            f"sweep `{layout.name}` is being run by {_holder(layout)}. Wait for it, stop it with Ctrl-C there, "
+            f"or begin another one: sweep.name={layout.name}_2"
+        ) from None
+    try:
+        me = {"host": socket.gethostname(), "process": os.getpid()}
+        write_atomically(layout.holder, json.dumps(me))
+        yield
+    finally:
+        layout.holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def is_held(layout: Layout) -> bool:
+    """True while a living process runs the sweep."""
+    if not layout.lock.exists():
+        return False
+    lock = FileLock(layout.lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def _holder(layout: Layout) -> str:
+    try:
+        who = json.loads(layout.holder.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "another process"
+    return f"process {who['process']} on {who['host']}"

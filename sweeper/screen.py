@@ -1,0 +1,273 @@
+"""What a person sees in the terminal: progress on the way, tables at the end."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from statistics import mean, stdev
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.table import Table
+
+from sweeper.events import Measurement, Scalar, SweepInfo, TrialRecord
+from sweeper.messages import BASE, TrialState
+from sweeper.study import best_of
+
+
+_PLAIN_WIDTH = 120
+"""Columns of a table that goes into a file or a pipe."""
+
+
+def make_screen(console: Console | None = None) -> "Screen":
+    """Bars where there is a terminal, plain lines where there is none."""
+    console = console or Console(highlight=False)
+    if console.is_terminal:
+        return LiveScreen(console)
+    console.width = _PLAIN_WIDTH
+    return Screen(console)
+
+
+class Screen:
+    """Listener that prints one line per event."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._sweep: SweepInfo | None = None
+        self._records: dict[int, TrialRecord] = {}
+
+    def say(self, text: str) -> None:
+        """One line of plain text; long lines are left to the terminal to wrap."""
+        self.console.print(escape(text), soft_wrap=True)
+
+    @contextmanager
+    def step(self, what: str) -> Iterator[None]:
+        """Something that takes a while before the first trial, e.g. reading the data."""
+        self.say(f"{what} ...")
+        yield
+
+    def opened(self, sweep: SweepInfo, trials: Sequence[TrialRecord]) -> None:
+        """Say what is going to happen."""
+        self._sweep = sweep
+        self._records = {record.number: record for record in trials}
+        over = sum(record.state.is_over and record.number != BASE for record in trials)
+        rows = ", ".join(f"{data.rows} {data.split}" for data in sweep.data)
+        self.say(f"Sweep {sweep.name}: {sweep.model}; rows: {rows or 'none'}; {sweep.budget} trials")
+        if over:
+            self.say(f"Going on: {over} of {sweep.budget} trials are done")
+        if BASE in self._records:
+            self._say_how_long(self._records[BASE])
+
+    def started(self, trial: TrialRecord) -> None:
+        """Say which trial begins or goes on."""
+        self._records[trial.number] = trial
+        if trial.number == BASE:
+            self.say("Measuring the untouched base model")
+        else:
+            again = f" (attempt {trial.attempt})" if trial.attempt > 1 else ""
+            self.say(f"Trial {trial.number}{again}: {describe(trial)}")
+
+    def measured(self, point: Measurement) -> None:
+        """Say the objective at a mark."""
+        if point.mark is not None and point.trial != BASE and self._sweep is not None:
+            name = self._sweep.objective.metric
+            value = number(point.metrics["objective"], point.metrics.get("objective_error"))
+            self.say(f"  after {point.mark} examples: {name} {value}")
+
+    def ended(self, trial: TrialRecord) -> None:
+        """Say how it ended."""
+        self._records[trial.number] = trial
+        if self._sweep is None:
+            return
+        value = f"{self._sweep.objective.metric} {number(trial.objective, trial.error)}"
+        name = "Base model" if trial.number == BASE else f"Trial {trial.number} {trial.state.value}"
+        seconds = f", {trial.seconds:.0f} s" if trial.seconds else ""
+        self.say(f"{name}: {value}{seconds}" + (f" ({trial.reason})" if trial.reason else ""))
+        for warning in trial.warnings:
+            self.say(f"  Mind: {warning}")
+        if trial.number == BASE and trial.objective is not None:
+            self._say_how_long(trial)
+
+    def closed(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reason: str) -> None:
+        """Nothing: the command prints the result once all listeners are through."""
+
+    def _say_how_long(self, base: TrialRecord) -> None:
+        left = self.seconds_left(base)
+        if left:
+            self.say(f"About {minutes(left)} to go, less where trials are pruned")
+
+    def seconds_left(self, base: TrialRecord | None) -> float | None:
+        """Expected time until the budget of trials is used, None as long as nothing was measured."""
+        if self._sweep is None:
+            return None
+        over = [r for r in self._records.values() if r.state.is_over and r.number != BASE]
+        count = self._sweep.budget - len(over)
+        timed = [record.seconds for record in over if record.seconds]
+        if timed:
+            return count * mean(timed)
+        if base is None or not base.cost.get("train_examples_per_second"):
+            return None
+        training = self._sweep.examples / base.cost["train_examples_per_second"]
+        return count * (training + self._sweep.marks * base.cost.get("evaluation_seconds", 0.0))
+
+
+class LiveScreen(Screen):
+    """A bar for the sweep and one for each running trial, with finished trials as lines above."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            transient=True,
+        )
+        self._all: TaskID | None = None
+        self._bars: dict[int, TaskID] = {}
+
+    @contextmanager
+    def step(self, what: str) -> Iterator[None]:
+        """A spinner while it lasts, a line once it is done."""
+        with self.console.status(escape(what)):
+            yield
+        self.console.print(f"[green]✓[/green] {escape(what)}", soft_wrap=True)
+
+    def opened(self, sweep: SweepInfo, trials: Sequence[TrialRecord]) -> None:
+        """Show the sweep's bar."""
+        super().opened(sweep, trials)
+        self._all = self._progress.add_task(escape(sweep.name), total=sweep.budget, note="")
+        self._progress.start()
+        self._show_sweep()
+
+    def started(self, trial: TrialRecord) -> None:
+        """Show a bar for the trial."""
+        super().started(trial)
+        name = "base model" if trial.number == BASE else f"trial {trial.number}"
+        self._bars[trial.number] = self._progress.add_task(name, total=trial.examples or 1, note="")
+
+    def measured(self, point: Measurement) -> None:
+        """Move the trial's bar."""
+        super().measured(point)
+        bar = self._bars.get(point.trial)
+        if bar is not None:
+            self._progress.update(bar, completed=point.examples)
+            if "train_loss" in point.metrics:
+                self._progress.update(bar, note=f"loss {point.metrics['train_loss']:.3f}")
+        self._show_sweep()
+
+    def ended(self, trial: TrialRecord) -> None:
+        """Take the trial's bar away."""
+        bar = self._bars.pop(trial.number, None)
+        if bar is not None:
+            self._progress.remove_task(bar)
+        super().ended(trial)
+        self._show_sweep()
+
+    def closed(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reason: str) -> None:
+        """Give the terminal back."""
+        self._progress.stop()
+
+    def _show_sweep(self) -> None:
+        if self._all is None or self._sweep is None:
+            return
+        trials = [r for r in self._records.values() if r.number != BASE]
+        best = best_of([r for r in trials if r.state is TrialState.FINISHED], self._sweep.objective)
+        left = self.seconds_left(self._records.get(BASE))
+        note = f"best {number(best.objective, best.error)}" if best else ""
+        if left is not None:
+            note += f"  about {minutes(left)} left"
+        over = sum(record.state.is_over for record in trials)
+        self._progress.update(self._all, completed=over, note=note.strip())
+
+
+def trial_table(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialRecord | None) -> Table:
+    """All trials, best objective first, with the base model; the winner and the defaults are marked."""
+    table = Table(title=f"Sweep {escape(sweep.name)}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("trial", justify="right")
+    for name in sweep.varied:
+        table.add_column(re.sub(r"([._])", r"\1\n", escape(name), count=1), justify="right")
+    table.add_column(f"{sweep.objective.metric}\n± error", justify="right", no_wrap=True)
+    table.add_column("state")
+    table.add_column("s", justify="right")
+    table.add_column("")
+    worst = -math.inf if sweep.objective.direction == "maximize" else math.inf
+    sign = -1 if sweep.objective.direction == "maximize" else 1
+    for record in sorted(trials, key=lambda r: sign * (worst if r.objective is None else r.objective)):
+        base = record.number == BASE
+        notes = "defaults" if record.number == 0 else ""
+        if best is not None and record.number == best.number:
+            notes = f"best, {notes}" if notes else "best"
+        table.add_row(
+            "base" if base else str(record.number),
+            *("" if base else escape(value(record.params.get(name))) for name in sweep.varied),
+            number(record.objective, record.error),
+            "" if base else record.state.value,
+            f"{record.seconds:.0f}" if record.seconds else "",
+            notes,
+            style="bold" if notes.startswith("best") else None,
+        )
+    return table
+
+
+def conclusions(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialRecord | None) -> list[str]:
+    """Sentences below the table: best against default and base, and what the error allows to say."""
+    if best is None or best.objective is None:
+        return ["No trial has finished, so there is no best one."]
+    by_number = {record.number: record for record in trials}
+    name = sweep.objective.metric
+    lines = [f"Best: trial {best.number} with {name} {number(best.objective, best.error)}."]
+    for other, what in (
+        (by_number.get(0), "default settings"),
+        (by_number.get(BASE), "untouched base model"),
+    ):
+        if other is not None and other.objective is not None and other.number != best.number:
+            gain = best.objective - other.objective
+            lines.append(f"  {gain:+.3f} against the {what} ({number(other.objective, other.error)}).")
+    if best.number == 0:
+        lines.append("  The default settings themselves: no trial found better ones.")
+    values = [
+        r.objective
+        for r in trials
+        if r.state is TrialState.FINISHED and r.number != BASE and r.objective is not None
+    ]
+    if best.error and len(values) > 1 and stdev(values) < best.error:
+        lines.append(
+            f"The finished trials differ by less ({stdev(values):.3f}, standard deviation) than one "
+            f"measurement may be off ({best.error:.3f}): their order is mostly chance. "
+            "More validation rows (data.sizes.validation) would tell them apart."
+        )
+    return lines
+
+
+def describe(trial: TrialRecord) -> str:
+    """The settings that a trial was given, in one line."""
+    if trial.number == 0:
+        return "the default settings"
+    return ", ".join(f"{name}={value(v)}" for name, v in trial.params.items())
+
+
+def value(v: Scalar) -> str:
+    """A setting as a person writes it."""
+    return f"{v:.3g}" if isinstance(v, float) else "" if v is None else str(v)
+
+
+def number(objective: float | None, error: float | None) -> str:
+    """An objective with its standard error."""
+    if objective is None:
+        return "-"
+    return f"{objective:.3f}" + (f" ± {error:.3f}" if error is not None and math.isfinite(error) else "")
+
+
+def minutes(seconds: float) -> str:
+    """A duration in words."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def settings_lines(tree: Mapping[str, Scalar]) -> list[str]:
+    """Settings as `name: value` lines."""
+    return [f"  {name}: {value(v)}" for name, v in tree.items()]

@@ -1,0 +1,340 @@
+"""The Optuna study of a sweep: opened or resumed, proposals, reports, results.
+
+Only the coordinator writes through this class; `Study.read` gives the same records to anybody.
+"""
+
+import json
+import logging
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
+
+from sweeper.config import Config, ObjectiveConfig, SamplerConfig, TrialSettings, dotted, read
+from sweeper.database import masked, open_storage, sqlite_path
+from sweeper.errors import StudyError
+from sweeper.events import TrialRecord
+from sweeper.messages import BASE, Ending, Evaluation, Outcome, Sample, TrialState
+from sweeper.pruners import EXAMPLES
+from sweeper.samplers import derive_seed, grid_order, make_sampler
+from sweeper.space import Space
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+logging.getLogger("alembic").setLevel(logging.WARNING)
+
+_STATES = {
+    OptunaState.WAITING: TrialState.WAITING,
+    OptunaState.RUNNING: TrialState.RUNNING,
+    OptunaState.COMPLETE: TrialState.FINISHED,
+    OptunaState.PRUNED: TrialState.PRUNED,
+    OptunaState.FAIL: TrialState.FAILED,
+}
+_FINAL = {
+    Ending.FINISHED: OptunaState.COMPLETE,
+    Ending.PRUNED: OptunaState.PRUNED,
+    Ending.FAILED: OptunaState.FAIL,
+}
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a trial has cost over its attempts up to number `attempt`."""
+
+    examples: int = 0
+    seconds: float = 0.0
+    attempt: int = 0
+
+    def __add__(self, other: "Spent") -> "Spent":
+        return Spent(
+            self.examples + other.examples,
+            self.seconds + other.seconds,
+            max(self.attempt, other.attempt),
+        )
+
+
+class Study:
+    """One study in a database. Open it with `Study.open` (to write) or `Study.read`."""
+
+    def __init__(
+        self, study: optuna.Study, space: Space, objective: ObjectiveConfig, seed: int, folder: Path
+    ) -> None:
+        self._study = study
+        self._storage = study._storage
+        self._seed = seed
+        self._folder = folder
+        self.space = space
+        self.objective = objective
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        config: Config,
+        space: Space,
+        pruner: BasePruner,
+        fingerprint: Mapping[str, Any],
+        folder: Path,
+    ) -> "Study":
+        """Create the study or continue it.
+
+        Trials that a dead process left RUNNING are set back to WAITING, to go on under the same
+        number. Raises StudyError if the database can't be used, or if the study was made with
+        another fingerprint.
+        """
+        objective, name = config.task.objective, config.sweep.name
+        study = optuna.create_study(
+            storage=open_storage(url), study_name=name, direction=objective.direction, load_if_exists=True
+        )
+        self = cls(study, space, objective, config.sweep.seed, folder)
+        if "fingerprint" in study.user_attrs:
+            self.refuse_if_changed(fingerprint)
+        else:
+            study.set_user_attr("objective", asdict(objective))
+            study.set_user_attr("seed", config.sweep.seed)
+            study.set_user_attr("defaults", asdict(config.trial))
+            study.set_user_attr("space", dict(config.space))
+            study.set_user_attr("fingerprint", dict(fingerprint))
+        study.pruner = pruner
+        for trial in study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,)):
+            self._storage.set_trial_state_values(trial._trial_id, OptunaState.WAITING)
+        return self
+
+    @classmethod
+    def read(cls, url: str, name: str, folder: Path) -> "Study":
+        """The study `name` for reading; raises StudyError if there is none."""
+        names = cls.names(url)
+        if name not in names:
+            known = ", ".join(sorted(names)) or "none yet"
+            raise StudyError(f"no sweep `{name}` in {masked(url)}; known sweeps: {known}")
+        study = optuna.load_study(storage=open_storage(url), study_name=name)
+        attrs = study.user_attrs
+        if "fingerprint" not in attrs:
+            raise StudyError(
+                f"`{name}` in {masked(url)} was not made by sweeper; give your sweep another name: "
+                "sweep.name=..."
+            )
+        space = Space.parse(attrs["space"], read(TrialSettings, attrs["defaults"], "trial"))
+        return cls(study, space, ObjectiveConfig(**attrs["objective"]), attrs["seed"], folder)
+
+    @staticmethod
+    def names(url: str) -> list[str]:
+        """Names of all studies at `url`; empty where there is no database yet."""
+        path = sqlite_path(url)
+        if path is not None and not path.exists():
+            return []
+        return list(optuna.get_all_study_names(storage=open_storage(url)))
+
+    @staticmethod
+    def delete(url: str, name: str) -> None:
+        """Remove the study `name` from the database."""
+        optuna.delete_study(study_name=name, storage=open_storage(url))
+
+    def propose(self, budget: int, sampler: SamplerConfig) -> TrialRecord | None:
+        """The next trial to train, now RUNNING; None when `budget` trials are there and none waits.
+
+        A waiting trial comes first, under its own number, with its own settings. The sampler is
+        made anew for each proposal with a seed of (sweep seed, trial number), so that a resumed
+        sweep proposes what an uninterrupted one would.
+        """
+        trials = self._study.get_trials(deepcopy=False)
+        waiting = [t.number for t in trials if t.state == OptunaState.WAITING]
+        if not waiting and not self._enqueue(len(trials), budget, sampler):
+            return None
+        number = min(waiting, default=len(trials))
+        self._study.sampler = make_sampler(sampler, self.space, self._seed, number)
+        with warnings.catch_warnings():
+            # A waiting trial of an earlier sampler may lie outside what this one would draw.
+            warnings.simplefilter("ignore", UserWarning)
+            trial = self._study.ask()
+            self.space.suggest(trial)
+        # Set last: a row without an attempt is one whose proposal a crash cut short.
+        trial.set_user_attr("attempt", trial.user_attrs.get("attempt", 0) + 1)
+        return self.record(trial.number)
+
+    def _enqueue(self, count: int, budget: int, sampler: SamplerConfig) -> bool:
+        """Make room for trial number `count`; False when there is none left to propose."""
+        if count >= budget:
+            return False
+        defaults = self.space.defaults
+        if count == 0:
+            self._study.enqueue_trial(dict(defaults))
+        elif sampler.name == "grid":
+            points = grid_order([p for p in self.space.grid() if p != defaults], seed=self._seed)
+            if count > len(points):
+                return False
+            self._study.enqueue_trial(points[count - 1])
+        return True
+
+    def seed(self, number: int) -> int:
+        """The seed of trial `number`: data order, adapter init and dropout follow from it."""
+        return derive_seed(self._seed, "trial", number)
+
+    def set_examples(self, number: int, examples: int) -> None:
+        """Store the trial's whole length, which pruners compare by."""
+        self._set_attr(number, EXAMPLES, examples)
+
+    def report(self, number: int, mark: int, value: float) -> None:
+        """Store the objective at `mark`. A mark that is stored already keeps its value."""
+        trial = self._frozen(number)
+        if mark not in trial.intermediate_values:
+            self._storage.set_trial_intermediate_value(trial._trial_id, mark, value)
+
+    def should_prune(self, number: int) -> bool:
+        """What the pruner says of the trial at its last reported mark."""
+        return self._study.pruner.prune(self._study, self._frozen(number, deepcopy=True))
+
+    def finish(self, outcome: Outcome, spent: Spent) -> TrialRecord:
+        """Store how an attempt ended. A suspended or cancelled trial waits to be taken up again."""
+        number = outcome.trial
+        if number == BASE:
+            tree = _outcome_tree(outcome, self._folder)
+            self._study.set_user_attr("base", tree if outcome.ending is Ending.FINISHED else None)
+            return self.record(BASE)
+        self._set_attr(number, "outcome", _outcome_tree(outcome, self._folder))
+        self.spend(number, spent)
+        if outcome.ending in _FINAL:
+            value = outcome.best.objective if outcome.best and outcome.ending is Ending.FINISHED else None
+            self._study.tell(number, value, state=_FINAL[outcome.ending])
+        else:
+            self._storage.set_trial_state_values(self._frozen(number)._trial_id, OptunaState.WAITING)
+        return self.record(number)
+
+    def spend(self, number: int, spent: Spent) -> None:
+        """Add to what the trial has cost."""
+        before = Spent(**self._frozen(number).user_attrs.get("spent", {}))
+        self._set_attr(number, "spent", asdict(before + spent))
+
+    def unaccounted(self) -> list[TrialRecord]:
+        """Waiting trials whose last attempt died without a word, so that its cost is not stored."""
+        return [
+            self._record(trial)
+            for trial in self._study.get_trials(deepcopy=False, states=(OptunaState.WAITING,))
+            if trial.user_attrs.get("attempt", 0) > trial.user_attrs.get("spent", {}).get("attempt", 0)
+        ]
+
+    @property
+    def running_seconds(self) -> float:
+        """Wall-clock time that the sweep has run, added up over all resumes."""
+        return float(self._study.user_attrs.get("running_seconds", 0.0))
+
+    @running_seconds.setter
+    def running_seconds(self, seconds: float) -> None:
+        self._study.set_user_attr("running_seconds", seconds)
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """What the study was made with."""
+        return dict(self._study.user_attrs["fingerprint"])
+
+    def refuse_if_changed(self, fingerprint: Mapping[str, Any]) -> None:
+        """Raise StudyError, with the differences, if the study was made with another fingerprint."""
+        before, now = dotted(self.fingerprint), dotted(json.loads(json.dumps(fingerprint)))
+        changed = [
+            f"  {key}: {before.get(key, _ABSENT)} in the study, {now.get(key, _ABSENT)} now"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key, _ABSENT) != now.get(key, _ABSENT)
+        ]
+        if changed:
+            name = self._study.study_name
+            differences = "\n".join(changed)
+            raise StudyError(
+                f"sweep `{name}` was begun with other settings, so new trials could not be compared with "
+                f"its old ones:\n{differences}\n"
+                f"Take the old settings to go on with it, or begin another sweep: sweep.name={name}_2\n"
+                f"(`python -m sweeper delete {name}` makes the name free again)"
+            )
+
+    def records(self) -> list[TrialRecord]:
+        """All trials by number, the base model first once it has been measured."""
+        base = [self.record(BASE)] if self._study.user_attrs.get("base") else []
+        return base + [self._record(trial) for trial in self._study.get_trials(deepcopy=False)]
+
+    def record(self, number: int) -> TrialRecord:
+        """One trial, or the base model."""
+        if number == BASE:
+            tree = self._study.user_attrs.get("base")
+            record = TrialRecord(
+                BASE, TrialState.FINISHED if tree else TrialState.WAITING, 1, {}, self.space.trial
+            )
+            return _with_outcome(record, tree, self._folder)
+        return self._record(self._frozen(number))
+
+    def best(self) -> TrialRecord | None:
+        """The finished trial with the best objective; the earliest of equals."""
+        finished = [r for r in self.records() if r.state is TrialState.FINISHED and r.number != BASE]
+        return best_of(finished, self.objective)
+
+    def _record(self, trial: FrozenTrial) -> TrialRecord:
+        attrs = trial.user_attrs
+        spent = Spent(**attrs.get("spent", {}))
+        record = TrialRecord(
+            number=trial.number,
+            state=_STATES[trial.state],
+            attempt=attrs.get("attempt", 0),
+            params=dict(trial.params),
+            settings=self.space.settings(trial.params),
+            examples=attrs.get(EXAMPLES, 0),
+            reports=dict(trial.intermediate_values),
+            trained=spent.examples,
+            seconds=spent.seconds,
+        )
+        return _with_outcome(record, attrs.get("outcome"), self._folder)
+
+    def _frozen(self, number: int, deepcopy: bool = False) -> FrozenTrial:
+        return self._study.get_trials(deepcopy=deepcopy)[number]
+
+    def _set_attr(self, number: int, key: str, value: Any) -> None:
+        self._storage.set_trial_user_attr(self._frozen(number)._trial_id, key, value)
+
+
+def best_of(records: Sequence[TrialRecord], objective: ObjectiveConfig) -> TrialRecord | None:
+    """The record with the best objective; the earliest of equals, None if none has one."""
+    best: TrialRecord | None = None
+    for record in records:
+        if record.objective is None:
+            continue
+        if best is None or best.objective is None or objective.better(record.objective, best.objective):
+            best = record
+    return best
+
+
+_ABSENT = "absent"
+
+
+def _outcome_tree(outcome: Outcome, folder: Path) -> dict[str, Any]:
+    """An outcome as plain values; paths relative to the sweep's folder, so that it can be moved."""
+    tree = asdict(outcome)
+    tree["ending"] = outcome.ending.value
+    tree["adapter"] = str(outcome.adapter.relative_to(folder)) if outcome.adapter else None
+    return tree
+
+
+def _with_outcome(record: TrialRecord, tree: Mapping[str, Any] | None, folder: Path) -> TrialRecord:
+    if not tree:
+        return record
+    record = replace(
+        record,
+        engine=tree["engine"],
+        reason=tree["reason"],
+        cost=tree["cost"],
+        warnings=tuple(tree["warnings"]),
+        adapter=folder / tree["adapter"] if tree["adapter"] else None,
+        samples=tuple(Sample(**sample) for sample in tree["samples"]),
+    )
+    if tree["best"] is None:
+        return record
+    best = Evaluation(**tree["best"])
+    return replace(
+        record,
+        objective=best.objective,
+        error=None if math.isnan(best.error) else best.error,
+        best_mark=best.mark,
+        metrics=best.metrics,
+    )
