@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 Scalar = bool | int | float | str
 
+_TOLERANCE = Decimal("1e-8")
+"""Of a step; Optuna's own."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -72,10 +75,12 @@ class Entry:
         return float(min(self.low + share * (self.high - self.low), self.high))
 
     def exact(self, value: Any) -> Scalar:
-        """`value` as the setting's own type, on the entry's decimal grid where it has one."""
-        if self.choices or self._step is None:
-            return self.kind(value)  # type: ignore[no-any-return]
-        return self.nth(round((decimal(value) - decimal(self.low)) / self._step))
+        """`value` as the setting's own type, without the rounding errors that stepping has left in it."""
+        if not self.choices and self._step is not None:
+            index = (decimal(value) - decimal(self.low)) / self._step
+            if abs(index - round(index)) < _TOLERANCE:
+                return self.nth(round(index))
+        return self.kind(value)  # type: ignore[no-any-return]
 
     def contains(self, value: Any) -> bool:
         """Whether the entry can take `value`."""

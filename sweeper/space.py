@@ -168,7 +168,7 @@ def _exact(entry: Entry, value: Any) -> Scalar:
     value, fault = _valid(entry.name, value, entry.name)
     if fault:
         raise ConfigError([fault])
-    return value if not entry.contains(value) else entry.exact(value)
+    return entry.exact(value)
 
 
 def _kind(hint: Any) -> type:
@@ -317,7 +317,7 @@ def _range(name: str, given: Mapping[str, Any], faults: list[Fault]) -> dict[str
     if not found:
         found += _range_faults(where, low, high, log, step)
     faults += found
-    return {"low": low, "high": high, "log": log, "step": step if step is None else kind(step)}
+    return {"low": low, "high": high, "log": log, "step": step}
 
 
 def _range_faults(where: str, low: Any, high: Any, log: bool, step: Any) -> Iterator[Fault]:
