@@ -1,9 +1,9 @@
 """Composing a configuration with Hydra: shipped files, the user's own, and the command line."""
 
 import difflib
+import functools
 import re
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +55,27 @@ def read_config(tree: dict[str, Any]) -> tuple[Config, Space]:
 
 
 def _compose(overrides: Sequence[str]) -> Any:
-    from hydra import compose, initialize_config_dir, initialize_config_module
+    from hydra import compose, initialize_config_module
 
-    own = Path("conf").resolve()
-    shipped = Path(str(resources.files("sweeper.conf"))).resolve()
-    if own.is_dir() and own != shipped:
-        search = "hydra.searchpath=[pkg://sweeper.conf]"
-        with initialize_config_dir(str(own), version_base="1.3"):
-            return compose("config", overrides=[search, *overrides])
+    _look_into_working_directory_first()
     with initialize_config_module("sweeper.conf", version_base="1.3"):
         return compose("config", overrides=list(overrides))
+
+
+@functools.cache
+def _look_into_working_directory_first() -> None:
+    """Register what `hydra.searchpath` can't say: it comes after the shipped files."""
+    from hydra.core.config_search_path import ConfigSearchPath
+    from hydra.core.plugins import Plugins
+    from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+    class OwnFilesFirst(SearchPathPlugin):
+        def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+            own = Path("conf").resolve()
+            if own.is_dir():
+                search_path.prepend("working directory", own.as_uri())
+
+    Plugins.instance().register(OwnFilesFirst)
 
 
 def _whole(override: str) -> str:
