@@ -42,10 +42,9 @@ def installed(tmp_path: Path) -> Path:
 def test_make_alone_lists_every_target_with_its_meaning() -> None:
     listed = make().stdout
     assert listed == make("help").stdout
-    assert re.findall(r"^  make (\S+) +\S", listed, re.MULTILINE) == [
-        name for name in re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE)
-    ]
-    assert sorted(re.findall(r"^  make (\S+)", listed, re.MULTILINE)) == sorted(TARGETS)
+    described = re.findall(r"^  make (\S+) +\S", listed, re.MULTILINE)
+    assert described == re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE)
+    assert sorted(described) == sorted(TARGETS)
 
 
 def test_every_target_is_phony() -> None:
