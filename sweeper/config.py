@@ -21,6 +21,7 @@ _STRICT = ConfigDict(extra="forbid", strict=True)
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -214,12 +215,12 @@ class TrialSettings:
     """How the learning rate goes on after the warm-up."""
     warmup: Share
     """Share of all optimizer steps in which the learning rate rises from zero."""
-    weight_decay: Annotated[float, Field(ge=0)]
+    weight_decay: NonNegativeFloat
     """AdamW's decoupled decay."""
-    max_grad_norm: Annotated[float, Field(ge=0)]
+    max_grad_norm: NonNegativeFloat
     """Gradients are clipped to this norm; 0: no clipping."""
     label_smoothing: Share
-    neftune_noise: Annotated[float, Field(ge=0)]
+    neftune_noise: NonNegativeFloat
     """Noise on the input embeddings in training (arXiv 2310.05914); 0: none."""
     patience: NonNegative
     """Stop after this many marks without a better objective; 0: train to the end."""

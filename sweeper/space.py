@@ -311,7 +311,9 @@ def _range(name: str, given: Mapping[str, Any], faults: list[Fault]) -> dict[str
     found = [fault for fault in (low_fault, high_fault) if fault]
     if not isinstance(log, bool):
         found.append(Fault(f"{where}.log", f"must be true or false (given: {log!r})"))
-    if step is not None and (isinstance(step, bool) or not isinstance(step, (int, kind)) or not step > 0):
+    if step is not None and (
+        isinstance(step, bool) or not isinstance(step, (int, kind)) or not 0 < step < math.inf
+    ):
         whole = "a whole number" if kind is int else "a number"
         found.append(Fault(f"{where}.step", f"must be {whole} above 0 (given: {step!r})"))
     if not found:
@@ -321,9 +323,7 @@ def _range(name: str, given: Mapping[str, Any], faults: list[Fault]) -> dict[str
 
 
 def _range_faults(where: str, low: Any, high: Any, log: bool, step: Any) -> Iterator[Fault]:
-    if not (math.isfinite(low) and math.isfinite(high)):
-        yield Fault(where, f"needs finite bounds (given: low {low}, high {high})")
-    elif low > high:
+    if low > high:
         yield Fault(where, f"low must not be above high (given: low {low}, high {high}); exchange them")
     elif log and low <= 0:
         yield Fault(where, f"a log scale needs low above 0 (given: {low}); raise it or leave out log")

@@ -68,7 +68,7 @@ FAULTS = [
     ("epochs: {low: 0, high: 3}", "space.epochs.low: must be greater than or equal to 1 (given: 0)"),
     ("warmup: {low: 'no', high: 0.1}", "space.warmup.low: must be a valid number (given: 'no')"),
     ("warmup: {low: 0.0, high: 1.0}", "space.warmup.high: must be less than 1 (given: 1.0)"),
-    ("weight_decay: {low: 0.0, high: .inf}", "space.weight_decay: needs finite bounds"),
+    ("weight_decay: {low: 0.0, high: .inf}", "space.weight_decay.high: must be a finite number (given: inf)"),
     ("learning_rate: {low: -1.0, high: 1.0, log: true}", "space.learning_rate.low: must be greater than 0"),
     (
         "weight_decay: {low: 0.0, high: 0.1, log: true}",

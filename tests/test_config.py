@@ -1,0 +1,147 @@
+"""The configuration: what it accepts, and faults that say what was given, what is allowed, what to do."""
+
+import copy
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+from omegaconf import OmegaConf
+
+from sweeper.config import BudgetConfig, ObjectiveConfig, TrialSettings, dotted, load, read, to_tree
+from sweeper.errors import ConfigError, Fault
+
+
+@pytest.fixture(scope="module")
+def composed() -> dict[str, Any]:
+    with hydra.initialize_config_module("sweeper.conf", version_base="1.3"):
+        return OmegaConf.to_container(hydra.compose("config", ["+experiment@_global_=summarize"]))
+
+
+def changed(tree: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
+    """A copy of `tree` with the dotted `name` set."""
+    tree = copy.deepcopy(tree)
+    *groups, last = name.split(".")
+    node = tree
+    for group in groups:
+        node = node[group]
+    node[last] = value
+    return tree
+
+
+def test_a_composed_configuration_becomes_dataclasses(composed: dict[str, Any]) -> None:
+    config = load(composed)
+    assert config.sweep.name == "summarize"
+    assert config.sweep.folder == Path("sweeps")
+    assert config.trial.learning_rate == 2e-4
+    assert config.trial.lora.alpha == 32.0
+    assert isinstance(config.trial.lora.alpha, float)
+    assert config.task.objective == ObjectiveConfig("rougeL", "maximize")
+    assert config.space["learning_rate"]["log"] is True
+
+
+def test_settings_survive_json(composed: dict[str, Any]) -> None:
+    trial = load(composed).trial
+    tree = to_tree(trial)
+    assert read(TrialSettings, json.loads(json.dumps(tree)), "trial") == trial
+    assert dotted(tree)["lora.rank"] == 8
+
+
+def test_target_modules_may_be_a_list(composed: dict[str, Any]) -> None:
+    config = load(changed(composed, "trial.lora.target_modules", ["q_proj", "v_proj"]))
+    assert config.trial.lora.target_modules == "q_proj,v_proj"
+
+
+FAULTS = [
+    ("sweep.name", "a/b", "sweep.name: must match pattern"),
+    ("sweep.seed", -1, "sweep.seed: must be greater than or equal to 0 (given: -1)"),
+    ("sweep.sed", 1, "sweep.sed: unknown name; did you mean `seed`?"),
+    ("pruning", {}, "pruning: unknown name; did you mean `pruner`?"),
+    ("trial.lora.rnak", 8, "trial.lora.rnak: unknown name; did you mean `rank`?"),
+    ("trial.lora.zzz", 8, "known here: rank, alpha, dropout, variant, target_modules"),
+    ("trial.learning_rate", "fast", "trial.learning_rate: must be a valid number (given: 'fast')"),
+    ("trial.learning_rate", 0.0, "trial.learning_rate: must be greater than 0 (given: 0.0)"),
+    ("trial.learning_rate", float("inf"), "trial.learning_rate: must be a finite number (given: inf)"),
+    (
+        "trial.weight_decay",
+        float("nan"),
+        "trial.weight_decay: must be a finite number (given: nan)",
+    ),
+    ("trial.max_grad_norm", float("inf"), "trial.max_grad_norm: must be a finite number"),
+    ("trial.batch_size", 2.5, "trial.batch_size: must be a valid integer"),
+    ("trial.batch_size", True, "trial.batch_size: must be a valid integer (given: True)"),
+    ("trial.scheduler", "cosin", "must be 'linear', 'cosine' or 'constant' (given: 'cosin')"),
+    ("trial.lora.target_modules", [], "trial.lora.target_modules: must be a valid string (given: [])"),
+    ("trial.lora", 3, "trial.lora: must be an object (given: 3)"),
+    ("trial", None, "trial: is missing; the defaults are in conf/config.yaml"),
+    ("budget.trials", 0, "budget.trials: must be greater than or equal to 1 (given: 0)"),
+    (
+        "task.objective.metric",
+        "rouge",
+        "`rouge` does not fit task.kind=generate; allowed: rouge1, rouge2, rougeL",
+    ),
+    ("task.objective.direction", "minimize", "`rougeL` is there to maximize, not to minimize"),
+    ("task.prompt", "Summarize.", "task.prompt: must contain {input} once (given: 'Summarize.')"),
+    ("data.input", None, "data.input: is needed for task.kind=generate: the name of a column"),
+    ("data.source", "file", "data.path: is needed for data.source=file"),
+    ("data.packages", [], "data.packages: is needed for data.source=docstrings"),
+    ("model.revision", "main", "model.revision: an embedded model has none"),
+    ("sampler.startup_trials", None, "sampler.startup_trials: is needed for sampler=tpe"),
+    ("pruner", {"name": "percentile"}, "pruner.percentile: is needed for pruner=percentile"),
+    ("pruner", {"name": "patient"}, "pruner.patience: is needed for pruner=patient"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "message"), FAULTS)
+def test_a_fault_says_what_is_allowed(composed: dict[str, Any], name: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load(changed(composed, name, value))
+
+
+def test_a_missing_field_is_named(composed: dict[str, Any]) -> None:
+    tree = copy.deepcopy(composed)
+    del tree["trial"]["epochs"]
+    with pytest.raises(ConfigError, match=r"trial\.epochs: is missing"):
+        load(tree)
+
+
+def test_classification_takes_no_chat_template(composed: dict[str, Any]) -> None:
+    tree = changed(changed(composed, "task.kind", "classify"), "task.chat_template", True)
+    with pytest.raises(ConfigError, match=r"task\.chat_template: does not fit task\.kind=classify"):
+        load(tree)
+
+
+def test_all_faults_are_reported_together(composed: dict[str, Any]) -> None:
+    tree = changed(changed(composed, "trial.epochs", 0), "task.objective.metric", "rouge")
+    tree = changed(tree, "budgett", 3)
+    with pytest.raises(ConfigError, match=r"^3 faults in the configuration\n") as caught:
+        load(tree)
+    fields = {fault.field for fault in caught.value.faults}
+    assert fields == {"trial.epochs", "task.objective.metric", "budgett"}
+
+
+def test_the_space_is_checked_with_the_rest(composed: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"space\.x: no\n  task\.prompt: must contain"):
+        load(changed(composed, "task.prompt", ""), lambda space, trial: [Fault("space.x", "no")])
+
+
+def test_the_space_is_checked_against_the_trial(composed: dict[str, Any]) -> None:
+    seen: list[Any] = []
+    load(composed, lambda space, trial: seen.append((space, trial)) or [])
+    assert seen == [(composed["space"], load(composed).trial)]
+
+
+def test_reading_one_section_names_its_fields() -> None:
+    with pytest.raises(ConfigError, match=r"budget\.trials: must be a valid integer"):
+        read(
+            BudgetConfig, {"trials": "x", "minutes": 1, "device_hours": None, "failures_in_row": 1}, "budget"
+        )
+
+
+@pytest.mark.parametrize(("direction", "better"), [("maximize", 2.0), ("minimize", 1.0)])
+def test_better_follows_the_direction(direction: Any, better: float) -> None:
+    objective = ObjectiveConfig("loss", direction)
+    assert objective.better(better, 3.0 - better)
+    assert not objective.better(better, better)

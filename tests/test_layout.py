@@ -1,0 +1,65 @@
+"""Where things are, and writing that is never seen half done."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from sweeper.layout import Layout, write_atomically
+from sweeper.messages import BASE
+
+LAYOUT = Layout(Path("sweeps"), "mine")
+
+
+def test_databases_are_shared_and_the_rest_is_the_sweeps_own() -> None:
+    assert LAYOUT.study_url == "sqlite:///sweeps/study.db"
+    assert LAYOUT.tracking_url == "sqlite:///sweeps/mlflow.db"
+    own = (LAYOUT.config, LAYOUT.lock, LAYOUT.holder, LAYOUT.rows, LAYOUT.best, LAYOUT.trial(0))
+    assert all(path.is_relative_to(LAYOUT.folder) for path in own)
+    assert len(set(own)) == len(own)
+
+
+def test_an_absolute_root_gives_an_absolute_url(tmp_path: Path) -> None:
+    assert Layout(tmp_path, "mine").study_url == f"sqlite:///{tmp_path}/study.db"
+
+
+def test_trials_and_attempts_have_folders() -> None:
+    assert LAYOUT.trial(7) == Path("sweeps/mine/trials/0007")
+    assert LAYOUT.trial(12345).name == "12345"
+    assert LAYOUT.trial(BASE).name == "base"
+    assert LAYOUT.metrics(7) == LAYOUT.trial(7) / "metrics.jsonl"
+    assert Layout.attempt(LAYOUT.trial(7), 2) == LAYOUT.trial(7) / "attempt-2"
+
+
+def test_the_docstring_draws_what_there_is() -> None:
+    drawn = Layout.__doc__ or ""
+    for path in (LAYOUT.config, LAYOUT.lock, LAYOUT.holder, LAYOUT.rows, LAYOUT.best, LAYOUT.metrics(7)):
+        assert str(path).replace("sweeps/mine", "ROOT/NAME") in drawn
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "state.json"
+    texts = ["a" * 200_000, "b" * 200_000]
+    write_atomically(path, texts[0])
+    done = threading.Event()
+
+    def write() -> None:
+        for round_ in range(50):
+            write_atomically(path, texts[round_ % 2])
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while not done.is_set():
+        assert path.read_text() in texts
+    writer.join()
+    assert os.listdir(path.parent) == ["state.json"]
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    write_atomically(path, "old")
+    with pytest.raises(UnicodeEncodeError, match="surrogates not allowed"):
+        write_atomically(path, "\ud800")
+    assert path.read_text() == "old"
