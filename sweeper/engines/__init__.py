@@ -1,0 +1,28 @@
+"""Ways to train trials, by name."""
+
+from typing import TYPE_CHECKING
+
+from sweeper.config import Config
+from sweeper.messages import Engine
+
+if TYPE_CHECKING:
+    from sweeper.data.prepare import Prepared
+    from sweeper.modeling import BaseModel
+
+
+def needs_model(config: Config) -> bool:
+    """True if the engine trains a model, and therefore wants rows too."""
+    return config.engine.name != "replay"
+
+
+def make_engine(config: Config, base: "BaseModel | None" = None, rows: "Prepared | None" = None) -> Engine:
+    """The engine that `config.engine.name` names; `base` and `rows` for those that train a model."""
+    if config.engine.name == "replay":
+        from sweeper.engines.replay import ReplayEngine
+
+        return ReplayEngine(config)
+    from sweeper.engines.trainer import TrainerEngine
+
+    if base is None or rows is None:
+        raise TypeError(f"the engine {config.engine.name} needs a model and rows")
+    return TrainerEngine(config, base, rows)

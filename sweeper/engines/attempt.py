@@ -1,0 +1,345 @@
+"""One attempt at one trial: training up to its marks, evaluating there, and doing as it is told."""
+
+import math
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import TrainerCallback
+
+from sweeper import metrics
+from sweeper.engines import checkpoints
+from sweeper.engines.batches import EffectiveBatches, collate
+from sweeper.engines.checkpoints import Checkpoint, TrialState
+from sweeper.engines.evaluate import free_memory, out_of_memory, overfitting
+from sweeper.engines.training import TrialTrainer, gradients
+from sweeper.errors import TrialError
+from sweeper.layout import Layout
+from sweeper.messages import Channel, Decision, Ending, Evaluation, Outcome, Progress, TrialSpec
+
+if TYPE_CHECKING:
+    from sweeper.engines.trainer import TrainerEngine
+
+_ENDINGS = {
+    Decision.PRUNE: Ending.PRUNED,
+    Decision.CANCEL: Ending.CANCELLED,
+    Decision.SUSPEND: Ending.SUSPENDED,
+}
+
+
+class Attempt(TrainerCallback):  # type: ignore[misc]
+    """What happens between Trainer's steps, and before and after them.
+
+    At a mark the checkpoint is written first and evaluated then, so that whoever is killed while evaluating
+    loses no training.
+    """
+
+    def __init__(self, engine: "TrainerEngine", channel: Channel, spec: TrialSpec) -> None:
+        self._engine = engine
+        self._channel = channel
+        self._spec = spec
+        self._objective = engine.config.task.objective
+        self._state = TrialState()
+        self._checkpoint: Checkpoint | None = None
+        self._trainer: TrialTrainer | None = None
+        self._trained = 0
+        self._told: set[int] = set()
+        self._suspending = False
+        self._train_seconds = self._evaluation_seconds = 0.0
+        self._speed: dict[str, float] = {}
+        self._recent = _Recent()
+
+    def outcome(self) -> Outcome:
+        """Run the attempt to its end; only KeyboardInterrupt and SystemExit leave as exceptions."""
+        started = time.perf_counter()
+        cuda = self._engine.base.device.type == "cuda"
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
+        ending, reason, adapter = Ending.FINISHED, "", None
+        try:
+            if self._spec.is_base:
+                self._measure_base()
+            else:
+                self._train()
+        except _Stop as stop:
+            ending, reason = stop.ending, stop.reason
+        except TrialError as error:
+            ending, reason = Ending.FAILED, str(error)
+        except Exception as error:
+            ending, reason = Ending.FAILED, f"{type(error).__name__}: {error}"
+        if ending is Ending.FINISHED and self._state.best_folder is not None:
+            target = Layout.attempt(self._spec.folder, self._spec.attempt) / "best"
+            adapter = checkpoints.publish(self._spec.folder / self._state.best_folder, target)
+        seconds = time.perf_counter() - started
+        cost = {
+            "train_seconds": self._train_seconds,
+            "evaluation_seconds": self._evaluation_seconds,
+            "overhead_seconds": seconds - self._train_seconds - self._evaluation_seconds,
+            "seconds": seconds,
+            "peak_memory_bytes": float(torch.cuda.max_memory_allocated()) if cuda else _peak_memory(),
+        }
+        warning = "" if self._spec.is_base else overfitting(self._state.evaluations)
+        return Outcome(
+            trial=self._spec.trial,
+            attempt=self._spec.attempt,
+            ending=ending,
+            examples=self._trained,
+            engine=self._engine.config.engine.name,
+            reason=reason,
+            best=self._state.best,
+            adapter=adapter,
+            cost=cost | self._speed,
+            warnings=(warning,) if warning else (),
+            samples=self._state.samples,
+        )
+
+    def _measure_base(self) -> None:
+        """Evaluate the untouched model, and time training: a sweep's length follows from both."""
+        base, settings = self._engine.base, self._spec.settings
+        rows = self._engine.train_rows[: min(settings.batch_size, self._engine.micro_batch)]
+        batch = collate(rows, base.kind, base.tokenizer.pad_token_id)
+        with base.put_on(settings, self._spec.seed) as model:
+            gradients(model, base, batch, settings)  # the first pass warms up
+            started = time.perf_counter()
+            gradients(model, base, batch, settings)
+            self._speed = {"train_examples_per_second": len(rows) / (time.perf_counter() - started)}
+        self._evaluate(base.model, (0,))
+
+    def _train(self) -> None:
+        engine, settings = self._engine, self._spec.settings
+        while True:
+            micro_batch = min(engine.micro_batch, settings.batch_size)
+            try:
+                with engine.base.put_on(settings, self._spec.seed) as model:
+                    self._fit(model, micro_batch)
+                return
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                if micro_batch == 1:
+                    raise TrialError(
+                        "out of memory with one row per forward pass; set model.gradient_checkpointing=true, "
+                        "shorten task.max_input_tokens, or take a smaller model or rank"
+                    ) from error
+            engine.micro_batch = (micro_batch + 1) // 2
+            free_memory()
+
+    def _fit(self, model: Any, micro_batch: int) -> None:
+        """Train from the newest checkpoint, or from the start, to the end."""
+        spec, rows = self._spec, self._engine.train_rows
+        self._checkpoint = checkpoints.newest(spec.folder)
+        self._state = self._checkpoint.state if self._checkpoint else TrialState()
+        order = EffectiveBatches(
+            len(rows), spec.settings.epochs, spec.settings.batch_size, micro_batch, spec.seed
+        )
+        writing = Layout.attempt(spec.folder, spec.attempt) / ".writing"
+        self._trainer = TrialTrainer(self._engine.base, model, spec, rows, order, writing, self)
+        try:
+            self._trainer.train(
+                resume_from_checkpoint=str(self._checkpoint.folder) if self._checkpoint else None
+            )
+        finally:
+            self._trainer.let_go()
+            self._trainer = None
+
+    # What Trainer calls
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Tell again what an earlier attempt found, and catch up on a mark that it did not evaluate."""
+        for evaluation in self._state.evaluations:
+            self._tell(evaluation)
+        self._stop_without_patience()
+        self._evaluate(kwargs["model"], self._due())
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._step_started = time.perf_counter()
+
+    def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._while_training()
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._recent.learning_rate = kwargs["optimizer"].param_groups[0]["lr"]
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Count the step; ask for a checkpoint at a mark, or before leaving."""
+        assert self._trainer is not None  # noqa: S101
+        nats, tokens = self._trainer.take_losses()
+        seconds = time.perf_counter() - self._step_started
+        examples = min(state.global_step * self._spec.settings.batch_size, self._spec.examples)
+        rows = examples - self._state.examples
+        self._state = replace(
+            self._state,
+            step=state.global_step,
+            examples=examples,
+            loss_sum=self._state.loss_sum + nats,
+            loss_tokens=self._state.loss_tokens + tokens,
+        )
+        self._trained += rows
+        self._train_seconds += seconds
+        self._recent.add(nats, tokens, rows, seconds)
+        if not math.isfinite(nats):
+            raise TrialError(
+                f"the training loss became {nats} at example {examples}; "
+                "lower the learning rate, lengthen the warm-up or lower max_grad_norm"
+            )
+        self._while_training()
+        control.should_save = self._suspending or bool(self._due())
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Complete the checkpoint that Trainer has written, then evaluate, or leave."""
+        written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        target = checkpoints.place(self._spec.folder, self._spec.attempt, state.global_step)
+        self._checkpoint = checkpoints.seal(written, target, self._state)
+        self._keep_best_and_last()
+        if self._suspending:
+            raise _Stop(Ending.SUSPENDED)
+        self._evaluate(kwargs["model"], self._due())
+
+    # Marks
+
+    def _due(self) -> tuple[int, ...]:
+        """Marks that have been passed and not been evaluated."""
+        done = {evaluation.mark for evaluation in self._state.evaluations}
+        return tuple(m for m in self._spec.marks if m <= self._state.examples and m not in done)
+
+    def _evaluate(self, model: Any, marks: Sequence[int]) -> None:
+        """Score the model once and report it for all of `marks`."""
+        if not marks:
+            return
+        started = time.perf_counter()
+        try:
+            evaluator = self._engine.evaluator
+            answers = evaluator.answers(model, self._while_evaluating)
+            scores = metrics.score(self._engine.config.task, answers)
+            samples = self._state.samples
+            if marks[-1] == self._spec.marks[-1]:
+                samples = evaluator.samples(model, answers, self._while_evaluating)
+        finally:
+            self._evaluation_seconds += time.perf_counter() - started
+        found = dict(scores.metrics)
+        if not (math.isfinite(scores.objective) and math.isfinite(found["loss"])):
+            raise TrialError(
+                f"the validation loss or the objective is not finite after {self._state.examples} examples; "
+                "lower the learning rate or lengthen the warm-up"
+            )
+        if self._state.loss_tokens:
+            found["train_loss"] = self._state.loss_sum / self._state.loss_tokens
+            found["generalization_gap"] = found["loss"] - found["train_loss"]
+        evaluations = tuple(Evaluation(mark, scores.objective, scores.error, found) for mark in marks)
+        self._remember(evaluations, samples)
+        for evaluation in evaluations:
+            self._tell(evaluation)
+        self._stop_without_patience()
+
+    def _remember(self, evaluations: tuple[Evaluation, ...], samples: Any) -> None:
+        known = self._state
+        self._state = replace(
+            known, evaluations=known.evaluations + evaluations, samples=samples, loss_sum=0.0, loss_tokens=0
+        )
+        if known.best is None or self._objective.better(evaluations[0].objective, known.best.objective):
+            folder = str(self._checkpoint.folder.relative_to(self._spec.folder)) if self._checkpoint else None
+            self._state = replace(self._state, best=evaluations[0], best_folder=folder)
+        if self._checkpoint is not None:
+            self._checkpoint = checkpoints.update(self._checkpoint, self._state)
+            self._keep_best_and_last()
+
+    def _keep_best_and_last(self) -> None:
+        assert self._checkpoint is not None  # noqa: S101
+        best = [self._spec.folder / self._state.best_folder] if self._state.best_folder else []
+        checkpoints.keep(self._spec.folder, [self._checkpoint.folder, *best])
+
+    def _stop_without_patience(self) -> None:
+        patience, best = self._spec.settings.patience, self._state.best
+        if not patience or best is None:
+            return
+        since = [evaluation for evaluation in self._state.evaluations if evaluation.mark > best.mark]
+        if len(since) >= patience and since[-1].mark < self._spec.examples:
+            raise _Stop(
+                Ending.FINISHED,
+                f"stopped at example {since[-1].mark} of {self._spec.examples}: "
+                f"{self._objective.metric} was best at {best.mark}, {len(since)} marks ago",
+            )
+
+    # What is told, and the answers
+
+    def _tell(self, evaluation: Evaluation) -> None:
+        if evaluation.mark not in self._told:
+            self._told.add(evaluation.mark)
+            self._obey(self._report(evaluation))
+
+    def _while_training(self) -> None:
+        """Report if it is time. SUSPEND waits for the end of the step: only there is a checkpoint exact."""
+        if self._recent.age < self._engine.report_seconds:
+            return
+        decision = self._report()
+        if decision is Decision.SUSPEND:
+            self._suspending = True
+        else:
+            self._obey(decision)
+
+    def _while_evaluating(self) -> None:
+        if self._recent.age >= self._engine.report_seconds:
+            self._obey(self._report())
+
+    def _report(self, evaluation: Evaluation | None = None) -> Decision:
+        measured = self._recent.metrics() | self._speed
+        self._recent = _Recent(learning_rate=self._recent.learning_rate)
+        spec = self._spec
+        return self._channel.report(
+            Progress(spec.trial, spec.attempt, self._state.examples, measured, evaluation)
+        )
+
+    def _obey(self, decision: Decision) -> None:
+        if decision is not Decision.CONTINUE:
+            raise _Stop(_ENDINGS[decision])
+
+
+class _Stop(Exception):
+    """No error: the attempt ends here."""
+
+    def __init__(self, ending: Ending, reason: str = "") -> None:
+        super().__init__(reason)
+        self.ending = ending
+        self.reason = reason
+
+
+@dataclass
+class _Recent:
+    """What was measured since the last report."""
+
+    learning_rate: float | None = None
+    nats: float = 0.0
+    tokens: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+    since: float = field(default_factory=time.perf_counter)
+
+    @property
+    def age(self) -> float:
+        return time.perf_counter() - self.since
+
+    def add(self, nats: float, tokens: int, rows: int, seconds: float) -> None:
+        self.nats += nats
+        self.tokens += tokens
+        self.rows += rows
+        self.seconds += seconds
+
+    def metrics(self) -> dict[str, float]:
+        if not self.rows or self.learning_rate is None:
+            return {}
+        return {
+            "train_loss": self.nats / self.tokens,
+            "learning_rate": self.learning_rate,
+            "examples_per_second": self.rows / self.seconds,
+        }
+
+
+def _peak_memory() -> float:
+    """The process's largest resident size so far, in bytes."""
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(largest if sys.platform == "darwin" else largest * 1024)

@@ -1,0 +1,115 @@
+"""Rows as tensors: collation, the order of training rows, and the forward pass.
+
+The output layer, which for a small model with a large vocabulary costs more than the rest, runs only
+at positions that have a label.
+"""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sweeper.modeling import Architecture
+
+IGNORED = -100
+"""Label of a position without loss."""
+
+Batch = dict[str, Tensor]
+"""`input_ids`, `attention_mask` [rows, tokens]; `targets` [n], the labels in row order; causal: `keep`
+[rows, tokens], True where the next token has a label; seq2seq: `labels` [rows, answer tokens]; `row` [n],
+the row in the batch that a target belongs to."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tokenised row, as `sweeper.data.prepare` describes its columns."""
+
+    id: str
+    prompt: str
+    answer: str
+    input_ids: Sequence[int]
+    labels: Sequence[int]
+    prompt_ids: Sequence[int]
+    label: int
+
+
+def read_rows(dataset: Any) -> list[Row]:
+    """All rows of a `datasets.Dataset`, held in memory for the life of a worker."""
+    columns = list(Row.__dataclass_fields__)
+    return [Row(**row) for row in dataset.select_columns(columns).to_list()]
+
+
+def collate(rows: Sequence[Row], kind: Architecture, pad: int) -> Batch:
+    """One batch on the CPU, padded on the right."""
+    input_ids, attention_mask = pad_rows([row.input_ids for row in rows], pad)
+    batch = {"input_ids": input_ids, "attention_mask": attention_mask}
+    if kind == "classifier":
+        return batch | {"targets": torch.tensor([row.label for row in rows]), "row": torch.arange(len(rows))}
+    labels, _ = pad_rows([row.labels for row in rows], IGNORED)
+    if kind == "seq2seq":
+        keep = labels != IGNORED
+        return batch | {"labels": labels, "targets": labels[keep], "row": keep.nonzero()[:, 0]}
+    following = F.pad(labels, (0, 1), value=IGNORED)[:, 1:]
+    keep = following != IGNORED
+    return batch | {"keep": keep, "targets": following[keep], "row": keep.nonzero()[:, 0]}
+
+
+def pad_rows(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> tuple[Tensor, Tensor]:
+    """Token ids and attention mask, [rows, longest]."""
+    longest = max(len(row) for row in rows)
+    ids = torch.full((len(rows), longest), value)
+    mask = torch.zeros((len(rows), longest), dtype=torch.long)
+    for i, row in enumerate(rows):
+        place = slice(longest - len(row), longest) if left else slice(0, len(row))
+        ids[i, place] = torch.tensor(row, dtype=torch.long)
+        mask[i, place] = 1
+    return ids, mask
+
+
+def logits(model: Any, kind: Architecture, batch: Batch) -> Tensor:
+    """Logits for `batch["targets"]`, [n, classes or vocabulary], in float32."""
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    if kind == "classifier":
+        found = model(**inputs).logits
+    elif kind == "seq2seq":
+        decoder = model.prepare_decoder_input_ids_from_labels(labels=batch["labels"])
+        found = model(**inputs, decoder_input_ids=decoder, use_cache=False).logits
+        found = found[batch["labels"] != IGNORED]
+    elif _can_keep(model):
+        found = model(**inputs, logits_to_keep=batch["keep"], use_cache=False).logits
+    else:
+        found = model(**inputs, use_cache=False).logits[batch["keep"]]
+    return found.float()  # type: ignore[no-any-return]
+
+
+def _can_keep(model: Any) -> bool:
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return "logits_to_keep" in inspect.signature(base.forward).parameters
+
+
+class EffectiveBatches:
+    """A batch sampler over row numbers: the training order of one trial, cut into micro-batches.
+
+    The order is a fresh permutation per epoch, drawn from `seed` alone, and the epochs follow one another
+    without a gap, so that every optimizer step but the last sees `batch_size` rows. Each step is made of
+    `per_step` micro-batches.
+    """
+
+    def __init__(self, rows: int, epochs: int, batch_size: int, micro_batch: int, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        order = [i for _ in range(epochs) for i in torch.randperm(rows, generator=generator).tolist()]
+        self.micro_batches: list[list[int]] = []
+        for start in range(0, len(order), batch_size):
+            step = order[start : start + batch_size]
+            self.micro_batches += [step[i : i + micro_batch] for i in range(0, len(step), micro_batch)]
+        self.per_step = -(-batch_size // micro_batch)
+
+    def __len__(self) -> int:
+        return len(self.micro_batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.micro_batches)

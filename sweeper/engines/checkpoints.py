@@ -1,0 +1,149 @@
+"""Checkpoints of a trial: complete or not there at all, and recognised when damaged.
+
+    TRIAL/attempt-2/step-000012/     what transformers.Trainer needs to go on, and state.json
+    TRIAL/attempt-2/best/            the best adapter (or model) of a finished trial
+    TRIAL/attempt-2/.writing/        a checkpoint on its way
+
+Optimizer and random states are torch files that are only ever read with `weights_only=True`.
+"""
+
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from sweeper.layout import Layout, write_atomically
+from sweeper.messages import Evaluation, Sample
+
+STATE = "state.json"
+
+_FOR_TRAINING = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", STATE, "README.md")
+"""What a checkpoint holds beside the model; the README is PEFT's empty form."""
+
+
+@dataclass(frozen=True)
+class TrialState:
+    """How far a trial has come, beside its weights."""
+
+    step: int = 0
+    """Optimizer steps done."""
+    examples: int = 0
+    loss_sum: float = 0.0
+    """Training loss since the last mark: nats over `loss_tokens` answer tokens."""
+    loss_tokens: int = 0
+    evaluations: tuple[Evaluation, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    best: Evaluation | None = None
+    best_folder: str | None = None
+    """The best checkpoint, relative to the trial's folder."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    folder: Path
+    state: TrialState
+
+
+@dataclass(frozen=True)
+class _Sealed:
+    """The content of state.json: `files` are sizes and CRC-32 sums of the files beside it."""
+
+    state: TrialState
+    files: dict[str, tuple[int, int]]
+
+
+_SEALED = TypeAdapter(_Sealed)
+
+
+def place(trial_folder: Path, attempt: int, step: int) -> Path:
+    """Where a checkpoint lies when it is complete."""
+    return Layout.attempt(trial_folder, attempt) / f"step-{step:06d}"
+
+
+def seal(written: Path, target: Path, state: TrialState) -> Checkpoint:
+    """Complete the files in `written` with `state` and move them to `target` in one go."""
+    files = {path.name: _fingerprint(path) for path in written.iterdir()}
+    _write(written, _Sealed(state, files))
+    if target.exists():
+        shutil.rmtree(target)
+    os.replace(written, target)
+    return Checkpoint(target, state)
+
+
+def update(checkpoint: Checkpoint, state: TrialState) -> Checkpoint:
+    """The same checkpoint with more known about it."""
+    _write(checkpoint.folder, replace(_read(checkpoint.folder), state=state))
+    return Checkpoint(checkpoint.folder, state)
+
+
+def newest(trial_folder: Path) -> Checkpoint | None:
+    """The checkpoint that went furthest, over all attempts; damaged ones are passed over."""
+    folders = sorted(
+        trial_folder.glob("attempt-*/step-*"), key=lambda folder: (folder.name, folder.stat().st_mtime)
+    )
+    for folder in reversed(folders):
+        if (sealed := _valid(folder)) is not None:
+            state = sealed.state
+            if state.best_folder is not None and _valid(trial_folder / state.best_folder) is None:
+                # Without its weights a best mark is worth nothing: a later one shall take its place.
+                state = replace(state, best=None, best_folder=None)
+            return Checkpoint(folder, state)
+    return None
+
+
+def keep(trial_folder: Path, folders: Iterable[Path]) -> None:
+    """Delete every other checkpoint of the trial."""
+    kept = set(folders)
+    for folder in trial_folder.glob("attempt-*/step-*"):
+        if folder not in kept:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(checkpoint: Path, target: Path) -> Path:
+    """Copy the adapter (or model) of a checkpoint to `target`, an ordinary PEFT (or model) folder."""
+    temporary = target.with_name(f".{target.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(checkpoint, temporary, ignore=lambda _, names: set(names) & set(_FOR_TRAINING))
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(temporary, target)
+    return target
+
+
+def clear(trial_folder: Path) -> None:
+    """Delete all checkpoints of a trial that is over; what was published stays."""
+    keep(trial_folder, ())
+    for folder in trial_folder.glob("attempt-*"):
+        shutil.rmtree(folder / ".writing", ignore_errors=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _valid(folder: Path) -> _Sealed | None:
+    try:
+        sealed = _read(folder)
+        intact = all(_fingerprint(folder / name) == tuple(known) for name, known in sealed.files.items())
+    except (OSError, ValidationError):
+        return None
+    return sealed if intact else None
+
+
+def _read(folder: Path) -> _Sealed:
+    return _SEALED.validate_json((folder / STATE).read_bytes())
+
+
+def _write(folder: Path, sealed: _Sealed) -> None:
+    write_atomically(folder / STATE, json.dumps(asdict(sealed), indent=1))
+
+
+def _fingerprint(path: Path) -> tuple[int, int]:
+    """Size in bytes and CRC-32."""
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            checksum = zlib.crc32(block, checksum)
+    return path.stat().st_size, checksum

@@ -1,0 +1,174 @@
+"""Evaluation of a model on rows: losses, generated answers, predicted classes."""
+
+import gc
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import GenerationConfig
+
+from sweeper.config import TaskConfig
+from sweeper.engines.batches import Row, collate, logits, pad_rows
+from sweeper.messages import Evaluation, Sample
+from sweeper.metrics import Answers, Classes, Texts
+from sweeper.modeling import BaseModel
+
+GAP_SHARE = 0.5
+"""A gap between validation and training loss beyond this share of the validation loss is overfitting."""
+
+Tick = Callable[[], None]
+"""Called between batches; may raise to leave the evaluation."""
+
+
+class Evaluator:
+    """Answers `rows` with whatever is on the base model.
+
+    `tick` is called between batches. The batch size has no influence on the answers; when memory runs out
+    it is halved for good.
+    """
+
+    def __init__(self, base: BaseModel, task: TaskConfig, rows: Sequence[Row], labels: Sequence[str]) -> None:
+        self.base = base
+        self.task = task
+        self.rows = rows
+        self.labels = labels
+        self._batch_size = task.evaluation.batch_size
+
+    def answers(self, model: Any, tick: Tick) -> Answers:
+        """Losses of all rows, with generated texts or predicted classes as the task wants them."""
+        model.eval()
+        with torch.no_grad():
+            losses = self._over(self.rows, _length, lambda rows: self._losses(model, rows), tick)
+            sums, counts = [loss for loss, _, _ in losses], [count for _, count, _ in losses]
+            if self.task.kind == "classify":
+                return Classes(
+                    sums, counts, [best for _, _, best in losses], [row.label for row in self.rows]
+                )
+            if self.task.kind == "chat":
+                return Answers(sums, counts)
+            return Texts(
+                sums, counts, self._generate(model, self.rows, tick), [row.answer for row in self.rows]
+            )
+
+    def samples(self, model: Any, answers: Answers, tick: Tick) -> tuple[Sample, ...]:
+        """The first rows with the model's answers, for people to read."""
+        rows = self.rows[: self.task.evaluation.samples]
+        if isinstance(answers, Texts):
+            outputs: Sequence[str] = answers.outputs
+        elif isinstance(answers, Classes):
+            outputs = [self.labels[i] for i in answers.predicted]
+        else:
+            model.eval()
+            with torch.no_grad():
+                outputs = self._generate(model, rows, tick)
+        return tuple(Sample(r.id, r.prompt, r.answer, o) for r, o in zip(rows, outputs, strict=False))
+
+    def _losses(self, model: Any, rows: Sequence[Row]) -> list[tuple[float, int, int]]:
+        """Per row: nats summed over its targets, their number, and the likeliest class of the last one."""
+        batch = collate(rows, self.base.kind, self.base.tokenizer.pad_token_id)
+        batch = {name: tensor.to(self.base.device) for name, tensor in batch.items()}
+        scores = logits(model, self.base.kind, batch)
+        nats = F.cross_entropy(scores, batch["targets"], reduction="none").double()
+        sums = torch.zeros(len(rows), dtype=torch.double).index_add_(0, batch["row"].cpu(), nats.cpu())
+        counts = torch.bincount(batch["row"], minlength=len(rows)).tolist()
+        likeliest = scores.argmax(-1).tolist() if self.task.kind == "classify" else [-1] * len(rows)
+        return list(zip(sums.tolist(), counts, likeliest, strict=True))
+
+    def _generate(self, model: Any, rows: Sequence[Row], tick: Tick) -> list[str]:
+        return self._over(rows, _prompt_length, lambda some: self._texts(model, some), tick)
+
+    def _texts(self, model: Any, rows: Sequence[Row]) -> list[str]:
+        tokenizer, wanted = self.base.tokenizer, self.task.generation
+        ids, mask = pad_rows([row.prompt_ids for row in rows], tokenizer.pad_token_id, left=True)
+        config = GenerationConfig(
+            max_new_tokens=wanted.max_new_tokens, num_beams=wanted.num_beams, do_sample=False, use_cache=True
+        )
+        found: Tensor = model.generate(
+            input_ids=ids.to(self.base.device),
+            attention_mask=mask.to(self.base.device),
+            generation_config=config,
+        )
+        answers = found if self.base.kind == "seq2seq" else found[:, ids.shape[1] :]
+        return [text.strip() for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
+
+    def _over(
+        self,
+        rows: Sequence[Row],
+        length: Callable[[Row], int],
+        work: "Callable[[Sequence[Row]], list[T]]",
+        tick: Tick,
+    ) -> "list[T]":
+        """`work` on batches of rows of like length, its results in the order of `rows`."""
+        order = sorted(range(len(rows)), key=lambda i: length(rows[i]), reverse=True)
+        results: dict[int, T] = {}
+        while len(results) < len(order):
+            chosen = order[len(results) : len(results) + self._batch_size]
+            try:
+                found = work([rows[i] for i in chosen])
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not out_of_memory(error) or self._batch_size == 1:
+                    raise
+                found = None
+            if found is None:
+                self._batch_size = max(1, self._batch_size // 2)
+                free_memory()
+                continue
+            results.update(zip(chosen, found, strict=True))
+            tick()
+        return [results[i] for i in range(len(rows))]
+
+
+T = TypeVar("T")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """True if `error` says that the device, or the CPU's allocator, has no memory left."""
+    said = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError)
+        and ("can't allocate memory" in said or "out of memory" in said.lower())
+    )
+
+
+def free_memory() -> None:
+    """Give back what the failed pass still holds; call outside of the except block."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def overfitting(evaluations: Sequence[Evaluation]) -> str:
+    """A sentence if the curve shows overfitting, else "".
+
+    Overfitting is a validation loss above its minimum at two successive marks while the training loss fell,
+    or a gap between the two that has grown beyond `GAP_SHARE` of the lowest validation loss.
+    """
+    evaluations = [one for one in evaluations if "train_loss" in one.metrics]
+    if not evaluations:
+        return ""
+    losses = [one.metrics["loss"] for one in evaluations]
+    training = [one.metrics["train_loss"] for one in evaluations]
+    lowest = losses.index(min(losses))
+    if len(losses) - lowest > 2 and training[-1] < training[lowest]:
+        return (
+            f"overfitting: after example {evaluations[lowest].mark} the validation loss rose from "
+            f"{losses[lowest]:.3f} to {losses[-1]:.3f} while the training loss fell to {training[-1]:.3f}; "
+            "fewer epochs, a lower learning rate or more rows help"
+        )
+    gaps = [validation - train for validation, train in zip(losses, training, strict=True)]
+    if len(gaps) > 1 and gaps[-1] > gaps[0] and gaps[-1] > GAP_SHARE * losses[lowest]:
+        return (
+            f"overfitting: the validation loss ({losses[-1]:.3f}) is {gaps[-1]:.3f} above the training loss; "
+            "fewer epochs, a lower learning rate or more rows help"
+        )
+    return ""
+
+
+def _length(row: Row) -> int:
+    return len(row.input_ids)
+
+
+def _prompt_length(row: Row) -> int:
+    return len(row.prompt_ids)

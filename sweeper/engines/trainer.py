@@ -1,0 +1,40 @@
+"""The engine `trainer`: one trial after another through transformers.Trainer, in a warm process."""
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from sweeper.config import Config
+from sweeper.engines import checkpoints
+from sweeper.engines.attempt import Attempt
+from sweeper.engines.batches import read_rows
+from sweeper.engines.evaluate import Evaluator
+from sweeper.messages import Channel, Done, Ending, Wait
+from sweeper.modeling import BaseModel
+
+if TYPE_CHECKING:
+    from sweeper.data.prepare import Prepared
+
+
+class TrainerEngine:
+    """Trains the trials that a channel hands out, one at a time, over one loaded base model."""
+
+    def __init__(self, config: Config, base: BaseModel, rows: "Prepared") -> None:
+        self.config = config
+        self.base = base
+        self.train_rows = read_rows(rows.train)
+        self.evaluator = Evaluator(base, config.task, read_rows(rows.validation), rows.labels)
+        self.micro_batch = config.engine.micro_batch or sys.maxsize
+        """Rows per forward pass at most; becomes smaller for good when memory runs out."""
+        self.report_seconds = config.engine.report_seconds or 2.0
+
+    def run(self, channel: Channel) -> None:
+        """Train trials until the channel says Done."""
+        while not isinstance(work := channel.next_trial(), Done):
+            if isinstance(work, Wait):
+                time.sleep(work.seconds)
+                continue
+            outcome = Attempt(self, channel, work).outcome()
+            channel.finish(outcome)
+            if outcome.ending in (Ending.FINISHED, Ending.PRUNED, Ending.FAILED):
+                checkpoints.clear(work.folder)
