@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from sweeper.__main__ import main
+from sweeper.compose import compose, read_config
+
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = ROOT / "docker" / "Dockerfile"
 COMPOSE = ROOT / "docker" / "compose.yaml"
@@ -95,6 +98,17 @@ def test_sweep_and_ui_share_one_volume_and_one_image() -> None:
     assert {tuple(service["volumes"]) for service in services().values()} == {("sweeps:/work/sweeps",)}
     assert len({service["image"] for service in services().values()}) == 1
     assert ("VOLUME", "/work/sweeps") in instructions()
+
+
+def test_services_run_commands_that_sweeper_knows(capsys: pytest.CaptureFixture[str]) -> None:
+    read_config(compose(services()["sweep"]["command"]))
+    verb, *options = services()["ui"]["command"]
+    with pytest.raises(SystemExit, match="0"):
+        main([verb, "--help"])
+    usage = capsys.readouterr().out
+    assert all(option in usage for option in options if option.startswith("--"))
+    assert not any("entrypoint" in service for service in services().values())
+    assert ("ENTRYPOINT", '["python", "-m", "sweeper"]') in instructions()
 
 
 def test_nothing_is_published_beyond_this_machine() -> None:
