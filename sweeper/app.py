@@ -29,7 +29,7 @@ from sweeper.pruners import make_pruner
 from sweeper.screen import Screen, conclusions, make_screen, number, trial_table
 from sweeper.space import Space
 from sweeper.study import Study
-from sweeper.tracking import is_complete, make_tracker, ui_command
+from sweeper.tracking import make_tracker, ui_command
 
 INTERRUPTED = 130
 """Exit code of a sweep that was interrupted and can go on, as shells have it for Ctrl-C."""
@@ -159,7 +159,7 @@ def _is_over(study: Study, config: Config, layout: Layout) -> bool:
     return (
         done
         and (len(trials) >= config.budget.trials or exhausted)
-        and is_complete(config.tracking, layout, records)
+        and make_tracker(config.tracking, layout).has_all(records)
         and _rows_are_unchanged(config, layout)
     )
 
@@ -297,7 +297,7 @@ def _stored(layout: Layout) -> tuple[dict[str, Any], Study]:
     if not layout.config.exists():
         known = ", ".join(sorted(p.parent.name for p in layout.root.glob("*/config.yaml"))) or "none yet"
         raise StudyError(f"no sweep `{layout.name}` in {layout.root}/; known sweeps: {known}")
-    tree = OmegaConf.to_container(OmegaConf.load(layout.config))
+    tree: Any = OmegaConf.to_container(OmegaConf.load(layout.config))
     url = os.environ.get("SWEEPER_STUDY") or tree["sweep"]["study"] or layout.study_url
     return tree, Study.read(url, layout.name, layout.folder)
 

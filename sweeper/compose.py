@@ -88,8 +88,11 @@ def _explain(error: Exception, overrides: Sequence[str]) -> Fault:
     text = str(error).strip()
     key = re.search(r"Could not override '([^']+)'", text)
     if key is None:
-        first = " ".join(line.strip() for line in text.splitlines() if line.strip())
-        return Fault("command line" if overrides else "conf", first.replace("@_global_", ""))
+        broken = _unreadable(overrides)
+        if broken is not None:
+            return broken
+        words = " ".join(line.strip() for line in text.splitlines() if line.strip())
+        return Fault("configuration", words.replace("@_global_", ""))
     name = key.group(1)
     groups = [o for o in overrides if not re.match(r"^[+~]*[a-z_]+\.", o) and name not in o]
     known = list(dotted(_plain(groups)))
@@ -98,6 +101,23 @@ def _explain(error: Exception, overrides: Sequence[str]) -> Fault:
     if name.startswith("space."):
         hint += f" A new entry of the space is added with a plus: '+{name}=...'"
     return Fault(name, f"unknown name; {hint}")
+
+
+def _unreadable(overrides: Sequence[str]) -> Fault | None:
+    """The first override that breaks Hydra's grammar."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    for override in overrides:
+        try:
+            parser.parse_override(override)
+        except HydraException as error:
+            why = str(error).splitlines()[0]
+            return Fault(
+                override, f"is no override: {why}; lists and braces must close, and be quoted in a shell"
+            )
+    return None
 
 
 def _plain(overrides: Sequence[str]) -> dict[str, Any]:

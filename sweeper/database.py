@@ -44,6 +44,16 @@ def check_database(url: str) -> None:
     path = sqlite_path(url)
     if path is None:
         return
+    try:
+        _check_file(path)
+    except OSError as error:
+        raise StudyError(
+            f"{path} can't be reached: {error.strerror}; check the permissions of its folders, or set "
+            "sweep.study"
+        ) from error
+
+
+def _check_file(path: Path) -> None:
     if path.is_dir():
         raise StudyError(f"{path} is a folder; the study database must be a file")
     if path.exists():

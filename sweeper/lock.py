@@ -15,15 +15,20 @@ from sweeper.layout import Layout, write_atomically
 @contextmanager
 def hold(layout: Layout) -> Iterator[None]:
     """Hold the sweep for this process; raises StudyError naming the process that has it."""
-    layout.folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(layout.lock)
     try:
+        layout.folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
-    except Timeout:
+    except Timeout:  # which is an OSError too
         raise StudyError(
-            f"sweep `{layout.name}` is being run by {_holder(layout)}. Wait for it, stop it with Ctrl-C there, "
-            f"or begin another one: sweep.name={layout.name}_2"
+            f"sweep `{layout.name}` is being run by {_holder(layout)}. Wait for it, stop it with Ctrl-C "
+            f"there, or begin another one: sweep.name={layout.name}_2"
         ) from None
+    except OSError as error:
+        raise StudyError(
+            f"{layout.folder} can't be written: {error.strerror or error}; check its permissions, or set "
+            "sweep.folder"
+        ) from error
     try:
         me = {"host": socket.gethostname(), "process": os.getpid()}
         write_atomically(layout.holder, json.dumps(me))

@@ -16,7 +16,6 @@ from sweeper.events import Measurement, Scalar, SweepInfo, TrialRecord
 from sweeper.messages import BASE, TrialState
 from sweeper.study import best_of
 
-
 _PLAIN_WIDTH = 120
 """Columns of a table that goes into a file or a pipe."""
 

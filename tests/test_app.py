@@ -1,0 +1,125 @@
+"""The command line as a person uses it, over the replay engine."""
+
+import subprocess
+import sys
+
+import pytest
+
+from sweeper.__main__ import main
+from tests.sweeps import REPLAY
+
+QUICK = (*REPLAY, "budget.trials=4")
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_sweep_prints_its_trials_and_its_result(capsys):
+    assert main(QUICK) == 0
+    out = capsys.readouterr().out
+    assert "Measuring the untouched base model" in out
+    assert "Trial 0: the default settings" in out
+    assert "to go, less where trials are pruned" in out
+    assert "against the default settings" in out or "The default settings themselves" in out
+    assert "against the untouched base model" in out
+    assert "python -m sweeper show summarize" in out
+
+
+def test_a_finished_sweep_prints_its_result_again_and_more_trials_continue_it(capsys):
+    main(QUICK)
+    first = capsys.readouterr().out
+    assert main(QUICK) == 0
+    again = capsys.readouterr().out
+    assert "Sweep summarize is complete" in again
+    assert "Trial 0" not in again
+    assert first.splitlines()[-12:-3] == again.splitlines()[-12:-3], "the same table"
+    assert main([*QUICK, "budget.trials=6"]) == 0
+    assert "Going on: 4 of 6 trials are done" in capsys.readouterr().out
+
+
+def test_list_show_delete(capsys, tmp_path, monkeypatch):
+    assert main(["list"]) == 0
+    assert "No sweep in sweeps/ yet" in capsys.readouterr().out
+    main(QUICK)
+    main([*QUICK, "sweep.name=other"])
+    capsys.readouterr()
+    assert main(["list"]) == 0
+    listed = capsys.readouterr().out
+    assert "summarize" in listed
+    assert "4/4" in listed
+    assert "complete" in listed
+    assert main(["show", "other"]) == 0
+    assert "Sweep other" in capsys.readouterr().out
+    monkeypatch.setattr("builtins.input", lambda *_: "n")
+    assert main(["delete", "other"]) == 1
+    assert (tmp_path / "sweeps" / "other").exists()
+    assert main(["delete", "other", "--yes"]) == 0
+    assert not (tmp_path / "sweeps" / "other").exists()
+    capsys.readouterr()
+    main(["list"])
+    assert "other" not in capsys.readouterr().out
+
+
+def test_unknown_sweeps_are_named_with_the_known_ones(capsys):
+    main(QUICK)
+    assert main(["show", "sumarize"]) == 2
+    assert "no sweep `sumarize` in sweeps/; known sweeps: summarize" in capsys.readouterr().err
+
+
+def test_ui_without_a_database_says_so(capsys):
+    assert main(["ui"]) == 2
+    assert "there is no sweeps/mlflow.db; run a sweep first" in capsys.readouterr().err
+
+
+def test_every_fault_is_reported_together_with_exit_code_2(capsys, tmp_path):
+    code = main([*QUICK, "trial.learning_rate=fast", "task.objective.metric=f1", "space.batch_size.choices=[]"])
+    assert code == 2
+    err = capsys.readouterr().err
+    assert "3 faults in the configuration" in err
+    for field in ("trial.learning_rate", "task.objective.metric", "space.batch_size"):
+        assert field in err
+    assert not (tmp_path / "sweeps").exists(), "nothing is written for a bad configuration"
+
+
+def test_a_word_that_is_no_verb_and_no_override(capsys):
+    assert main(["lst"]) == 2
+    assert "lst: is neither a verb nor an override" in capsys.readouterr().err
+
+
+def test_a_changed_setting_is_refused(capsys):
+    main(QUICK)
+    assert main([*QUICK, "trial.learning_rate=3e-4"]) == 2
+    err = capsys.readouterr().err
+    assert "trial.learning_rate: 0.0002 in the study, 0.0003 now" in err
+    assert "sweep.name=summarize_2" in err
+
+
+def test_failures_in_a_row_end_with_exit_code_1(capsys):
+    bad = ["space=empty", "+space.learning_rate={low: 0.06, high: 1.0, log: true}", "trial.learning_rate=0.1"]
+    assert main([*REPLAY, *bad]) == 1
+    err = capsys.readouterr().err
+    assert "3 trials failed in a row. They failed all for the same reason: the loss became NaN" in err
+
+
+def test_cfg_prints_the_configuration_without_passwords(capsys):
+    assert main(["--cfg", *QUICK, "sweep.study=postgresql+psycopg://me:s3cret@host/db"]) == 0
+    out = capsys.readouterr().out
+    assert "learning_rate: 0.0002" in out
+    assert "me:***@host/db" in out
+    assert "s3cret" not in out
+
+
+def test_help_and_version(capsys):
+    assert main(["--help"]) == 0
+    assert "experiments: classify, instruct, summarize" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("sweeper 0.")
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; from sweeper.__main__ import main; main(['--help']); print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    for module in ("torch", "transformers", "mlflow", "optuna", "hydra"):
+        assert f"'{module}'" not in done.stdout

@@ -1,0 +1,94 @@
+"""Composing configurations: the user's own files, and faults in words."""
+
+import pytest
+
+from sweeper.compose import compose, read_config
+from sweeper.errors import ConfigError
+
+OWN = """\
+# python -m sweeper +experiment=my_summaries
+# @package _global_
+defaults:
+  - override /model: smollm2_135m
+  - override /data: file
+  - override /space: empty
+sweep: {name: my_summaries, seed: 7}
+data: {path: rows.jsonl, input: article, target: highlights}
+task:
+  prompt: "Summarize in one sentence:\\n{input}"
+  objective: {metric: rougeL, direction: maximize}
+trial:
+  epochs: 1
+  lora: {rank: 8, alpha: 32}
+space:
+  learning_rate: {low: 1e-4, high: 5e-3, log: true}
+  batch_size: {choices: [4, 8, 16]}
+  epochs: {low: 1, high: 3}
+  lora:
+    rank: {choices: [4, 8, 16, 32]}
+    dropout: {low: 0.0, high: 0.2, step: 0.05}
+  weight_decay: {low: 0.0, high: 0.1, when: {scheduler: cosine}}
+budget: {trials: 20, minutes: 60}
+"""
+
+
+def test_an_experiment_in_the_working_folder_is_found(tmp_path, monkeypatch):
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "my_summaries.yaml").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    config, space = read_config(compose(["+experiment=my_summaries"]))
+    assert config.sweep.name == "my_summaries"
+    assert config.data.source == "file"
+    assert config.budget.trials == 20
+    assert space.names == (
+        "learning_rate", "batch_size", "epochs", "weight_decay", "lora.rank", "lora.dropout",
+    )  # fmt: skip
+
+
+def test_own_groups_join_the_shipped_ones(tmp_path, monkeypatch):
+    (tmp_path / "conf" / "space").mkdir(parents=True)
+    (tmp_path / "conf" / "space" / "mine.yaml").write_text("batch_size: {choices: [2, 8]}\n")
+    monkeypatch.chdir(tmp_path)
+    _, space = read_config(compose(["+experiment=summarize", "space=mine"]))
+    assert space.names == ("batch_size",)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["budget.trials=40", "space.lora.rank.choices=[8,16]", "pruner=none", "~space.batch_size"],
+        ["+space.warmup={low: 0.0, high: 0.1}"],
+        ["data=file", "data.path=rows.jsonl"],
+    ],
+)
+def test_the_command_line_of_hydra(overrides):
+    read_config(compose(["+experiment=summarize", *overrides]))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["sweep.naem=x"], r"sweep\.naem: unknown name; did you mean `sweep\.name`\?"),
+        (["trial.lora.rnak=3"], r"trial\.lora\.rnak: unknown name; did you mean `trial\.lora\.rank`\?"),
+        (["space.warmup.low=0"], r"A new entry of the space is added with a plus: '\+space\.warmup\.low="),
+        (["model=gpt5"], r"model/gpt5.*smollm2_135m"),
+        (["+experiment=sumarize"], r"experiment/sumarize.*summarize"),
+        (["data=file"], r"data\.path: is needed; give data\.path="),
+        (["budget.trials=[1"], r"budget\.trials=\[1: is no override: no viable alternative"),
+        (["sweep.name=${nowhere}"], "nowhere"),
+    ],
+)
+def test_faults_say_what_to_do(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        compose(overrides if overrides[0].startswith("+exp") else ["+experiment=summarize", *overrides])
+
+
+def test_an_empty_space_is_a_fault_unless_one_trial_is_wanted():
+    with pytest.raises(ConfigError, match="space: is empty, so all trials would be alike"):
+        read_config(compose(["+experiment=summarize", "space=empty"]))
+    read_config(compose(["+experiment=summarize", "space=empty", "budget.trials=1"]))
+
+
+def test_a_grid_needs_a_finite_space():
+    with pytest.raises(ConfigError, match=r"space\.learning_rate: .*continuous"):
+        read_config(compose(["+experiment=summarize", "sampler=grid"]))

@@ -1,0 +1,71 @@
+"""What is said when the study database can't be used."""
+
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from sweeper.database import check_database, masked, open_storage, sqlite_path
+from sweeper.errors import StudyError
+
+
+def test_passwords_are_masked():
+    url = "postgresql+psycopg://me:s3cret@db.example/studies"
+    assert masked(url) == "postgresql+psycopg://me:***@db.example/studies"
+    assert "s3cret" not in masked("no url: s3cret")
+
+
+def test_no_url():
+    with pytest.raises(StudyError, match=r"sweep\.study is no database URL; write it like sqlite:///"):
+        sqlite_path("study.db")
+
+
+def test_not_a_database(tmp_path):
+    path = tmp_path / "study.db"
+    path.write_text("these are my notes, and they stay")
+    with pytest.raises(StudyError, match="is no SQLite database; move it away"):
+        open_storage(f"sqlite:///{path}")
+    assert path.read_text() == "these are my notes, and they stay"
+
+
+def test_a_folder_is_no_database(tmp_path):
+    with pytest.raises(StudyError, match="is a folder; the study database must be a file"):
+        check_database(f"sqlite:///{tmp_path}")
+
+
+def as_user(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run code as a user whom file permissions bind: root writes everywhere."""
+    drop = "import os, sys\nfrom sweeper.database import check_database\nos.getuid() or os.setuid(65534)\n"
+    return subprocess.run(
+        [sys.executable, "-c", drop + code, *arguments], capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_a_database_that_cannot_be_written(tmp_path, what):
+    path = tmp_path / "study.db"
+    if what == "file":
+        sqlite3.connect(path).execute("create table t (x)")
+        path.chmod(0o444)
+        tmp_path.chmod(0o755)
+    else:
+        tmp_path.chmod(0o555)
+    for parent in tmp_path.parents[:2]:
+        parent.chmod(0o755)
+    done = as_user("check_database(sys.argv[1])", f"sqlite:///{path}")
+    tmp_path.chmod(0o755)
+    assert "StudyError" in done.stderr, done.stderr
+    assert "can't be written; check its permissions" in done.stderr
+
+
+def test_an_unreachable_server_is_named_without_its_password():
+    with pytest.raises(StudyError, match=r"me:\*\*\*@.* can't be used: .*Check the URL") as refusal:
+        open_storage("postgresql+psycopg://me:s3cret@127.0.0.1:1/none")
+    assert "s3cret" not in str(refusal.value)
+
+
+def test_sqlite_is_in_wal_mode(tmp_path):
+    path = tmp_path / "deep" / "study.db"
+    open_storage(f"sqlite:///{path}")
+    assert sqlite3.connect(path).execute("PRAGMA journal_mode").fetchone() == ("wal",)

@@ -1,0 +1,125 @@
+"""Killed at any moment and run again: in the end exactly the budget, and nothing lost or done twice."""
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sweeper.messages import BASE, TrialState
+from sweeper.study import Study
+from tests.sweeps import REPLAY
+
+SWEEP = [sys.executable, "-m", "sweeper", *REPLAY, "engine.speedup=150"]
+
+
+def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*SWEEP, *overrides], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def records(folder: Path):
+    url = f"sqlite:///{folder / 'sweeps' / 'study.db'}"
+    return Study.read(url, "summarize", folder / "sweeps" / "summarize").records()
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> str:
+    seen = ""
+    for line in process.stdout:
+        seen += line
+        if text in line:
+            return seen
+    pytest.fail(f"{text!r} was never printed:\n{seen}")
+
+
+def test_killed_again_and_again(tmp_path):
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    assert start(whole).communicate(timeout=120)[0]
+    chance = random.Random(3)
+    kills = 0
+    for _ in range(40):
+        process = start(tmp_path)
+        try:
+            process.communicate(timeout=1.0 + 1.5 * chance.random())
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate(timeout=30)
+            kills += 1
+    assert process.returncode == 0
+    assert kills >= 2
+    done, expected = records(tmp_path), records(whole)
+    assert [r.number for r in done] == [BASE, *range(8)]
+    assert all(r.state.is_over for r in done)
+    assert [(r.params, r.objective, r.reports) for r in done] == [
+        (r.params, r.objective, r.reports) for r in expected
+    ]
+    assert max(r.attempt for r in done) > 1
+    database = sqlite3.connect(tmp_path / "sweeps" / "study.db")
+    assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_the_interrupted_trial_goes_on_from_its_checkpoint(tmp_path):
+    process = start(tmp_path, "engine.speedup=20")
+    read_until(process, "Trial 0: the default settings")
+    read_until(process, "after 48 examples")
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=30)
+    assert start(tmp_path, "budget.trials=1").communicate(timeout=60)[0]
+    base, trial = records(tmp_path)
+    assert (base.number, trial.state, trial.attempt) == (BASE, TrialState.FINISHED, 2)
+    journal = tmp_path / "sweeps" / "summarize" / "trials" / "0000" / "metrics.jsonl"
+    points = [json.loads(line) for line in journal.read_text().splitlines()]
+    second = [point["examples"] for point in points if point["attempt"] == 2]
+    assert min(second) >= 48, "the first half was not trained again"
+    assert [point["mark"] for point in points if point["mark"]] == [48, 96], "each mark is measured once"
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_the_trial_and_says_how_to_go_on(tmp_path, how):
+    process = start(tmp_path, "engine.speedup=20")
+    read_until(process, "Trial 0: the default settings")
+    time.sleep(0.3)
+    process.send_signal(how)
+    rest = process.communicate(timeout=60)[0]
+    assert process.returncode == 130
+    assert "Stopping: the running trial is being saved. Ctrl-C again leaves at once." in rest
+    assert "Go on with: python -m sweeper +experiment=summarize" in rest
+    (trial,) = [r for r in records(tmp_path) if r.number == 0]
+    assert trial.state is TrialState.WAITING
+    assert not (tmp_path / "sweeps" / "summarize" / "holder.json").exists()
+
+
+def test_a_second_ctrl_c_leaves_at_once(tmp_path):
+    # So slow that the next report, at which the first Ctrl-C would take effect, never comes.
+    process = start(tmp_path, "engine.speedup=0.05")
+    read_until(process, "Trial 0: the default settings")
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    read_until(process, "Ctrl-C again leaves at once")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert start(tmp_path, "budget.trials=1").communicate(timeout=60)[0]
+    assert all(record.state.is_over for record in records(tmp_path))
+
+
+def test_a_living_sweep_is_not_disturbed(tmp_path):
+    process = start(tmp_path, "engine.speedup=5")
+    try:
+        read_until(process, "Trial 0: the default settings")
+        second = start(tmp_path)
+        told = second.communicate(timeout=60)[0]
+        assert second.returncode == 2
+        assert f"is being run by process {process.pid} on {os.uname().nodename}" in told
+    finally:
+        process.kill()
+        process.communicate(timeout=30)
