@@ -6,7 +6,7 @@ a sweep that is interrupted and continued proposes what it would have proposed i
 
 import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import optuna
@@ -34,27 +34,51 @@ def make_sampler(config: SamplerConfig, space: Space, seed: int, number: int) ->
     grid: proposes nothing itself; `grid_order` gives what to enqueue. `sweeper.config.load` has seen to it
     that the options are there.
     """
-    own = derive_seed(seed, "sampler", number)
-    match config.name:
-        case "tpe":
-            return _tpe(config, space, own)
-        case "gp":
-            startup = cast(int, config.startup_trials)
-            return optuna.samplers.GPSampler(
-                seed=own, n_startup_trials=startup, warn_independent_sampling=False
-            )
-        case "nsga2":
-            return optuna.samplers.NSGAIISampler(population_size=cast(int, config.population_size), seed=own)
-        case "quasi_random":
-            return QuasiRandomSampler(space, derive_seed(seed, "sampler"))
-        case "random" | "grid":
-            return optuna.samplers.RandomSampler(seed=own)
+    if config.name == "quasi_random":
+        return QuasiRandomSampler(space, derive_seed(seed, "sampler"))
+    return SettingwiseSampler(lambda own: _make(config, space, own), derive_seed(seed, "sampler", number))
 
 
 def grid_order(points: Sequence[Mapping[str, Scalar]], seed: int) -> list[dict[str, Scalar]]:
     """The points of a grid in the order in which to try them: shuffled, so that any part is a fair sample."""
     order = sorted(range(len(points)), key=lambda index: derive_seed(seed, "grid", index))
     return [dict(points[index]) for index in order]
+
+
+class SettingwiseSampler(BaseSampler):
+    """Draws what another sampler draws, so that a proposal which a crash cut short is completed as it began.
+
+    Settings that are proposed together are kept with the trial: when it is asked for again, other trials may
+    have ended, and Optuna's samplers may take its first half for another trial. A setting that is drawn on
+    its own has a seed of its own, so that it doesn't matter how many are drawn before it.
+    """
+
+    _TOGETHER = "sweeper:together"
+
+    def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
+        self._make = make
+        self._seed = seed
+        self._joint = make(seed)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._joint.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        kept: dict[str, Any] | None = trial.system_attrs.get(self._TOGETHER)
+        if kept is not None:
+            return {name: value for name, value in kept.items() if name in search_space}
+        drawn = self._joint.sample_relative(study, trial, search_space)
+        if drawn:
+            study._storage.set_trial_system_attr(trial._trial_id, self._TOGETHER, drawn)
+        return drawn
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        sampler = self._make(derive_seed(self._seed, param_name))
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
 
 
 class QuasiRandomSampler(BaseSampler):
@@ -93,10 +117,23 @@ class QuasiRandomSampler(BaseSampler):
         return [float(share) for share in sequence.random(1)[0]]
 
 
-def _tpe(config: SamplerConfig, space: Space, seed: int) -> BaseSampler:
-    with warnings.catch_warnings():
-        # `group` is what models conditional settings; it has been experimental since Optuna 2.8.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=cast(int, config.startup_trials), group=space.is_conditional
-        )
+def _make(config: SamplerConfig, space: Space, seed: int) -> BaseSampler:
+    match config.name:
+        case "tpe":
+            with warnings.catch_warnings():
+                # `group` is what models conditional settings; it has been experimental since Optuna 2.8.
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                startup = cast(int, config.startup_trials)
+                return optuna.samplers.TPESampler(
+                    seed=seed, n_startup_trials=startup, group=space.is_conditional
+                )
+        case "gp":
+            startup = cast(int, config.startup_trials)
+            return optuna.samplers.GPSampler(
+                seed=seed, n_startup_trials=startup, warn_independent_sampling=False
+            )
+        case "nsga2":
+            population = cast(int, config.population_size)
+            return optuna.samplers.NSGAIISampler(seed=seed, population_size=population)
+        case _:
+            return optuna.samplers.RandomSampler(seed=seed)

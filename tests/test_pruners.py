@@ -32,7 +32,10 @@ class Curve:
 def sweep(config: PrunerConfig, curves: Sequence[Curve], direction: str = "maximize") -> list[int]:
     """Train the curves one after another; the number of marks that each was allowed to reach."""
     longest = max(curve.examples for curve in curves)
-    study = optuna.create_study(direction=direction, pruner=make_pruner(config, MARK, longest))
+    # Hyperband deals trials to its brackets by the study's name.
+    study = optuna.create_study(
+        study_name="sweep", direction=direction, pruner=make_pruner(config, MARK, longest)
+    )
     reached = []
     for curve in curves:
         trial = study.ask()
@@ -143,12 +146,22 @@ def test_none_prunes_nothing() -> None:
     assert sweep(PrunerConfig("none"), EIGHT) == [4] * 8
 
 
-@pytest.mark.parametrize("name", ["successive_halving", "hyperband"])
 @pytest.mark.parametrize("count", [8, 12])
-def test_halving_prunes_with_marks_as_steps(name: str, count: int) -> None:
-    reached = sweep(PrunerConfig(name, reduction_factor=2), (EIGHT + EIGHT)[:count])
-    assert sum(marks < 4 for marks in reached) >= 2
-    assert reached[BEST] == 4
+@pytest.mark.parametrize("marks", [2, 4])
+def test_successive_halving_prunes_with_marks_as_steps(count: int, marks: int) -> None:
+    curves = [Curve(curve.values[:marks]) for curve in [*EIGHT, *EIGHT][:count]]
+    reached = sweep(PrunerConfig("successive_halving", reduction_factor=2), curves)
+    assert sum(mark < marks for mark in reached) >= 3
+    assert reached[BEST] == marks
+
+
+@pytest.mark.parametrize(("count", "marks"), [(8, 2), (24, 4)])
+def test_hyperband_prunes_within_its_brackets(count: int, marks: int) -> None:
+    # Two marks make one bracket; with four, the trials are dealt to two, and more of them are needed.
+    curves = [Curve(curve.values[:marks]) for curve in (EIGHT * 3)[:count]]
+    reached = sweep(PrunerConfig("hyperband", reduction_factor=3), curves)
+    assert sum(mark < marks for mark in reached) >= 3
+    assert reached[BEST] == marks
 
 
 def test_patience_counts_marks_without_a_better_value() -> None:

@@ -87,6 +87,33 @@ def test_four_trials_and_four_more_are_eight(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("told", [1, 7])
+def test_a_proposal_that_a_crash_cut_short_is_completed_as_it_began(
+    name: str, told: int, tmp_path: Path
+) -> None:
+    space = FINITE if name == "grid" else CONDITIONAL
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    whole = propose(None, space, sampler(name), told + 1)[-1].params
+    propose(url, space, sampler(name), told)
+    for cut in range(len(whole) + 1):
+        study = optuna.load_study(storage=url, study_name="sweep")
+        if cut == 0 and name == "grid":
+            study.enqueue_trial(whole)
+        study.sampler = make_sampler(sampler(name), space, SEED, told)
+        trial = study.ask()
+        assert trial.number == told
+        suggested = {}
+        for entry in space.entries[:cut]:
+            if entry.is_active(suggested):
+                suggested[entry.name] = entry.suggest(trial)
+        if cut == len(whole):
+            space.suggest(trial)
+        else:
+            study._storage.set_trial_state_values(trial._trial_id, optuna.trial.TrialState.WAITING)
+    assert study.trials[told].params == whole
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_conditions_are_kept(name: str) -> None:
     space = FINITE if name == "grid" else CONDITIONAL
     trials = propose(None, space, sampler(name), 9)
