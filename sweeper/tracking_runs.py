@@ -130,20 +130,20 @@ class SweepRuns:
     def end(self, trial: TrialRecord, last: Measurement | None, time: float) -> None:
         """Write what is known only when a trial is over, and its final state.
 
-        `last` is the trial's last measurement: its time and examples are those of the final numbers,
-        so that sending them again adds nothing. `time` (Unix seconds) is when the trial ended.
+        `last` is the trial's last measurement: its time is that of the final numbers, so that sending
+        them again adds nothing. `time` (Unix seconds) is when the trial ended.
         """
         moment = last.time if last else self._trials[trial.number].info.start_time / 1000
-        examples = last.examples if last else 0
         final = {
             **trial.cost,
-            "seconds": trial.seconds,
-            "examples_seen": examples,
+            "seconds": round(trial.seconds, 3),
+            "examples_seen": last.examples if last else 0,
             "examples_trained": trial.trained,
         }
         if trial.objective is not None:
             final["best_objective"] = trial.objective
-        self.log(trial.number, [Measurement(trial.number, trial.attempt, moment, examples, final)])
+        # The UI draws what is at step 0 alone as bars, a bar for each trial.
+        self.log(trial.number, [Measurement(trial.number, trial.attempt, moment, 0, final)])
         run_id = self._run_id(trial.number)
         self._client.update_run(run_id, name=_run_name(trial))
         self._client.set_terminated(run_id, _STATUS[trial.state], round(time * 1000))

