@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 _MIN_SUMMARY, _MAX_SUMMARY, _MIN_DOCUMENT = 20, 200, 80
 """Characters: below, a text says too little; above, a first sentence is no summary."""
@@ -95,7 +96,7 @@ def _paragraphs(lines: Sequence[str]) -> list[str]:
     paragraphs: list[list[str]] = [[]]
     for line in lines:
         item = _as_item(line)
-        if item is not None and not any(map(str.strip, paragraphs[0])) and len(paragraphs) == 1:
+        if item is not None and not any(map(str.strip, chain(*paragraphs))):
             return []
         if item is not None or not line.strip():
             paragraphs.append([])

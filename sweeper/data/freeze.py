@@ -1,0 +1,194 @@
+"""Candidate rows, encoded and written down as splits."""
+
+import hashlib
+import statistics
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sweeper.config import Config, TaskConfig
+from sweeper.data.encode import Encoded, Encoder, Text, Unusable
+from sweeper.data.manifest import SplitInfo
+from sweeper.data.pool import SPLITS, Pool, counted
+from sweeper.data.splits import Codes
+from sweeper.errors import DataError
+
+_BATCH = 256
+_MANY = 0.5
+"""A warning is given where more than this share of the rows is cut."""
+
+
+def freeze(
+    pool: Pool,
+    candidates: Mapping[str, Codes],
+    encoder: Encoder,
+    config: Config,
+    folder: Path,
+    positions: int | None,
+) -> dict[str, SplitInfo]:
+    """Write `folder`/SPLIT.arrow for every split; rows that can't be used are counted in `pool.dropped`.
+
+    Validation and test choose first: train takes what they leave. Raises DataError if a split stays too
+    small, every answer is cut, or a row is longer than `positions` tokens.
+    """
+    taken = np.zeros(len(pool.rows), dtype=bool)
+    infos: dict[str, SplitInfo] = {}
+    for name in ("validation", "test", "train"):
+        if name not in candidates:
+            continue
+        size = getattr(config.data.sizes, name)
+        with _SplitFile(folder / f"{name}.arrow", pool.labels) as file:
+            rows = candidates[name][~taken[candidates[name]]]
+            for number, row, encoded in _encode(pool, rows, encoder):
+                if file.rows == size:
+                    break
+                taken[number] = True
+                if encoded is not None:
+                    file.add(row, encoded)
+        if file.rows < (size or 1):
+            raise DataError(
+                f"data.sizes.{name}: {file.rows} usable rows, {size or 1} needed; left out: "
+                f"{counted(pool.dropped) or 'none'}. Raise task.max_input_tokens (now "
+                f"{config.task.max_input_tokens}), lower data.sizes, or give more rows"
+            )
+        infos[name] = file.info()
+    _check(config.task, infos, positions)
+    return {name: infos[name] for name in SPLITS if name in infos}
+
+
+def warnings(task: TaskConfig, infos: Mapping[str, SplitInfo], labels: Sequence[str]) -> tuple[str, ...]:
+    """What a person should know about the frozen rows, in sentences."""
+    train = infos["train"]
+    said = []
+    if train.cut_inputs > _MANY * train.rows:
+        said.append(
+            f"{train.cut_inputs} of {train.rows} training inputs are cut to task.max_input_tokens="
+            f"{task.max_input_tokens}"
+        )
+    if train.cut_answers > _MANY * train.rows:
+        said.append(
+            f"{train.cut_answers} of {train.rows} training answers are cut to task.max_answer_tokens="
+            f"{task.max_answer_tokens}; their median length is {train.answer_tokens} tokens"
+        )
+    missing = [name for code, name in enumerate(labels) if code not in train.labels]
+    if missing:
+        said.append(
+            f"no training row has the label {', '.join(missing)}; data.stratify keeps their shares equal"
+        )
+    return tuple(said)
+
+
+def _encode(
+    pool: Pool, numbers: Codes, encoder: Encoder
+) -> Iterator[tuple[int, Mapping[str, str], Encoded | None]]:
+    """The rows of these numbers, encoded; None in the place of one that can't be."""
+    for start in range(0, len(numbers), _BATCH):
+        some = numbers[start : start + _BATCH]
+        columns = pool.rows[some]
+        for place, number in enumerate(some):
+            row = {name: values[place] for name, values in columns.items()}
+            try:
+                yield int(number), row, encoder.encode(Text(row["input"], row["target"]))
+            except Unusable as reason:
+                pool.dropped[str(reason)] += 1
+                yield int(number), row, None
+
+
+def _check(task: TaskConfig, infos: Mapping[str, SplitInfo], positions: int | None) -> None:
+    rows = sum(info.rows for info in infos.values())
+    median = round(statistics.median(info.answer_tokens for info in infos.values()))
+    if task.kind == "generate" and sum(info.cut_answers for info in infos.values()) == rows:
+        raise DataError(
+            f"task.max_answer_tokens={task.max_answer_tokens} cuts off every answer: their median length is "
+            f"{median} tokens. Set task.max_answer_tokens={median} or more"
+        )
+    if len(infos["train"].labels) == 1:
+        raise DataError(
+            "data.target: the training rows have a single class; set data.stratify to the same column, or "
+            "raise data.sizes.train"
+        )
+    longest = max(info.longest for info in infos.values())
+    if positions is not None and longest > positions:
+        raise DataError(
+            f"the longest row has {longest} tokens and the model looks at {positions}; lower "
+            f"task.max_input_tokens ({task.max_input_tokens}) or "
+            f"task.max_answer_tokens ({task.max_answer_tokens})"
+        )
+
+
+class _SplitFile:
+    """An Arrow stream of one split, with what is to be known of it."""
+
+    def __init__(self, path: Path, labels: Sequence[str]) -> None:
+        import pyarrow as pa
+
+        tokens = pa.list_(pa.int32())
+        text = pa.large_string()
+        self._schema = pa.schema(
+            [(name, text) for name in ("id", "slice", "group", "prompt", "answer")]
+            + [(name, tokens) for name in ("input_ids", "labels", "prompt_ids")]
+            + [("label", pa.int32())]
+        )
+        self._file = pa.OSFile(str(path), "wb")
+        self._writer = pa.ipc.new_stream(self._file, self._schema)
+        self._numbers = {name: code for code, name in enumerate(labels)}
+        self._digest = hashlib.sha256()
+        self._batch: list[dict[str, object]] = []
+        self._longest = self._cut_inputs = self._cut_answers = 0
+        self._answer_tokens = array("q")
+        self._labels: set[int] = set()
+        self.rows = 0
+
+    def __enter__(self) -> "_SplitFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
+        self._writer.close()
+        self._file.close()
+
+    def add(self, row: Mapping[str, str], encoded: Encoded) -> None:
+        label = self._numbers.get(encoded.answer, -1)
+        self._digest.update(f"{row['id']} {encoded.input_ids} {encoded.labels} {label}\n".encode())
+        self._batch.append(
+            {
+                "id": row["id"],
+                "slice": row["slice"],
+                "group": row["group"],
+                "prompt": encoded.prompt,
+                "answer": encoded.answer,
+                "input_ids": encoded.input_ids,
+                "labels": encoded.labels,
+                "prompt_ids": encoded.prompt_ids,
+                "label": label,
+            }
+        )
+        self.rows += 1
+        self._longest = max(self._longest, len(encoded.input_ids), len(encoded.labels))
+        self._cut_inputs += encoded.input_cut
+        self._cut_answers += encoded.answer_cut
+        self._answer_tokens.append(encoded.answer_tokens)
+        if label >= 0:
+            self._labels.add(label)
+        if len(self._batch) == _BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        if self._batch:
+            self._writer.write_batch(pa.RecordBatch.from_pylist(self._batch, schema=self._schema))
+        self._batch = []
+
+    def info(self) -> SplitInfo:
+        return SplitInfo(
+            self.rows,
+            self._digest.hexdigest()[:32],
+            self._longest,
+            self._cut_inputs,
+            self._cut_answers,
+            round(statistics.median(self._answer_tokens)),
+            tuple(sorted(self._labels)),
+        )

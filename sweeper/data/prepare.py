@@ -1,0 +1,209 @@
+"""From a source to frozen, tokenised splits that every trial of a sweep shares."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sweeper.config import Config
+from sweeper.data import manifest as manifests
+from sweeper.data import sources, splits
+from sweeper.data.encode import Architecture, Encoder
+from sweeper.data.freeze import freeze, warnings
+from sweeper.data.manifest import Manifest, describe, frozen
+from sweeper.data.pool import SPLITS, Pool, counted, gather
+from sweeper.data.sources import content_digest
+from sweeper.data.splits import Codes
+from sweeper.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = [
+    "Manifest",
+    "Prepared",
+    "content_digest",
+    "describe",
+    "frozen",
+    "open_rows",
+    "open_test",
+    "prepare",
+]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Frozen rows, memory-mapped; the test split is not among them.
+
+    Columns: `id` (of the content), `slice`, `group`, `prompt` and `answer` as text, `input_ids`,
+    `labels` (-100: no loss), `prompt_ids` (where generation starts), `label` (class, else -1).
+    """
+
+    train: "Dataset"
+    validation: "Dataset"
+    labels: tuple[str, ...]
+    digest: str
+    manifest: Manifest
+
+
+def prepare(
+    config: Config,
+    tokenizer: "PreTrainedTokenizerBase",
+    architecture: Architecture,
+    folder: Path,
+    positions: int | None = None,
+) -> Prepared:
+    """Rows for `config` in `folder`, made now or taken as they were frozen there before.
+
+    Frozen rows are taken untouched if configuration, tokenizer and file content are the same; packages
+    installed since and a hub data set changed since make no difference. Otherwise they are replaced, and
+    their digest tells the difference.
+
+    `positions` is the number of tokens that the model can look at, None if there is no limit.
+
+    Raises DataError: a source that can't be read, a missing column or split, too few rows, no labels, a
+    single class, limits that leave nothing to learn, rows longer than `positions`.
+    """
+    fingerprint = _tokenizer_digest(tokenizer)
+    content = content_digest(config.data)
+    found = frozen(config, folder)
+    if (
+        found is not None
+        and (found.tokenizer, found.architecture) == (fingerprint, architecture)
+        and content in (None, found.content)
+    ):
+        return open_rows(folder)
+    encoder = Encoder(config.task, tokenizer, architecture)
+    source = sources.load(config.data)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        pool = gather(source, config, Path(temporary) / "pool.arrow")
+        rows = Path(temporary) / "rows"
+        rows.mkdir()
+        infos = freeze(pool, _candidates(pool, config), encoder, config, rows, positions)
+        manifest = Manifest(
+            key=manifests.key(config),
+            digest=hashlib.sha256("".join(info.digest for info in infos.values()).encode()).hexdigest()[:32],
+            source=source.description,
+            content=content,
+            tokenizer=fingerprint,
+            architecture=architecture,
+            harvested=pool.harvested,
+            dropped=dict(pool.dropped),
+            splits=infos,
+            labels=pool.labels,
+            warnings=warnings(config.task, infos, pool.labels),
+        )
+        manifests.write(manifest, rows)
+        _put(rows, folder)
+    return open_rows(folder)
+
+
+def open_rows(folder: Path) -> Prepared:
+    """Frozen training and validation rows. Raises DataError if there are none in `folder`."""
+    try:
+        manifest = manifests.read(folder)
+    except FileNotFoundError as error:
+        raise DataError(f"{folder} holds no prepared rows; run the sweep to prepare them") from error
+    train, validation = _open(folder / "train.arrow"), _open(folder / "validation.arrow")
+    return Prepared(train, validation, manifest.labels, manifest.digest, manifest)
+
+
+def open_test(folder: Path) -> "Dataset":
+    """Frozen test rows, for the verdict alone. Raises DataError if there are none in `folder`."""
+    if not (folder / "test.arrow").is_file():
+        raise DataError(f"{folder} has no test rows; prepare the sweep with data.sizes.test above 0")
+    return _open(folder / "test.arrow")
+
+
+def _open(path: Path) -> "Dataset":
+    from datasets import Dataset
+
+    return Dataset.from_file(str(path))
+
+
+def _tokenizer_digest(tokenizer: "PreTrainedTokenizerBase") -> str:
+    told = json.dumps([sorted(tokenizer.get_vocab().items()), tokenizer.chat_template], sort_keys=True)
+    return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _put(rows: Path, folder: Path) -> None:
+    """Move finished rows into place; older ones go first, for a folder can't be replaced by another."""
+    if folder.exists():
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.old.") as old:
+            os.replace(folder, Path(old) / "rows")
+            os.replace(rows, folder)
+    else:
+        os.replace(rows, folder)
+
+
+def _candidates(pool: Pool, config: Config) -> dict[str, Codes]:
+    """For every split the rows that it may take, the first ones first.
+
+    Where no group holds rows together, splits that were not given share one order, and each takes what the
+    ones before it have left.
+    """
+    data, seed = config.data, config.sweep.seed
+    given = {name: np.flatnonzero(pool.parts == code) for code, name in enumerate(SPLITS)}
+    sizes = {"train": data.sizes.train, "validation": data.sizes.validation, "test": data.sizes.test}
+    carved = {
+        name: size
+        for name, size in sizes.items()
+        if name == "train" or (getattr(data.parts, name) is None and size != 0)
+    }
+    rows = _without_given_groups(pool, given)
+    _check_enough(len(rows), {name: 1 if size is None else size for name, size in carved.items()}, pool)
+    if pool.groups is None:
+        shares = dict.fromkeys(carved, rows)
+    else:
+        shares = splits.by_group(rows, pool.groups, pool.strata, carved, seed)
+        _check_groups(shares, sizes, pool, data.group)
+    for name in ("validation", "test"):
+        if name not in carved and sizes[name] != 0:
+            _check_enough(len(given[name]), {name: sizes[name] or 1}, pool)
+            shares[name] = given[name]
+    # One generator per order and not per split: without groups all splits must see the same order.
+    return {
+        name: splits.order(rows, pool.strata, np.random.default_rng(seed)) for name, rows in shares.items()
+    }
+
+
+def _without_given_groups(pool: Pool, given: Mapping[str, Codes]) -> Codes:
+    """Rows of the train part, less those whose group is also in a given validation or test part."""
+    rows = given["train"]
+    if pool.groups is None:
+        return rows
+    elsewhere = pool.groups[np.concatenate([given["validation"], given["test"]])]
+    straddling = np.isin(pool.groups[rows], elsewhere)
+    if straddling.any():
+        pool.dropped["group also in a given split"] += int(straddling.sum())
+    return rows[~straddling]
+
+
+def _check_enough(rows: int, need: Mapping[str, int], pool: Pool) -> None:
+    if rows < sum(need.values()):
+        wanted = ", ".join(f"{size} for {name}" for name, size in need.items())
+        left_out = f" ({counted(pool.dropped)} left out)" if pool.dropped else ""
+        raise DataError(
+            f"data.sizes: {rows} usable rows{left_out} are too few; needed: {wanted}. "
+            "Lower data.sizes, or give more rows"
+        )
+
+
+def _check_groups(
+    shares: Mapping[str, Codes], sizes: Mapping[str, int | None], pool: Pool, column: str | None
+) -> None:
+    short = [name for name, rows in shares.items() if len(rows) < (sizes[name] or 1)]
+    if short and pool.groups is not None:
+        found = ", ".join(f"{len(rows)} rows for {name}" for name, rows in shares.items())
+        raise DataError(
+            f"data.group: the {len(np.unique(pool.groups))} groups of `{column}` can't be shared out: "
+            f"{found}, too few for {' and '.join(short)}. Lower data.sizes, or set data.group=null"
+        )
