@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from sweeper.config import TrackingConfig
@@ -24,7 +25,7 @@ from sweeper.database import masked, sqlite_path
 from sweeper.events import Listener, Measurement, SweepInfo, TrialRecord
 from sweeper.journal import measurements
 from sweeper.layout import Layout, write_atomically
-from sweeper.tracking_runs import SweepRuns
+from sweeper.tracking_runs import SweepRuns, delete_runs
 
 _SEND_SECONDS = 2.0
 """Measurements are gathered for this long, then sent together."""
@@ -36,32 +37,41 @@ _JOIN_SECONDS = 180.0
 _log = logging.getLogger(__name__)
 
 
-def make_tracker(config: TrackingConfig, layout: Layout) -> Listener:
-    """The listener that `config` asks for."""
+class Tracker(Listener, Protocol):
+    """A listener that keeps what it hears, elsewhere."""
+
+    def has_all(self, trials: Sequence[TrialRecord]) -> bool:
+        """Whether these trials and the sweep's end were sent completely. Asks a small file only."""
+
+    def forget(self, name: str) -> None:
+        """Delete what was kept of the sweep `name`; says so if it can't."""
+
+
+def make_tracker(config: TrackingConfig, layout: Layout) -> Tracker:
+    """The tracker that `config` asks for."""
     return NullTracker() if config.name == "none" else MlflowTracker(config, layout)
 
 
-def ui_command(layout: Layout, port: int) -> list[str]:
-    """The program and arguments that show the sweeps of `layout.root` at http://127.0.0.1:`port`."""
+def ui_command(layout: Layout, port: int, host: str = "127.0.0.1") -> list[str]:
+    """The program and arguments that show the sweeps of `layout.root` at http://`host`:`port`."""
     return [
         *(sys.executable, "-m", "mlflow", "server"),
         *("--backend-store-uri", layout.tracking_url),
         *("--default-artifact-root", layout.artifacts.resolve().as_uri()),
         *("--artifacts-destination", layout.artifacts.resolve().as_uri()),
-        *("--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+        *("--host", host, "--port", str(port), "--workers", "1"),
+        *("--uvicorn-opts", "--log-level warning"),  # not a line for every request
     ]
 
 
-def is_complete(layout: Layout, trials: Sequence[TrialRecord], uri: str | None) -> bool:
-    """Whether MLflow at `uri` (null: the sweep's own database) has these trials and the sweep's end.
-
-    Reads one small file; MLflow itself is not asked.
-    """
-    database = sqlite_path(layout.tracking_url)
-    if uri is None and database is not None and not database.exists():
-        return False
-    sent = _Sent.read(layout, uri or layout.tracking_url)
-    return sent.closed and all(sent.has(trial) for trial in trials)
+def ui_environment() -> dict[str, str]:
+    """The environment for `ui_command`: this one, without telemetry and MLflow's job runners."""
+    return {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        # Eight more processes, for features that a sweep has no use for.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        **os.environ,
+    }
 
 
 def forget_sent(layout: Layout) -> None:
@@ -88,6 +98,13 @@ class NullTracker:
         """Nothing."""
 
     def closed(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reason: str) -> None:
+        """Nothing."""
+
+    def has_all(self, trials: Sequence[TrialRecord]) -> bool:
+        """Nothing is missing."""
+        return True
+
+    def forget(self, name: str) -> None:
         """Nothing."""
 
 
@@ -200,6 +217,26 @@ class MlflowTracker:
                 masked(self._uri),
                 self._layout.name,
             )
+
+    def has_all(self, trials: Sequence[TrialRecord]) -> bool:
+        """Whether MLflow at this URI has these trials and the sweep's end; MLflow itself is not asked."""
+        return self._database_exists() and self._sent.closed and all(map(self._sent.has, trials))
+
+    def forget(self, name: str) -> None:
+        """Delete the sweep's runs in MLflow; they are left, with a word, if it can't be reached."""
+        if not _Sent.path(self._layout).exists() or not self._database_exists():
+            return
+        try:
+            delete_runs(self._uri, self._experiment, self._sent.identity)
+        except Exception as error:  # the sweep's folder can be deleted nevertheless
+            _log.warning(
+                "The runs of %s are still in MLflow at %s (%s)", name, masked(self._uri), self._cause(error)
+            )
+
+    def _database_exists(self) -> bool:
+        """False if MLflow's SQLite file is gone; other stores can't be looked at so cheaply."""
+        database = sqlite_path(self._uri) if self._uri.startswith("sqlite:") else None
+        return database is None or database.exists()
 
     # On the thread
 

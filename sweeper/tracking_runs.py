@@ -184,19 +184,7 @@ class SweepRuns:
         return str(found.experiment_id)
 
     def _search(self, condition: str) -> Iterator[Any]:
-        token = None
-        while True:
-            page = self._client.search_runs(
-                [self._experiment],
-                condition,
-                max_results=1000,
-                order_by=["attributes.start_time ASC"],
-                page_token=token,
-            )
-            yield from page
-            token = page.token
-            if not token:
-                return
+        return _search(self._client, self._experiment, condition)
 
     def _describe(
         self, run: Any, params: Mapping[str, str], tags: Mapping[str, str], data: Sequence[DataSetInfo]
@@ -235,6 +223,38 @@ class SweepRuns:
 
 
 _SOURCE = {"mlflow.source.name": "sweeper", "mlflow.source.type": "LOCAL"}
+
+
+def delete_runs(uri: str, experiment: str, identity: str) -> None:
+    """Delete the parent run found by `identity` and its trials; `mlflow gc` then frees the space."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return
+    for parent in _search(client, found.experiment_id, f"tags.`sweeper.id` = '{identity}'"):
+        condition = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+        # Children first: cut short, they are still found through their parent.
+        for run in [*_search(client, found.experiment_id, condition), parent]:
+            client.delete_run(run.info.run_id)
+
+
+def _search(client: Any, experiment: str, condition: str) -> Iterator[Any]:
+    """Every run that fulfils `condition`, the oldest first."""
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment],
+            condition,
+            max_results=1000,
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def _set_up_database(uri: str, artifacts: Path) -> None:

@@ -18,7 +18,7 @@ from sweeper.events import DataSetInfo, Listener, Measurement, SweepInfo, TrialR
 from sweeper.journal import Journal
 from sweeper.layout import Layout
 from sweeper.messages import BASE, Sample, TrialState
-from sweeper.tracking import MlflowTracker, forget_sent, is_complete, make_tracker, ui_command
+from sweeper.tracking import MlflowTracker, forget_sent, make_tracker, ui_command, ui_environment
 
 SETTINGS = TrialSettings(
     method="lora",
@@ -135,6 +135,10 @@ def sweep(
         )
 
 
+def is_complete(layout: Layout, trials: Sequence[TrialRecord], uri: str | None = None) -> bool:
+    return make_tracker(TrackingConfig("mlflow", uri), layout).has_all(trials)
+
+
 def runs(layout: Layout, uri: str | None = None) -> dict[str, Any]:
     """Every run of the sweep's experiment by name; fails when two have the same."""
     from mlflow import MlflowClient
@@ -228,7 +232,7 @@ def test_a_sweep_without_a_usable_trial_failed(layout: Layout) -> None:
 def test_an_interrupted_trial_goes_on_as_the_same_run(layout: Layout) -> None:
     waiting = over(1, TrialState.WAITING, objective=None)
     sweep(layout, [over(0), waiting], best=over(0))
-    assert not is_complete(layout, [over(0), waiting], None)
+    assert not is_complete(layout, [over(0), waiting])
     first = runs(layout)
     finished = replace(over(1), attempt=2)
     sweep(layout, [finished, over(2)], before=[over(0), waiting], best=finished)
@@ -254,12 +258,12 @@ def test_what_a_killed_process_had_not_sent_is_sent_at_the_next_start(layout: La
     assert found["trial 1"].info.end_time == round((START + 112) * 1000)
 
     forget_sent(layout)
-    assert not is_complete(layout, [over(0), over(1)], None)
+    assert not is_complete(layout, [over(0), over(1)])
     sweep(layout, [], before=[over(0), over(1)], best=over(1))
     again = runs(layout)
     assert {run.info.run_id for run in again.values()} == {run.info.run_id for run in found.values()}
     assert history(layout, again["trial 1"]) == curves
-    assert is_complete(layout, [over(0), over(1)], None)
+    assert is_complete(layout, [over(0), over(1)])
 
 
 def test_a_trial_that_never_began_has_no_run(layout: Layout) -> None:
@@ -268,14 +272,14 @@ def test_a_trial_that_never_began_has_no_run(layout: Layout) -> None:
 
 
 def test_complete_means_every_trial_and_the_end_at_this_uri(layout: Layout, tmp_path: Path) -> None:
-    assert not is_complete(layout, [over(0)], None)
+    assert not is_complete(layout, [over(0)])
     sweep(layout, [over(0)], best=over(0))
-    assert is_complete(layout, [over(0)], None)
-    assert not is_complete(layout, [over(0), over(1)], None)
-    assert not is_complete(layout, [over(0, TrialState.PRUNED)], None)
+    assert is_complete(layout, [over(0)])
+    assert not is_complete(layout, [over(0), over(1)])
+    assert not is_complete(layout, [over(0, TrialState.PRUNED)])
     assert not is_complete(layout, [over(0)], "http://127.0.0.1:5000")
     forget_sent(Layout(tmp_path, "unknown"))
-    assert not is_complete(Layout(tmp_path, "unknown"), [], None)
+    assert not is_complete(Layout(tmp_path, "unknown"), [])
 
 
 def test_numbers_that_are_not_finite_leave_a_gap(layout: Layout) -> None:
@@ -353,7 +357,7 @@ def test_an_unfinished_database_is_made_anew(tmp_path: Path) -> None:
     layout.folder.mkdir(parents=True)
     (layout.root / ".mlflow.db.unfinished").write_bytes(b"cut short")
     sweep(layout, [over(0)], best=over(0))
-    assert is_complete(layout, [over(0)], None)
+    assert is_complete(layout, [over(0)])
     assert {path.name for path in layout.root.iterdir()} >= {"mlflow.db", "fresh"}
     assert not (layout.root / ".mlflow.db.unfinished").exists()
 
@@ -396,9 +400,7 @@ def server(tmp_path: Path) -> Iterator[str]:
     command = ui_command(Layout(tmp_path / "server", "any"), port)
     (tmp_path / "server").mkdir()
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}, **quiet
-    )
+    process = subprocess.Popen(command, cwd=tmp_path, env=ui_environment(), **quiet)
     try:
         uri = f"http://127.0.0.1:{port}"
         for _ in range(300):
@@ -424,11 +426,46 @@ def test_a_server_is_told_the_same(layout: Layout, server: str) -> None:
     assert len(history(layout, found["trial 1"], server)["train_loss"]) == 12
 
 
+def test_a_deleted_sweep_leaves_no_run(layout: Layout) -> None:
+    from mlflow import MlflowClient
+
+    make_tracker(TrackingConfig("mlflow"), layout).forget(layout.name)
+    sweep(layout, [over(0), over(1)], best=over(1))
+    make_tracker(TrackingConfig("mlflow"), layout).forget(layout.name)
+    assert runs(layout) == {}
+    (layout.folder / "tracked.json").unlink()
+    sweep(layout, [over(0)], best=over(0))
+    assert set(runs(layout)) == {layout.name, "trial 0 (defaults)"}
+    assert MlflowClient(layout.tracking_url).get_experiment_by_name(layout.name).lifecycle_stage == "active"
+
+
+def test_a_deleted_experiment_comes_back_with_the_next_sweep(layout: Layout) -> None:
+    from mlflow import MlflowClient
+
+    sweep(layout, [over(0)], best=over(0))
+    client = MlflowClient(layout.tracking_url)
+    client.delete_experiment(client.get_experiment_by_name(layout.name).experiment_id)
+    forget_sent(layout)
+    sweep(layout, [], before=[over(0)], best=over(0))
+    assert runs(layout)["trial 0 (defaults)"].info.status == "FINISHED"
+
+
+def test_runs_that_can_not_be_deleted_are_named(layout: Layout, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    (layout.folder / "tracked.json").write_text(f'{{"identity": "ab", "uri": "{uri}"}}')
+    make_tracker(TrackingConfig("mlflow", uri), layout).forget(layout.name)
+    assert f"The runs of {layout.name} are still in MLflow at {uri}" in caplog.text
+
+
 def test_no_tracking_is_a_listener_too(layout: Layout) -> None:
     tracker = make_tracker(TrackingConfig("none"), layout)
     tracker.opened(info(layout), [])
     play([tracker], [over(0)])
     tracker.closed([over(0)], over(0), "finished")
+    assert tracker.has_all([over(0)])
+    tracker.forget(layout.name)
     assert list(layout.folder.iterdir()) == []
 
 
@@ -447,7 +484,7 @@ def test_mlflow_comes_late_and_says_nothing(tmp_path: Path) -> None:
         "layout = t.Layout(Path('sweeps'), 'quiet')\n"
         "layout.folder.mkdir(parents=True)\n"
         "t.sweep(layout, [t.over(0)], best=t.over(0))\n"
-        "assert t.is_complete(layout, [t.over(0)], None)\n"
+        "assert t.is_complete(layout, [t.over(0)])\n"
     )
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     for name in ("MLFLOW_LOGGING_LEVEL", "MLFLOW_DISABLE_TELEMETRY"):
