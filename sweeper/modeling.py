@@ -8,6 +8,7 @@ import hashlib
 import importlib.metadata
 import os
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -311,7 +312,7 @@ class BaseModel:
             ) from error
         head = sorted({key.partition(".")[0] for key in info["missing_keys"]}) if kind == "classifier" else []
         if config.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.activation_checkpointing_enable({"use_reentrant": False})
         return cls(model.to(device), tokenizer, kind, head, resolved.name, resolved.revision)
 
     @contextmanager
@@ -353,7 +354,10 @@ class BaseModel:
             # GPT-2 stores its linear layers transposed.
             fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in self.model.modules()),
         )
-        adapted = get_peft_model(self.model, config)
+        with warnings.catch_warnings():
+            # PEFT asks the model by a name that transformers deprecates.
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+            adapted = get_peft_model(self.model, config)
         # A path of this machine would be of no use to whoever loads the adapter.
         adapted.peft_config["default"].base_model_name_or_path = self.name or None
         try:

@@ -7,29 +7,41 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import TrainerCallback
 
 from sweeper import metrics
+from sweeper.config import Config
 from sweeper.engines import checkpoints
-from sweeper.engines.batches import EffectiveBatches, collate
+from sweeper.engines.batches import EffectiveBatches, Row, collate
 from sweeper.engines.checkpoints import Checkpoint, TrialState
-from sweeper.engines.evaluate import free_memory, out_of_memory, overfitting
+from sweeper.engines.evaluate import Evaluator, free_memory, out_of_memory, overfitting
 from sweeper.engines.training import TrialTrainer, gradients
 from sweeper.errors import TrialError
 from sweeper.layout import Layout
 from sweeper.messages import Channel, Decision, Ending, Evaluation, Outcome, Progress, TrialSpec
-
-if TYPE_CHECKING:
-    from sweeper.engines.trainer import TrainerEngine
+from sweeper.modeling import BaseModel
 
 _ENDINGS = {
     Decision.PRUNE: Ending.PRUNED,
     Decision.CANCEL: Ending.CANCELLED,
     Decision.SUSPEND: Ending.SUSPENDED,
 }
+
+
+@dataclass
+class Workbench:
+    """What stays loaded from one trial to the next."""
+
+    config: Config
+    base: BaseModel
+    train_rows: Sequence[Row]
+    evaluator: Evaluator
+    micro_batch: int
+    """Rows per forward pass at most; becomes smaller for good when memory runs out."""
+    report_seconds: float
 
 
 class Attempt(TrainerCallback):  # type: ignore[misc]
@@ -39,11 +51,11 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
     loses no training.
     """
 
-    def __init__(self, engine: "TrainerEngine", channel: Channel, spec: TrialSpec) -> None:
-        self._engine = engine
+    def __init__(self, bench: Workbench, channel: Channel, spec: TrialSpec) -> None:
+        self._bench = bench
         self._channel = channel
         self._spec = spec
-        self._objective = engine.config.task.objective
+        self._objective = bench.config.task.objective
         self._state = TrialState()
         self._checkpoint: Checkpoint | None = None
         self._trainer: TrialTrainer | None = None
@@ -57,7 +69,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
     def outcome(self) -> Outcome:
         """Run the attempt to its end; only KeyboardInterrupt and SystemExit leave as exceptions."""
         started = time.perf_counter()
-        cuda = self._engine.base.device.type == "cuda"
+        cuda = self._bench.base.device.type == "cuda"
         if cuda:
             torch.cuda.reset_peak_memory_stats()
         ending, reason, adapter = Ending.FINISHED, "", None
@@ -89,7 +101,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
             attempt=self._spec.attempt,
             ending=ending,
             examples=self._trained,
-            engine=self._engine.config.engine.name,
+            engine=self._bench.config.engine.name,
             reason=reason,
             best=self._state.best,
             adapter=adapter,
@@ -100,8 +112,8 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
 
     def _measure_base(self) -> None:
         """Evaluate the untouched model, and time training: a sweep's length follows from both."""
-        base, settings = self._engine.base, self._spec.settings
-        rows = self._engine.train_rows[: min(settings.batch_size, self._engine.micro_batch)]
+        base, settings = self._bench.base, self._spec.settings
+        rows = self._bench.train_rows[: min(settings.batch_size, self._bench.micro_batch)]
         batch = collate(rows, base.kind, base.tokenizer.pad_token_id)
         with base.put_on(settings, self._spec.seed) as model:
             gradients(model, base, batch, settings)  # the first pass warms up
@@ -111,11 +123,11 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
         self._evaluate(base.model, (0,))
 
     def _train(self) -> None:
-        engine, settings = self._engine, self._spec.settings
+        bench, settings = self._bench, self._spec.settings
         while True:
-            micro_batch = min(engine.micro_batch, settings.batch_size)
+            micro_batch = min(bench.micro_batch, settings.batch_size)
             try:
-                with engine.base.put_on(settings, self._spec.seed) as model:
+                with bench.base.put_on(settings, self._spec.seed) as model:
                     self._fit(model, micro_batch)
                 return
             except RuntimeError as error:
@@ -126,19 +138,19 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
                         "out of memory with one row per forward pass; set model.gradient_checkpointing=true, "
                         "shorten task.max_input_tokens, or take a smaller model or rank"
                     ) from error
-            engine.micro_batch = (micro_batch + 1) // 2
+            bench.micro_batch = (micro_batch + 1) // 2
             free_memory()
 
     def _fit(self, model: Any, micro_batch: int) -> None:
         """Train from the newest checkpoint, or from the start, to the end."""
-        spec, rows = self._spec, self._engine.train_rows
+        spec, rows = self._spec, self._bench.train_rows
         self._checkpoint = checkpoints.newest(spec.folder)
         self._state = self._checkpoint.state if self._checkpoint else TrialState()
         order = EffectiveBatches(
             len(rows), spec.settings.epochs, spec.settings.batch_size, micro_batch, spec.seed
         )
         writing = Layout.attempt(spec.folder, spec.attempt) / ".writing"
-        self._trainer = TrialTrainer(self._engine.base, model, spec, rows, order, writing, self)
+        self._trainer = TrialTrainer(self._bench.base, model, spec, rows, order, writing, self)
         try:
             self._trainer.train(
                 resume_from_checkpoint=str(self._checkpoint.folder) if self._checkpoint else None
@@ -213,57 +225,59 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
             return
         started = time.perf_counter()
         try:
-            evaluator = self._engine.evaluator
+            evaluator = self._bench.evaluator
             answers = evaluator.answers(model, self._while_evaluating)
-            scores = metrics.score(self._engine.config.task, answers)
-            samples = self._state.samples
-            if marks[-1] == self._spec.marks[-1]:
+            self._remember(metrics.score(self._bench.config.task, answers), marks)
+            if marks[-1] == self._spec.marks[-1] or self._out_of_patience():
                 samples = evaluator.samples(model, answers, self._while_evaluating)
+                self._state = replace(self._state, samples=samples)
         finally:
             self._evaluation_seconds += time.perf_counter() - started
-        found = dict(scores.metrics)
-        if not (math.isfinite(scores.objective) and math.isfinite(found["loss"])):
-            raise TrialError(
-                f"the validation loss or the objective is not finite after {self._state.examples} examples; "
-                "lower the learning rate or lengthen the warm-up"
-            )
-        if self._state.loss_tokens:
-            found["train_loss"] = self._state.loss_sum / self._state.loss_tokens
-            found["generalization_gap"] = found["loss"] - found["train_loss"]
-        evaluations = tuple(Evaluation(mark, scores.objective, scores.error, found) for mark in marks)
-        self._remember(evaluations, samples)
-        for evaluation in evaluations:
-            self._tell(evaluation)
-        self._stop_without_patience()
-
-    def _remember(self, evaluations: tuple[Evaluation, ...], samples: Any) -> None:
-        known = self._state
-        self._state = replace(
-            known, evaluations=known.evaluations + evaluations, samples=samples, loss_sum=0.0, loss_tokens=0
-        )
-        if known.best is None or self._objective.better(evaluations[0].objective, known.best.objective):
-            folder = str(self._checkpoint.folder.relative_to(self._spec.folder)) if self._checkpoint else None
-            self._state = replace(self._state, best=evaluations[0], best_folder=folder)
         if self._checkpoint is not None:
             self._checkpoint = checkpoints.update(self._checkpoint, self._state)
             self._keep_best_and_last()
+        for evaluation in self._state.evaluations[-len(marks) :]:
+            self._tell(evaluation)
+        self._stop_without_patience()
+
+    def _remember(self, scores: metrics.Scores, marks: Sequence[int]) -> None:
+        """Add the scores to what is known of the trial."""
+        known, found = self._state, dict(scores.metrics)
+        if not (math.isfinite(scores.objective) and math.isfinite(found["loss"])):
+            raise TrialError(
+                f"the validation loss or the objective is not finite after {known.examples} examples; "
+                "lower the learning rate or lengthen the warm-up"
+            )
+        if known.loss_tokens:
+            found["train_loss"] = known.loss_sum / known.loss_tokens
+            found["generalization_gap"] = found["loss"] - found["train_loss"]
+        evaluations = tuple(Evaluation(mark, scores.objective, scores.error, found) for mark in marks)
+        self._state = replace(known, evaluations=known.evaluations + evaluations, loss_sum=0.0, loss_tokens=0)
+        if known.best is None or self._objective.better(scores.objective, known.best.objective):
+            folder = str(self._checkpoint.folder.relative_to(self._spec.folder)) if self._checkpoint else None
+            self._state = replace(self._state, best=evaluations[0], best_folder=folder)
 
     def _keep_best_and_last(self) -> None:
         assert self._checkpoint is not None  # noqa: S101
         best = [self._spec.folder / self._state.best_folder] if self._state.best_folder else []
         checkpoints.keep(self._spec.folder, [self._checkpoint.folder, *best])
 
-    def _stop_without_patience(self) -> None:
+    def _out_of_patience(self) -> str:
+        """Why the trial stops by itself before its end, or ""."""
         patience, best = self._spec.settings.patience, self._state.best
         if not patience or best is None:
-            return
+            return ""
         since = [evaluation for evaluation in self._state.evaluations if evaluation.mark > best.mark]
-        if len(since) >= patience and since[-1].mark < self._spec.examples:
-            raise _Stop(
-                Ending.FINISHED,
-                f"stopped at example {since[-1].mark} of {self._spec.examples}: "
-                f"{self._objective.metric} was best at {best.mark}, {len(since)} marks ago",
-            )
+        if len(since) < patience or since[-1].mark == self._spec.examples:
+            return ""
+        return (
+            f"stopped at example {since[-1].mark} of {self._spec.examples}: "
+            f"{self._objective.metric} was best at {best.mark}, {len(since)} marks ago"
+        )
+
+    def _stop_without_patience(self) -> None:
+        if reason := self._out_of_patience():
+            raise _Stop(Ending.FINISHED, reason)
 
     # What is told, and the answers
 
@@ -274,7 +288,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
 
     def _while_training(self) -> None:
         """Report if it is time. SUSPEND waits for the end of the step: only there is a checkpoint exact."""
-        if self._recent.age < self._engine.report_seconds:
+        if self._recent.age < self._bench.report_seconds:
             return
         decision = self._report()
         if decision is Decision.SUSPEND:
@@ -283,7 +297,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
             self._obey(decision)
 
     def _while_evaluating(self) -> None:
-        if self._recent.age >= self._engine.report_seconds:
+        if self._recent.age >= self._bench.report_seconds:
             self._obey(self._report())
 
     def _report(self, evaluation: Evaluation | None = None) -> Decision:

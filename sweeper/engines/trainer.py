@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sweeper.config import Config
 from sweeper.engines import checkpoints
-from sweeper.engines.attempt import Attempt
+from sweeper.engines.attempt import Attempt, Workbench
 from sweeper.engines.batches import read_rows
 from sweeper.engines.evaluate import Evaluator
 from sweeper.messages import Channel, Done, Ending, Wait
@@ -20,13 +20,14 @@ class TrainerEngine:
     """Trains the trials that a channel hands out, one at a time, over one loaded base model."""
 
     def __init__(self, config: Config, base: BaseModel, rows: "Prepared") -> None:
-        self.config = config
-        self.base = base
-        self.train_rows = read_rows(rows.train)
-        self.evaluator = Evaluator(base, config.task, read_rows(rows.validation), rows.labels)
-        self.micro_batch = config.engine.micro_batch or sys.maxsize
-        """Rows per forward pass at most; becomes smaller for good when memory runs out."""
-        self.report_seconds = config.engine.report_seconds or 2.0
+        self._bench = Workbench(
+            config,
+            base,
+            read_rows(rows.train),
+            Evaluator(base, config.task, read_rows(rows.validation), rows.labels),
+            config.engine.micro_batch or sys.maxsize,
+            config.engine.report_seconds or 2.0,
+        )
 
     def run(self, channel: Channel) -> None:
         """Train trials until the channel says Done."""
@@ -34,7 +35,7 @@ class TrainerEngine:
             if isinstance(work, Wait):
                 time.sleep(work.seconds)
                 continue
-            outcome = Attempt(self, channel, work).outcome()
+            outcome = Attempt(self._bench, channel, work).outcome()
             channel.finish(outcome)
             if outcome.ending in (Ending.FINISHED, Ending.PRUNED, Ending.FAILED):
                 checkpoints.clear(work.folder)

@@ -45,7 +45,7 @@ class TrialTrainer(Trainer):  # type: ignore[misc]
         self._losses: list[Tensor] = []
         self._tokens = 0
         pad = base.tokenizer.pad_token_id
-        self._loader = DataLoader(
+        self._loader: DataLoader[Any] = DataLoader(
             rows,  # type: ignore[arg-type]
             batch_sampler=order,
             collate_fn=lambda some: collate(some, base.kind, pad),
@@ -85,11 +85,10 @@ class TrialTrainer(Trainer):  # type: ignore[misc]
         return 0
 
     def let_go(self) -> None:
-        """Leave nothing on the model or in the process, also after an exception."""
+        """Leave nothing on the model, also after an exception."""
         handle = getattr(self, "neftune_hook_handle", None)
         if handle is not None:
             handle.remove()
-        self.accelerator.free_memory()
 
 
 def losses(

@@ -1,0 +1,332 @@
+"""The engine `trainer`: marks, checkpoints, exact resumption, memory, failures, the adapter it leaves."""
+
+import math
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+
+from sweeper import metrics
+from sweeper.engines import checkpoints
+from sweeper.engines.batches import EffectiveBatches, collate, logits, read_rows
+from sweeper.engines.evaluate import Evaluator, out_of_memory, overfitting
+from sweeper.messages import BASE, Decision, Ending, Evaluation
+from tests import tiny
+
+DROPOUT = {"lora_dropout": 0.2}
+
+
+def evaluated(channel):
+    return [(one.mark, one.objective, one.metrics["loss"]) for one in channel.evaluations]
+
+
+@pytest.mark.parametrize("kind", ["causal", "seq2seq", "classifier", "gpt2"])
+def test_a_trial_is_trained_evaluated_and_leaves_one_adapter(tmp_path, kind):
+    channel = tiny.run(tiny.spec(tmp_path, tiny.settings()), kind=kind)
+    (outcome,) = channel.outcomes
+    assert outcome.ending is Ending.FINISHED, outcome.reason
+    assert [one.mark for one in channel.evaluations] == [12, 24]
+    assert outcome.examples == 24
+    assert outcome.best in channel.evaluations
+    assert len(outcome.samples) == 2
+    assert outcome.cost["seconds"] >= outcome.cost["train_seconds"] > 0 < outcome.cost["evaluation_seconds"]
+    assert outcome.cost["peak_memory_bytes"] > 1e6
+    for evaluation in channel.evaluations:
+        gap = evaluation.metrics["loss"] - evaluation.metrics["train_loss"]
+        assert evaluation.metrics["generalization_gap"] == pytest.approx(gap)
+    assert sorted(path.name for path in (tmp_path / "0000").rglob("*") if path.is_file()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+
+
+def test_training_reports_loss_rate_and_speed(tmp_path):
+    channel = tiny.run(tiny.spec(tmp_path, tiny.settings(warmup=0.0)))
+    training = [report for report in channel.reports if report.metrics]
+    assert [report.examples for report in training] == [4, 8, 12, 16, 20, 24]
+    assert training[0].metrics["learning_rate"] == pytest.approx(1e-2)
+    assert all(report.metrics["examples_per_second"] > 0 for report in training)
+
+
+def test_one_batch_may_pass_several_marks(tmp_path):
+    channel = tiny.run(tiny.spec(tmp_path, tiny.settings(batch_size=16), marks=(6, 12, 18, 24)))
+    assert [one.mark for one in channel.evaluations] == [6, 12, 18, 24]
+    first, second, third, _ = channel.evaluations
+    assert first.objective == second.objective
+    assert third.metrics["loss"] != second.metrics["loss"]
+
+
+def test_the_base_model_is_measured_and_timed(tmp_path):
+    channel = tiny.run(tiny.spec(tmp_path, tiny.settings(), trial=BASE, marks=(0,)))
+    (outcome,) = channel.outcomes
+    assert (outcome.ending, outcome.examples, outcome.adapter) == (Ending.FINISHED, 0, None)
+    assert [one.mark for one in channel.evaluations] == [0]
+    assert outcome.cost["train_examples_per_second"] > 0
+    assert any("train_examples_per_second" in report.metrics for report in channel.reports)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_suspended_between_marks_the_losses_go_on_exactly(tmp_path, method):
+    settings = tiny.settings(method=method, epochs=2, **DROPOUT)
+    marks = (24, 48)
+    whole = tiny.run(tiny.spec(tmp_path / "whole", settings, marks=marks))
+
+    def leave(progress):
+        return Decision.SUSPEND if progress.examples == 32 else Decision.CONTINUE
+
+    first = tiny.run(tiny.spec(tmp_path / "parts", settings, marks=marks), decide=leave)
+    second = tiny.run(tiny.spec(tmp_path / "parts", settings, attempt=2, marks=marks))
+    assert first.outcomes[0].ending is Ending.SUSPENDED
+    assert first.outcomes[0].examples + second.outcomes[0].examples == 48
+    assert first.train_losses | second.train_losses == whole.train_losses
+    assert evaluated(second) == evaluated(whole)
+    assert second.evaluations[-1].metrics == whole.evaluations[-1].metrics
+    best = [path.outcomes[-1].adapter / "adapter_model.safetensors" for path in (whole, second)]
+    if method == "lora":
+        one, other = (load_file(path) for path in best)
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+class Killed(BaseException):
+    """Nothing that the engine may catch."""
+
+
+@pytest.mark.parametrize("moment", ["while evaluating", "after a mark"])
+def test_killed_at_a_mark_no_training_is_repeated(tmp_path, moment):
+    settings = tiny.settings(**DROPOUT)
+    whole = tiny.run(tiny.spec(tmp_path / "whole", settings, marks=(8, 16, 24)))
+
+    def die(progress):
+        at_mark = progress.evaluation is not None if moment == "after a mark" else not progress.metrics
+        if progress.examples == 16 and at_mark:
+            raise Killed
+        return Decision.CONTINUE
+
+    with pytest.raises(Killed):
+        tiny.run(tiny.spec(tmp_path / "parts", settings, marks=(8, 16, 24)), decide=die)
+    second = tiny.run(tiny.spec(tmp_path / "parts", settings, attempt=2, marks=(8, 16, 24)))
+    assert second.outcomes[0].examples == 8
+    assert evaluated(second) == evaluated(whole)
+    assert second.train_losses[24] == whole.train_losses[24]
+
+
+def test_suspended_while_evaluating_the_mark_is_evaluated_first(tmp_path):
+    def leave(progress):
+        evaluating = progress.examples == 12 and not progress.metrics and progress.evaluation is None
+        return Decision.SUSPEND if evaluating else Decision.CONTINUE
+
+    settings = tiny.settings(**DROPOUT)
+    first = tiny.run(tiny.spec(tmp_path, settings), decide=leave)
+    assert (first.outcomes[0].ending, first.evaluations) == (Ending.SUSPENDED, [])
+    second = tiny.run(tiny.spec(tmp_path, settings, attempt=2))
+    assert [one.mark for one in second.evaluations] == [12, 24]
+    assert second.outcomes[0].examples == 12
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path):
+    settings = tiny.settings()
+
+    def leave(progress):
+        return Decision.SUSPEND if progress.examples == 20 else Decision.CONTINUE
+
+    whole = tiny.run(tiny.spec(tmp_path / "whole", settings))
+    tiny.run(tiny.spec(tmp_path, settings), decide=leave)
+    last = checkpoints.newest(tmp_path / "0000")
+    assert last.state.examples == 20
+    weights = last.folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    assert checkpoints.newest(tmp_path / "0000").state.examples == 12
+    (last.folder / "state.json").write_text("{")
+    second = tiny.run(tiny.spec(tmp_path, settings, attempt=2))
+    assert second.outcomes[0].examples == 12
+    assert evaluated(second) == evaluated(whole)
+
+
+def test_without_its_weights_a_best_mark_is_forgotten(tmp_path):
+    tiny.run(tiny.spec(tmp_path, tiny.settings()), decide=lambda p: leave_after(p, 20))
+    trial = tmp_path / "0000"
+    known = checkpoints.newest(trial)
+    assert known.state.best_folder is not None
+    shutil.rmtree(trial / known.state.best_folder)
+    assert checkpoints.newest(trial).state.best is None
+
+
+def leave_after(progress, examples):
+    return Decision.SUSPEND if progress.examples >= examples else Decision.CONTINUE
+
+
+def test_micro_batches_change_speed_not_losses(tmp_path):
+    settings = tiny.settings(batch_size=8)
+    together = tiny.run(tiny.spec(tmp_path / "1", settings))
+    split = tiny.run(
+        tiny.spec(tmp_path / "2", settings), overrides=("engine.report_seconds=1e-9", "engine.micro_batch=3")
+    )
+    for examples, loss in together.train_losses.items():
+        assert split.train_losses[examples] == pytest.approx(loss, rel=1e-4)
+
+
+def shortage(monkeypatch, rows_that_fit, after_passes=0):
+    """Let the output layer run out of memory with more than so many rows, as a GPU would."""
+    passes = []
+
+    def hungry(module, args, kwargs):
+        passes.append(1)
+        if module.training and len(kwargs["input_ids"]) > rows_that_fit and len(passes) > after_passes:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    handle = tiny.base().model.register_forward_pre_hook(hungry, with_kwargs=True)
+    monkeypatch.callbacks = handle
+    return handle
+
+
+@pytest.mark.parametrize("after_passes", [0, 6])
+def test_out_of_memory_halves_the_micro_batch(tmp_path, monkeypatch, after_passes):
+    settings = tiny.settings(batch_size=4)
+    plenty = tiny.run(tiny.spec(tmp_path / "1", settings))
+    handle = shortage(monkeypatch, 2, after_passes)
+    try:
+        tight = tiny.run(tiny.spec(tmp_path / "2", settings))
+    finally:
+        handle.remove()
+    assert tight.outcomes[0].ending is Ending.FINISHED
+    assert [one.mark for one in tight.evaluations] == [12, 24]
+    for (mark, _, loss), (same, _, expected) in zip(evaluated(tight), evaluated(plenty), strict=True):
+        assert mark == same
+        assert loss == pytest.approx(expected, rel=1e-4)
+
+
+def test_out_of_memory_with_one_row_fails_the_trial(tmp_path, monkeypatch):
+    handle = shortage(monkeypatch, 0)
+    try:
+        channel = tiny.run(tiny.spec(tmp_path, tiny.settings()))
+    finally:
+        handle.remove()
+    (outcome,) = channel.outcomes
+    assert outcome.ending is Ending.FAILED
+    assert "out of memory with one row per forward pass; set model.gradient_checkpointing" in outcome.reason
+    assert not list((tmp_path / "0000").rglob("*.safetensors"))
+
+
+def test_only_shortage_of_memory_is_taken_for_it():
+    assert out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ..."))
+    assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not out_of_memory(ValueError("out of memory"))
+
+
+def test_a_diverging_trial_fails_in_words_and_the_next_one_runs(tmp_path):
+    wild = tiny.settings(method="full", learning_rate=1e30, max_grad_norm=0.0, warmup=0.0)
+    channel = tiny.run(tiny.spec(tmp_path, wild), tiny.spec(tmp_path, tiny.settings(), trial=1))
+    failed, fine = channel.outcomes
+    assert failed.ending is Ending.FAILED
+    assert "training loss became" in failed.reason
+    assert "lower the learning rate" in failed.reason
+    assert fine.ending is Ending.FINISHED
+    assert math.isfinite(fine.best.objective)
+
+
+def test_patience_ends_a_trial_and_the_best_mark_is_restored(tmp_path):
+    # At this rate the answers stay as they are, and no mark is better than the first.
+    idle = tiny.settings(learning_rate=1e-12, patience=2, epochs=4)
+    channel = tiny.run(tiny.spec(tmp_path, idle, marks=range(12, 97, 12)))
+    (outcome,) = channel.outcomes
+    assert outcome.ending is Ending.FINISHED
+    assert outcome.reason == "stopped at example 36 of 96: rougeL was best at 12, 2 marks ago"
+    assert (outcome.best.mark, outcome.examples) == (12, 36)
+    assert outcome.samples
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT's own
+@pytest.mark.parametrize("variant", ["lora", "rslora", "dora"])
+def test_plain_peft_loads_the_adapter_and_gets_the_same_scores(tmp_path, variant):
+    channel = tiny.run(tiny.spec(tmp_path, tiny.settings(lora_variant=variant)))
+    (outcome,) = channel.outcomes
+    model = PeftModel.from_pretrained(tiny.llama(), outcome.adapter).eval()
+    config, data = tiny.config(), tiny.rows()
+    answers = Evaluator(tiny.base(), config.task, read_rows(data.validation), ()).answers(model, lambda: None)
+    scores = metrics.score(config.task, answers)
+    assert scores.objective == pytest.approx(outcome.best.objective, abs=1e-9)
+    assert scores.metrics["loss"] == pytest.approx(outcome.best.metrics["loss"], rel=1e-6)
+
+
+def test_a_fully_trained_model_is_an_ordinary_model_folder(tmp_path):
+    channel = tiny.run(tiny.spec(tmp_path, tiny.settings(method="full", learning_rate=1e-3)))
+    (outcome,) = channel.outcomes
+    model = type(tiny.llama()).from_pretrained(outcome.adapter)
+    data = tiny.rows()
+    answers = Evaluator(tiny.base(), tiny.config().task, read_rows(data.validation), ()).answers(
+        model, lambda: None
+    )
+    loss = sum(answers.loss_sums) / sum(answers.token_counts)
+    assert loss == pytest.approx(outcome.best.metrics["loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["causal", "seq2seq", "classifier"])
+def test_answers_do_not_depend_on_the_batch_size(kind):
+    data = tiny.rows(kind)
+    found = []
+    for size in (1, 3, 10):
+        config = tiny.config(f"task.evaluation.batch_size={size}", kind=kind)
+        evaluator = Evaluator(tiny.base(kind), config.task, read_rows(data.validation), data.labels)
+        found.append(evaluator.answers(tiny.base(kind).model, lambda: None))
+    for other in found[1:]:
+        assert other.loss_sums == pytest.approx(found[0].loss_sums, rel=1e-5)
+        assert other.token_counts == found[0].token_counts
+        for name in ("outputs", "predicted"):
+            assert getattr(other, name, None) == getattr(found[0], name, None)
+
+
+def test_the_output_layer_sees_labelled_positions_alone():
+    model, seen = tiny.llama(), []
+    model.lm_head.register_forward_hook(lambda module, args, result: seen.append(result.shape))
+    batch = collate(read_rows(tiny.rows().train)[:4], "causal", 0)
+    kept = logits(model, "causal", batch)
+    assert seen == [(len(batch["targets"]), len(tiny.tokenizer()))]
+    everywhere = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    torch.testing.assert_close(kept, everywhere[batch["keep"]])
+
+
+def test_training_order_depends_on_the_seed_alone():
+    whole = EffectiveBatches(10, 2, 4, 4, seed=3)
+    split = EffectiveBatches(10, 2, 4, 3, seed=3)
+    assert [i for batch in whole for i in batch] == [i for batch in split for i in batch]
+    assert [len(batch) for batch in split] == [3, 1] * 5
+    assert (len(whole), whole.per_step, split.per_step) == (5, 1, 2)
+    assert sorted(i for batch in whole for i in batch)[::2] == list(range(10))
+    assert list(whole) != list(EffectiveBatches(10, 2, 4, 4, seed=4))
+
+
+def curve(*points):
+    return [
+        Evaluation(i, 0.0, 0.0, {"loss": loss, "train_loss": train}) for i, (loss, train) in enumerate(points)
+    ]
+
+
+def test_overfitting_is_told_from_the_curve():
+    assert "validation loss rose" in overfitting(curve((2.0, 2.1), (1.8, 1.7), (1.9, 1.4), (2.0, 1.2)))
+    assert "above the training loss" in overfitting(curve((2.0, 1.9), (1.9, 0.5)))
+    assert overfitting(curve((2.0, 2.1), (1.8, 1.7), (1.9, 1.4))) == ""
+    assert overfitting(curve((2.0, 1.9), (1.9, 1.8), (1.8, 1.7))) == ""
+    assert overfitting([]) == ""
+
+
+def test_pruned_trials_leave_nothing_heavy(tmp_path):
+    channel = tiny.run(
+        tiny.spec(tmp_path, tiny.settings()),
+        decide=lambda progress: Decision.PRUNE if progress.evaluation else Decision.CONTINUE,
+    )
+    (outcome,) = channel.outcomes
+    assert (outcome.ending, outcome.examples) == (Ending.PRUNED, 12)
+    assert not list((tmp_path / "0000").rglob("*.*"))
+
+
+def test_trials_in_one_process_do_not_influence_each_other(tmp_path):
+    wanted = tiny.spec(tmp_path / "alone", tiny.settings(neftune_noise=5.0, **DROPOUT))
+    alone = tiny.run(wanted)
+    other = tiny.settings(method="full", neftune_noise=1.0)
+    behind = tiny.run(
+        tiny.spec(tmp_path / "behind", other, trial=1), replace(wanted, folder=tmp_path / "behind" / "0000")
+    )
+    assert evaluated(behind)[2:] == evaluated(alone)

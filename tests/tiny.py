@@ -1,0 +1,237 @@
+"""Models of a few thousand weights, rows to match, and a channel that answers as it is told."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import (
+    AutoModelForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from sweeper.compose import compose, read_config
+from sweeper.config import Config, TrialSettings
+from sweeper.engines.trainer import TrainerEngine
+from sweeper.messages import Decision, Done, Evaluation, Outcome, Progress, TrialSpec, Wait
+from sweeper.modeling import BaseModel
+
+WORDS = ["red", "green", "blue", "one", "two", "three", "cat", "dog", "bird", "sees", "hears", "says"]
+LABELS = ("cat", "dog", "bird")
+CHAT = (
+    "{% for m in messages %}{{ m['role'] + ' : ' + m['content'] + ' <eos> ' }}{% endfor %}"
+    "{% if add_generation_prompt %}assistant : {% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What `sweeper.data.prepare.Prepared` looks like to an engine."""
+
+    train: Dataset
+    validation: Dataset
+    labels: tuple[str, ...] = ()
+    digest: str = "tiny"
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    words = ["<pad>", "<eos>", "<unk>", "user", "assistant", ":", *WORDS]
+    numbers = {word: i for i, word in enumerate(words)}
+    model = Tokenizer(WordLevel(numbers, unk_token="<unk>"))  # noqa: S106
+    model.pre_tokenizer = Whitespace()
+    special = {"pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>"}
+    made = PreTrainedTokenizerFast(tokenizer_object=model, **special)
+    made.chat_template = CHAT
+    return made
+
+
+def llama(seed: int = 0) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer()),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=64,
+            pad_token_id=0,
+            bos_token_id=None,
+            eos_token_id=1,
+        )
+    )
+
+
+def gpt2() -> GPT2LMHeadModel:
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=len(tokenizer()), n_positions=64, n_embd=32, n_layer=2, n_head=4,
+        pad_token_id=0, bos_token_id=None, eos_token_id=1,
+    )  # fmt: skip
+    return GPT2LMHeadModel(config)
+
+
+def t5() -> T5ForConditionalGeneration:
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=len(tokenizer()), d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4,
+        pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
+    )  # fmt: skip
+    return T5ForConditionalGeneration(config)
+
+
+def save(model: Any, folder: Path) -> Path:
+    """A model folder in Hugging Face's format."""
+    model.save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+@cache
+def _base(kind: str) -> BaseModel:
+    if kind == "classifier":
+        torch.manual_seed(0)
+        shape = llama().config
+        shape.num_labels = len(LABELS)
+        model = AutoModelForSequenceClassification.from_config(shape)
+        return BaseModel(model, tokenizer(), "classifier", ["score"], "tiny")
+    made = {"causal": llama, "gpt2": gpt2, "seq2seq": t5}[kind]()
+    return BaseModel(made, tokenizer(), "seq2seq" if kind == "seq2seq" else "causal", (), "tiny")
+
+
+def base(kind: str = "causal") -> BaseModel:
+    """A tiny base model, made once per kind; trials leave it as it was."""
+    return _base(kind)
+
+
+def rows(kind: str = "causal", train: int = 24, validation: int = 10) -> Rows:
+    """Copying tasks with a pattern: the answer is the last two words of the prompt."""
+    words = tokenizer()
+
+    def row(i: int) -> dict[str, Any]:
+        chosen = [WORDS[(i * 5 + j * (1 + i % 3)) % len(WORDS)] for j in range(3 + i % 4)]
+        prompt, answer = f"{' '.join(chosen)} :", " ".join(chosen[-2:])
+        prompt_ids = words(prompt)["input_ids"]
+        answer_ids = [*words(answer)["input_ids"], words.eos_token_id]
+        common = {"id": f"r{i}", "slice": "all", "prompt": prompt, "answer": answer, "prompt_ids": prompt_ids}
+        if kind == "classifier":
+            label = i % len(LABELS)
+            return common | {"answer": LABELS[label], "input_ids": prompt_ids, "labels": [], "label": label}
+        if kind == "seq2seq":
+            return common | {"input_ids": prompt_ids, "labels": answer_ids, "label": -1}
+        labels = [-100] * len(prompt_ids) + answer_ids
+        return common | {"input_ids": prompt_ids + answer_ids, "labels": labels, "label": -1}
+
+    every = [row(i) for i in range(train + validation)]
+    return Rows(
+        Dataset.from_list(every[:train]),
+        Dataset.from_list(every[train:]),
+        LABELS if kind == "classifier" else (),
+    )
+
+
+@cache
+def _composed(experiment: str, overrides: tuple[str, ...]) -> Config:
+    return read_config(compose([f"+experiment={experiment}", *overrides]))[0]
+
+
+def config(*overrides: str, kind: str = "causal") -> Config:
+    """The shipped configuration for `kind` of model, made small."""
+    experiment = "classify" if kind == "classifier" else "summarize"
+    small = ["task.evaluation.batch_size=4", "task.evaluation.samples=2", "task.generation.max_new_tokens=4"]
+    return _composed(experiment, (*small, *overrides))
+
+
+def settings(like: Config | None = None, **changes: Any) -> TrialSettings:
+    """Settings for tiny models; `lora_rank=4` changes lora.rank."""
+    start = (like or config()).trial
+    lora = {
+        name.removeprefix("lora_"): changes.pop(name) for name in list(changes) if name.startswith("lora_")
+    }
+    lora = {"rank": 4, "alpha": 8.0} | lora
+    return replace(
+        start, **{"learning_rate": 1e-2, "batch_size": 4, **changes}, lora=replace(start.lora, **lora)
+    )
+
+
+def spec(
+    folder: Path,
+    settings: TrialSettings,
+    trial: int = 0,
+    attempt: int = 1,
+    marks: Sequence[int] = (12, 24),
+    seed: int = 11,
+) -> TrialSpec:
+    return TrialSpec(trial, attempt, seed, settings, tuple(marks), marks[-1], folder / f"{trial:04d}")
+
+
+@dataclass
+class Script:
+    """A channel that hands out `specs` and answers reports with `decide`."""
+
+    specs: Iterable[TrialSpec | Wait]
+    decide: Callable[[Progress], Decision] = lambda _: Decision.CONTINUE
+    reports: list[Progress] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._waiting = list(self.specs)
+
+    def next_trial(self) -> TrialSpec | Wait | Done:
+        return self._waiting.pop(0) if self._waiting else Done()
+
+    def report(self, progress: Progress) -> Decision:
+        self.reports.append(progress)
+        return self.decide(progress)
+
+    def finish(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+    @property
+    def evaluations(self) -> list[Evaluation]:
+        return [report.evaluation for report in self.reports if report.evaluation is not None]
+
+    @property
+    def train_losses(self) -> dict[int, float]:
+        """Training loss by examples seen."""
+        return {r.examples: r.metrics["train_loss"] for r in self.reports if "train_loss" in r.metrics}
+
+
+def run(
+    *specs: TrialSpec | Wait,
+    kind: str = "causal",
+    decide: Callable[[Progress], Decision] = lambda _: Decision.CONTINUE,
+    overrides: Sequence[str] = ("engine.report_seconds=1e-9",),
+    data: Rows | None = None,
+) -> Script:
+    """Run `specs` on the engine `trainer`; every step is reported unless `overrides` say otherwise."""
+    channel = Script(specs, decide)
+    chosen = config(*overrides, kind="classifier" if kind == "classifier" else "causal")
+    with one_thread():
+        TrainerEngine(chosen, base(kind), data or rows(kind)).run(channel)
+    return channel
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Tiny models gain nothing from threads, and lose much to them on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
