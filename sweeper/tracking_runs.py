@@ -76,7 +76,8 @@ class SweepRuns:
         run_id = parent.info.run_id
         for run in self._search(f"tags.`mlflow.parentRunId` = '{run_id}'"):
             self._trials.setdefault(int(run.data.tags["sweeper.number"]), run)
-        self._describe(parent, _parent_params(self._sweep), _parent_tags(self._sweep), self._sweep.data)
+        # No parameters: the run table would show a column for each, empty for every trial.
+        self._describe(parent, {}, _parent_tags(self._sweep), self._sweep.data)
         self._client.log_dict(run_id, dict(self._sweep.config), "config.yaml")
         self._client.update_run(run_id, status="RUNNING")
         self._parent = run_id
@@ -303,16 +304,6 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def _parent_params(sweep: SweepInfo) -> dict[str, str]:
-    """What can't change under the sweep's name; budget, sampler and the rest are in config.yaml."""
-    return {
-        "model": sweep.model,
-        "objective": sweep.objective.metric,
-        "direction": sweep.objective.direction,
-        "varied": ", ".join(sweep.varied),
-    }
-
-
 def _parent_tags(sweep: SweepInfo) -> dict[str, str]:
     return {
         "sweeper.sweep": sweep.name,
@@ -323,6 +314,7 @@ def _parent_tags(sweep: SweepInfo) -> dict[str, str]:
         "sweeper.objective": sweep.objective.metric,
         "sweeper.direction": sweep.objective.direction,
         "sweeper.budget": str(sweep.budget),
+        "sweeper.varied": ", ".join(sweep.varied),
         "mlflow.note.content": _note(sweep, (), None),
     }
 
