@@ -1,0 +1,203 @@
+import csv
+import json
+import tracemalloc
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sweeper.data.sources import content_digest, load
+from sweeper.errors import DataError
+from tests.rows import configure, pairs, write_jsonl
+
+HOSTILE = [
+    "plain",
+    'quotes " and, commas',
+    "two\nlines\r\nand a tab\t",
+    "Ελληνικά русский العربية עברית हिन्दी ไทย 中文 日本語 한국어 🙂",
+    "controls \x00\x01\x1b[31m\x7f",
+    "x" * 1_000_000,
+]
+
+
+def read(config, split="train"):
+    return list(load(config.data).parts[split].rows())
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_every_format_gives_back_what_was_written(tmp_path, suffix):
+    rows = [{"text": text, "answer": f"{i}"} for i, text in enumerate(HOSTILE)]
+    path = tmp_path / f"rows.{suffix}"
+    if suffix == "jsonl":
+        write_jsonl(path, rows)
+    elif suffix == "csv":
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, ["text", "answer"])
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    assert read(configure(path)) == rows
+
+
+def test_a_byte_order_mark_and_blank_lines_are_no_data(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"text": "a", "answer": "b"}\n\n  \n')
+    assert read(configure(path)) == [{"text": "a", "answer": "b"}]
+
+
+def test_a_file_is_read_as_a_stream(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", ({"text": "word " * 200, "answer": i} for i in range(20_000)))
+    tracemalloc.start()
+    assert sum(1 for _ in load(configure(path).data).parts["train"].rows()) == 20_000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < path.stat().st_size / 10
+
+
+BROKEN = [
+    ("rows.jsonl", b'{"text": "a", "answer": "b"}\n{"text": \n', r"rows.jsonl, line 2 is no JSON .*one object a"),
+    ("rows.jsonl", b'["text"]\n', "line 1 holds no JSON object"),
+    ("rows.jsonl", b"[" * 100_000, "line 1 is no JSON .nested too deeply"),
+    ("rows.jsonl", '{"text": "é"}'.encode("latin-1"), "is not UTF-8 .byte 0xe9.; save it as UTF-8"),
+    ("rows.jsonl", b'{"texts": "a", "answer": "b"}\n', r"no column `text`; did you mean `texts`\? It has: answer"),
+    ("rows.csv", b"text,answer\na,b,c\n", "line 2 has more fields than the header"),
+    ("rows.csv", b'text,answer\n"a" b,c\n', "is no readable .csv"),
+    ("rows.csv", "text,answer\né,b\n".encode("latin-1"), "is not UTF-8"),
+    ("rows.csv", b"text;answer\na;b\n", "no column `text`.*It has: text;answer"),
+    ("rows.parquet", b"nothing of the kind", "is no readable .parquet"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), BROKEN)
+def test_what_can_not_be_read_is_named(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read(configure(tmp_path / name))
+
+
+def test_a_parquet_file_without_the_column(tmp_path):
+    pq.write_table(pa.table({"text": ["a"], "label": [1]}), tmp_path / "rows.parquet")
+    with pytest.raises(DataError, match=r"data\.target: .*rows\.parquet has no column `answer`.*label, text"):
+        read(configure(tmp_path / "rows.parquet"))
+
+
+def test_an_unreadable_file(tmp_path, monkeypatch):
+    path = write_jsonl(tmp_path / "rows.jsonl", pairs(1))
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    config = configure(path)
+    source = load(config.data)
+    monkeypatch.setattr(type(path), "open", refuse)
+    with pytest.raises(DataError, match="can't be read: Permission denied"):
+        list(source.parts["train"].rows())
+
+
+def test_where_the_file_is_not(tmp_path):
+    write_jsonl(tmp_path / "rows.jsonl", pairs(1))
+    with pytest.raises(DataError, match=r"no file .*row\.jsonl; did you mean `.*rows\.jsonl`"):
+        load(configure(tmp_path / "row.jsonl").data)
+    with pytest.raises(DataError, match="relative to the working folder"):
+        load(configure(tmp_path / "nowhere" / "row.jsonl").data)
+    with pytest.raises(DataError, match=r"is a folder; name its files in data\.parts\.train"):
+        load(configure(tmp_path).data)
+    with pytest.raises(DataError, match=r"data\.path: is needed"):
+        load(configure(None).data)
+
+
+def test_extensions_that_are_not_read(tmp_path):
+    for name, message in (("a.txt", "extension `.txt`; allowed: .jsonl, .csv, .parquet"), ("a.json", "a .jsonl file")):
+        (tmp_path / name).write_text("[]")
+        with pytest.raises(DataError, match=message):
+            load(configure(tmp_path / name).data)
+
+
+def test_given_parts_are_files_below_the_path(tmp_path):
+    write_jsonl(tmp_path / "a.jsonl", pairs(3))
+    write_jsonl(tmp_path / "b.jsonl", pairs(2))
+    config = configure(tmp_path, parts=("a.jsonl", None, "b.jsonl"))
+    assert len(read(config, "train")) == 3
+    assert len(read(config, "test")) == 2
+    assert "a.jsonl, b.jsonl" in load(config.data).description
+    with pytest.raises(DataError, match=r"data\.parts\.train: is needed where another"):
+        load(configure(tmp_path, parts=(None, None, "b.jsonl")).data)
+    with pytest.raises(DataError, match=r"data\.parts: there is no file"):
+        load(configure(tmp_path, parts=("c.jsonl", None, None)).data)
+
+
+def test_the_digest_follows_the_content(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", pairs(3))
+    config = configure(path)
+    before = content_digest(config.data)
+    assert before == content_digest(config.data)
+    write_jsonl(path, pairs(4))
+    assert content_digest(config.data) != before
+    path.unlink()
+    assert content_digest(config.data) is None
+    assert content_digest(configure(None, source="docstrings", packages=("stdlib",)).data) is None
+
+
+def hub(name, **more):
+    return configure(None, source="hub", name=str(name), **more)
+
+
+def test_a_folder_in_the_format_of_the_hub(tmp_path):
+    folder = tmp_path / "set"
+    (folder / "data").mkdir(parents=True)
+    for split, count in (("train", 5), ("test", 2)):
+        datasets.Dataset.from_list(pairs(count)).to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n")
+    config = hub(folder, parts=("train", None, "test"), revision=None)
+    assert read(config, "train") == pairs(5)
+    assert len(read(config, "test")) == 2
+    assert load(config.data).description == str(folder)
+    with pytest.raises(DataError, match=r"data\.parts\.validation: .* has no split `valid`; it has: train, test"):
+        load(hub(folder, parts=("train", "valid", None)).data)
+    with pytest.raises(DataError, match=r"data\.input: split `train` of .* has no column `txt`; did you mean"):
+        read(hub(folder, input="txt"))
+    with pytest.raises(DataError, match=r"can't be opened .*data\.subset"):
+        load(hub(folder, subset="large").data)
+
+
+def test_classes_of_the_hub_come_by_their_names(tmp_path):
+    features = datasets.Features({"text": datasets.Value("string"), "answer": datasets.ClassLabel(names=["no", "yes"])})
+    rows = {"text": ["a", "b", "c"], "answer": [1, 0, -1]}
+    train = datasets.Dataset.from_dict(rows, features=features)
+    datasets.DatasetDict({"train": train}).save_to_disk(tmp_path / "set")
+    assert [row["answer"] for row in read(hub(tmp_path / "set"))] == ["yes", "no", None]
+
+
+def test_a_broken_file_of_a_hub_folder(tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"text": \n')
+    with pytest.raises(DataError, match="split `train` of .* can't be read"):
+        read(hub(tmp_path))
+
+
+def test_a_hub_set_that_can_not_be_had_says_what_to_do():
+    with pytest.raises(DataError, match=r"nobody/nothing can't be opened .*HF_TOKEN.*local folder"):
+        load(hub("nobody/nothing").data)
+
+
+def test_code_in_a_data_set_is_never_run(tmp_path):
+    (tmp_path / "set.py").write_text("raise SystemExit('code was run')")
+    with pytest.raises(DataError, match="can't be opened"):
+        load(hub(tmp_path / "set.py").data)
+
+
+def test_docstrings_need_one_package_that_is_there():
+    with pytest.raises(DataError, match=r"none of no_such_package, sys is installed.*`stdlib` is always there"):
+        load(configure(None, source="docstrings", packages=("no_such_package", "sys")).data)
+    with pytest.raises(DataError, match=r"data\.input: a docstring has no column `sumary`; did you mean `summary`"):
+        load(configure(None, source="docstrings", packages=("stdlib",), input="sumary").data)
+
+
+def test_docstrings_are_rows_like_any_other():
+    config = configure(None, source="docstrings", packages=("peft", "absent"), input="document", target="summary")
+    source = load(config.data)
+    assert source.description == "docstrings of peft"
+    row = next(source.parts["train"].rows())
+    assert {"document", "summary", "text", "package", "file", "name"} == set(row)
+    assert json.dumps(row)
