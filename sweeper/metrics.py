@@ -193,7 +193,7 @@ def _chrf() -> Any:
 
 
 def _hits(answers: Classes) -> Floats:
-    return (np.asarray(answers.predicted) == np.asarray(answers.true)).astype(float)
+    return np.equal(answers.predicted, answers.true).astype(np.float64)
 
 
 def _macro(formula: Callable[[Floats, Floats, Floats], Floats]) -> _Metric[Classes]:

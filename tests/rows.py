@@ -23,16 +23,14 @@ CHATML = (
 def tokenizer(template: str | None = None) -> PreTrainedTokenizerFast:
     """One token per byte, besides the special ones."""
     special = ["<pad>", "<|im_start|>", "<|im_end|>"]
-    vocabulary = {token: i for i, token in enumerate([*special, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    vocabulary = {
+        token: i for i, token in enumerate([*special, *sorted(pre_tokenizers.ByteLevel.alphabet())])
+    }
     bytes_alone = Tokenizer(models.BPE(vocabulary, []))
     bytes_alone.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bytes_alone.decoder = decoders.ByteLevel()
-    made = PreTrainedTokenizerFast(
-        tokenizer_object=bytes_alone,
-        pad_token="<pad>",
-        eos_token="<|im_end|>",
-        additional_special_tokens=["<|im_start|>"],
-    )
+    made = PreTrainedTokenizerFast(tokenizer_object=bytes_alone, additional_special_tokens=["<|im_start|>"])
+    made.add_special_tokens({"pad_token": "<pad>", "eos_token": "<|im_end|>"})
     made.chat_template = template
     return made
 
@@ -72,7 +70,12 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> Path:
 def pairs(count: int) -> list[dict[str, Any]]:
     """Rows with four groups, two uneven labels, and an answer of their own each."""
     return [
-        {"text": f"text number {i}", "answer": f"answer {i}", "g": f"g{i % 10}", "label": ["a", "b"][i % 4 == 0]}
+        {
+            "text": f"text number {i}",
+            "answer": f"answer {i}",
+            "g": f"g{i % 10}",
+            "label": ["a", "b"][i % 4 == 0],
+        }
         for i in range(count)
     ]
 

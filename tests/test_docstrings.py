@@ -1,3 +1,5 @@
+import sys
+
 from sweeper.data.docstrings import harvest, installed
 
 PAIR = '"""{}\n\n{}\n"""\n'
@@ -22,7 +24,8 @@ def test_packages_are_read_in_order_and_never_imported(tmp_path, monkeypatch):
         tmp_path,
         "zoo",
         {
-            "__init__.py": source("Keep all kinds of animals.", "Zoo, my zoo,") + "raise SystemExit('imported')\n",
+            "__init__.py": source("Keep all kinds of animals.", "Zoo, my zoo,")
+            + "raise SystemExit('imported')\n",
             "b.py": method,
             "a.py": "async def go():\n    " + source("Go to the other side.", "go"),
             "broken.py": "def (",
@@ -47,10 +50,13 @@ def test_packages_are_read_in_order_and_never_imported(tmp_path, monkeypatch):
 
 def test_what_a_package_is_also_called_is_masked(tmp_path, monkeypatch):
     # The real one is not looked at: this folder comes first on the path.
+    monkeypatch.delitem(sys.modules, "pandas", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
     make(tmp_path, "pandas", {"__init__.py": source("Pandas reads any table there is.", "pd.read")})
     (row,) = harvest(["pandas"])
-    assert row.text.startswith("[package] reads any table there is. This is said at length, so that [package].read")
+    assert row.text.startswith(
+        "[package] reads any table there is. This is said at length, so that [package].read"
+    )
 
 
 def test_only_installed_packages_are_found():

@@ -21,7 +21,9 @@ def learnt(encoded):
     """The tokens that carry loss, and those that don't, as two texts."""
     pairs = list(zip(encoded.input_ids, encoded.labels, strict=True))
     assert all(label in (token, IGNORED) for token, label in pairs)
-    return decoded([t for t, label in pairs if label != IGNORED]), decoded([t for t, label in pairs if label < 0])
+    return decoded([t for t, label in pairs if label != IGNORED]), decoded(
+        [t for t, label in pairs if label < 0]
+    )
 
 
 def talk(*said):
@@ -135,11 +137,13 @@ def test_templates_that_can_not_be_followed_make_a_row_unusable():
     with pytest.raises(Unusable, match="the chat template rewrites earlier turns"):
         encoder("chat", template=rewriting).encode(talk("hi", "hello", "more", "fine"))
     strict = "{% if messages | length > 2 %}{{ raise_exception('too many') }}{% endif %}" + CHATML
-    with pytest.raises(Unusable, match="the chat template refuses it .too many"):
+    with pytest.raises(Unusable, match=r"the chat template refuses it .too many"):
         encoder("chat", template=strict).encode(talk("hi", "hello", "more", "fine"))
 
 
-@pytest.mark.parametrize(("kind", "option"), [("chat", "task.kind=chat"), ("generate", "task.chat_template=true")])
+@pytest.mark.parametrize(
+    ("kind", "option"), [("chat", "task.kind=chat"), ("generate", "task.chat_template=true")]
+)
 def test_without_a_chat_template_there_is_no_chat(kind, option):
     with pytest.raises(DataError, match=f"{option} needs a chat template.*instruction-tuned"):
         encoder(kind, chat_template=True)
@@ -191,7 +195,9 @@ def test_smollm2_learns_exactly_the_assistant_turns(smollm2):
     turns = [f"{message['content']}<|im_end|>" for message in messages[1::2]]
     wanted = [token for turn in turns for token in smollm2(turn)["input_ids"]]
     assert [label for label in found.labels if label != IGNORED] == wanted
-    prompt = smollm2.apply_chat_template(messages[:3], tokenize=True, add_generation_prompt=True, return_dict=False)
+    prompt = smollm2.apply_chat_template(
+        messages[:3], tokenize=True, add_generation_prompt=True, return_dict=False
+    )
     assert found.prompt_ids == prompt == found.input_ids[: len(prompt)]
 
 
@@ -199,4 +205,7 @@ def test_smollm2_prompt_and_answer_meet_where_generation_starts(smollm2):
     task = replace(configure(None).task, prompt="Text: {input}\nSummary:")
     found = Encoder(task, smollm2, "causal").encode(Text("The cat sat.", "A cat."))
     assert smollm2.decode(found.input_ids) == "Text: The cat sat.\nSummary: A cat.<|im_end|>"
-    assert found.input_ids == [*smollm2("Text: The cat sat.\nSummary: A cat.")["input_ids"], smollm2.eos_token_id]
+    assert found.input_ids == [
+        *smollm2("Text: The cat sat.\nSummary: A cat.")["input_ids"],
+        smollm2.eos_token_id,
+    ]

@@ -57,11 +57,19 @@ def test_a_file_is_read_as_a_stream(tmp_path):
 
 
 BROKEN = [
-    ("rows.jsonl", b'{"text": "a", "answer": "b"}\n{"text": \n', r"rows.jsonl, line 2 is no JSON .*one object a"),
+    (
+        "rows.jsonl",
+        b'{"text": "a", "answer": "b"}\n{"text": \n',
+        r"rows.jsonl, line 2 is no JSON .*one object a",
+    ),
     ("rows.jsonl", b'["text"]\n', "line 1 holds no JSON object"),
     ("rows.jsonl", b"[" * 100_000, "line 1 is no JSON .nested too deeply"),
     ("rows.jsonl", '{"text": "é"}'.encode("latin-1"), "is not UTF-8 .byte 0xe9.; save it as UTF-8"),
-    ("rows.jsonl", b'{"texts": "a", "answer": "b"}\n', r"no column `text`; did you mean `texts`\? It has: answer"),
+    (
+        "rows.jsonl",
+        b'{"texts": "a", "answer": "b"}\n',
+        r"no column `text`; did you mean `texts`\? It has: answer",
+    ),
     ("rows.csv", b"text,answer\na,b,c\n", "line 2 has more fields than the header"),
     ("rows.csv", b'text,answer\n"a" b,c\n', "is no readable .csv"),
     ("rows.csv", "text,answer\né,b\n".encode("latin-1"), "is not UTF-8"),
@@ -109,7 +117,10 @@ def test_where_the_file_is_not(tmp_path):
 
 
 def test_extensions_that_are_not_read(tmp_path):
-    for name, message in (("a.txt", "extension `.txt`; allowed: .jsonl, .csv, .parquet"), ("a.json", "a .jsonl file")):
+    for name, message in (
+        ("a.txt", "extension `.txt`; allowed: .jsonl, .csv, .parquet"),
+        ("a.json", "a .jsonl file"),
+    ):
         (tmp_path / name).write_text("[]")
         with pytest.raises(DataError, match=message):
             load(configure(tmp_path / name).data)
@@ -148,22 +159,30 @@ def test_a_folder_in_the_format_of_the_hub(tmp_path):
     folder = tmp_path / "set"
     (folder / "data").mkdir(parents=True)
     for split, count in (("train", 5), ("test", 2)):
-        datasets.Dataset.from_list(pairs(count)).to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
+        datasets.Dataset.from_list(pairs(count)).to_parquet(
+            folder / "data" / f"{split}-00000-of-00001.parquet"
+        )
     (folder / "README.md").write_text("---\nlicense: mit\n---\n")
     config = hub(folder, parts=("train", None, "test"), revision=None)
     assert read(config, "train") == pairs(5)
     assert len(read(config, "test")) == 2
     assert load(config.data).description == str(folder)
-    with pytest.raises(DataError, match=r"data\.parts\.validation: .* has no split `valid`; it has: train, test"):
+    with pytest.raises(
+        DataError, match=r"data\.parts\.validation: .* has no split `valid`; it has: train, test"
+    ):
         load(hub(folder, parts=("train", "valid", None)).data)
-    with pytest.raises(DataError, match=r"data\.input: split `train` of .* has no column `txt`; did you mean"):
+    with pytest.raises(
+        DataError, match=r"data\.input: split `train` of .* has no column `txt`; did you mean"
+    ):
         read(hub(folder, input="txt"))
     with pytest.raises(DataError, match=r"can't be opened .*data\.subset"):
         load(hub(folder, subset="large").data)
 
 
 def test_classes_of_the_hub_come_by_their_names(tmp_path):
-    features = datasets.Features({"text": datasets.Value("string"), "answer": datasets.ClassLabel(names=["no", "yes"])})
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "answer": datasets.ClassLabel(names=["no", "yes"])}
+    )
     rows = {"text": ["a", "b", "c"], "answer": [1, 0, -1]}
     train = datasets.Dataset.from_dict(rows, features=features)
     datasets.DatasetDict({"train": train}).save_to_disk(tmp_path / "set")
@@ -172,7 +191,7 @@ def test_classes_of_the_hub_come_by_their_names(tmp_path):
 
 def test_a_broken_file_of_a_hub_folder(tmp_path):
     (tmp_path / "train.jsonl").write_text('{"text": \n')
-    with pytest.raises(DataError, match="split `train` of .* can't be read"):
+    with pytest.raises(DataError, match=r"split `train` of .* can't be read"):
         read(hub(tmp_path))
 
 
@@ -188,14 +207,20 @@ def test_code_in_a_data_set_is_never_run(tmp_path):
 
 
 def test_docstrings_need_one_package_that_is_there():
-    with pytest.raises(DataError, match=r"none of no_such_package, sys is installed.*`stdlib` is always there"):
+    with pytest.raises(
+        DataError, match=r"none of no_such_package, sys is installed.*`stdlib` is always there"
+    ):
         load(configure(None, source="docstrings", packages=("no_such_package", "sys")).data)
-    with pytest.raises(DataError, match=r"data\.input: a docstring has no column `sumary`; did you mean `summary`"):
+    with pytest.raises(
+        DataError, match=r"data\.input: a docstring has no column `sumary`; did you mean `summary`"
+    ):
         load(configure(None, source="docstrings", packages=("stdlib",), input="sumary").data)
 
 
 def test_docstrings_are_rows_like_any_other():
-    config = configure(None, source="docstrings", packages=("peft", "absent"), input="document", target="summary")
+    config = configure(
+        None, source="docstrings", packages=("peft", "absent"), input="document", target="summary"
+    )
     source = load(config.data)
     assert source.description == "docstrings of peft"
     row = next(source.parts["train"].rows())

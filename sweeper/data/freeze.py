@@ -42,11 +42,11 @@ def freeze(
         with _SplitFile(folder / f"{name}.arrow", pool.labels) as file:
             rows = candidates[name][~taken[candidates[name]]]
             for number, row, encoded in _encode(pool, rows, encoder):
-                if file.rows == size:
-                    break
                 taken[number] = True
                 if encoded is not None:
                     file.add(row, encoded)
+                if file.rows == size:
+                    break
         if file.rows < (size or 1):
             raise DataError(
                 f"data.sizes.{name}: {file.rows} usable rows, {size or 1} needed; left out: "

@@ -1,0 +1,87 @@
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from sweeper.data import manifest as manifests
+from sweeper.data.manifest import Manifest, SplitInfo, describe, frozen
+from tests.rows import configure
+
+
+def example(config):
+    split = SplitInfo(3, "abc", 10, 1, 0, 4, ())
+    return Manifest(
+        key=manifests.key(config),
+        digest="d" * 32,
+        source="rows.jsonl",
+        content="c",
+        tokenizer="t",
+        architecture="causal",
+        harvested=9,
+        dropped={"duplicate": 1},
+        splits={"train": split, "validation": split},
+        labels=("no", "yes"),
+        warnings=("mind",),
+    )
+
+
+def test_a_manifest_is_read_as_it_was_written(tmp_path):
+    config = configure(tmp_path / "rows.jsonl")
+    manifests.write(example(config), tmp_path)
+    assert manifests.read(tmp_path) == example(config)
+    assert frozen(config, tmp_path) == example(config)
+
+
+def test_no_rows_are_frozen_in_an_empty_or_foreign_folder(tmp_path):
+    config = configure(tmp_path / "rows.jsonl")
+    assert frozen(config, tmp_path) is None
+    (tmp_path / "manifest.json").write_text('{"key": 1}')
+    assert frozen(config, tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"seed": 8},
+        {"sizes": (None, 3, 2)},
+        {"input": "title"},
+        {"task": {"prompt": "{input}!"}},
+        {"task": {"max_input_tokens": 9}},
+        {"task": {"max_answer_tokens": 9}},
+        {"task": {"chat_template": True}},
+    ],
+)
+def test_rows_of_another_configuration_are_not_taken(tmp_path, changed):
+    path = tmp_path / "rows.jsonl"
+    manifests.write(example(configure(path)), tmp_path)
+    assert frozen(configure(path, **changed), tmp_path) is None
+
+
+def test_what_has_no_influence_on_the_rows_may_change(tmp_path):
+    config = configure(tmp_path / "rows.jsonl")
+    manifests.write(example(config), tmp_path)
+    other = replace(
+        config,
+        model=replace(config.model, revision="1", dtype="bfloat16", device="cpu"),
+        task=replace(config.task, objective=replace(config.task.objective, metric="bleu")),
+        budget=replace(config.budget, trials=99),
+    )
+    assert frozen(other, tmp_path) is not None
+
+
+def test_the_splits_are_described_for_a_tracker():
+    first, second = describe(example(configure(None)))
+    assert (first.split, first.rows, first.source, first.digest) == ("train", 3, "rows.jsonl", "abc")
+    assert second.split == "validation"
+
+
+def test_reading_a_manifest_imports_nothing_heavy():
+    heavy = "{'torch', 'transformers', 'datasets', 'pyarrow', 'numpy', 'mlflow'}"
+    code = (
+        f"import sys, sweeper.data.manifest, sweeper.data.sources; print(sorted({heavy} & set(sys.modules)))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert found.stdout.strip() == "[]"
