@@ -21,7 +21,7 @@ from sweeper.database import check_database, masked
 from sweeper.errors import StudyError, SweepFailed
 from sweeper.events import SweepInfo, TrialRecord
 from sweeper.executors import make_executor
-from sweeper.inputs import Inputs, fingerprint, longest, prepare_inputs
+from sweeper.inputs import Inputs, fingerprint, longest, prepare_inputs, rows_are_unchanged
 from sweeper.journal import Journal
 from sweeper.layout import Layout, write_atomically
 from sweeper.messages import BASE
@@ -29,7 +29,7 @@ from sweeper.pruners import make_pruner
 from sweeper.screen import Screen, conclusions, make_screen, number, trial_table
 from sweeper.space import Space
 from sweeper.study import Study
-from sweeper.tracking import make_tracker, ui_command
+from sweeper.tracking import make_tracker, ui_command, ui_environment
 
 INTERRUPTED = 130
 """Exit code of a sweep that was interrupted and can go on, as shells have it for Ctrl-C."""
@@ -139,7 +139,7 @@ def ui(folder: Path, port: int, host: str) -> int:
         )
     command = ui_command(layout, port, host)
     make_screen().say(f"MLflow UI on http://{host}:{port} - end it with Ctrl-C")
-    os.execv(command[0], command)  # noqa: S606 - our own interpreter with mlflow's module
+    os.execve(command[0], command, ui_environment())  # noqa: S606 - our interpreter with mlflow's module
 
 
 def _known(url: str, config: Config, space: Space, layout: Layout) -> Study | None:
@@ -160,16 +160,8 @@ def _is_over(study: Study, config: Config, layout: Layout) -> bool:
         done
         and (len(trials) >= config.budget.trials or exhausted)
         and make_tracker(config.tracking, layout).has_all(records)
-        and _rows_are_unchanged(config, layout)
+        and rows_are_unchanged(config, layout)
     )
-
-
-def _rows_are_unchanged(config: Config, layout: Layout) -> bool:
-    if config.engine.name == "replay":
-        return True
-    from sweeper.data.prepare import frozen
-
-    return frozen(config, layout.rows) is not None
 
 
 def _pruning_range(config: Config, space: Space, rows: int) -> tuple[int, int]:

@@ -119,7 +119,7 @@ class DataConfig:
     stratify: str | None
     """Keep the shares of this column's values equal over the splits."""
     slice: str | None
-    """Column by whose values results are also reported."""
+    """Column whose value is kept with each row, for looking at results by its values."""
     parts: PartsConfig
     sizes: SizesConfig
 

@@ -48,6 +48,9 @@ class _Running:
     spec: TrialSpec
     since: float
     reached: set[int] = field(default_factory=set)
+    """Marks whose objective is in the study."""
+    told: set[int] = field(default_factory=set)
+    """Marks that listeners have heard of; a kill may fall between telling and storing."""
     examples: int = 0
     started_at: int | None = None
     """Examples seen when this attempt began, as far as its first report tells."""
@@ -193,7 +196,8 @@ class Coordinator:
             examples=marks[-1],
             folder=self._layout.trial(record.number),
         )
-        self._running[spec.trial] = _Running(spec, self._clock(), set(record.reports))
+        told = {p.mark for p in measurements(self._layout.metrics(spec.trial)) if p.mark is not None}
+        self._running[spec.trial] = _Running(spec, self._clock(), set(record.reports), told)
         for listener in self._listeners:
             listener.started(record)
         return spec
@@ -218,22 +222,11 @@ class Coordinator:
 
     def _measured(self, running: _Running, progress: Progress) -> Evaluation | None:
         """Tell the listeners; gives back the evaluation if there is one with a usable objective."""
-        metrics = dict(progress.metrics)
         evaluation = progress.evaluation
         if evaluation is not None and evaluation.mark in running.reached:
             return evaluation
-        if evaluation is not None:
-            metrics |= {f"validation_{name}": value for name, value in evaluation.metrics.items()}
-            metrics |= {"objective": evaluation.objective, "objective_error": evaluation.error}
-        if metrics:
-            point = Measurement(
-                trial=progress.trial,
-                attempt=progress.attempt,
-                time=self._now(),
-                examples=progress.examples if evaluation is None else evaluation.mark,
-                metrics=metrics,
-                mark=None if evaluation is None else evaluation.mark,
-            )
+        point = self._point(progress)
+        if point.metrics and point.mark not in running.told:
             for listener in self._listeners:
                 listener.measured(point)
         if evaluation is None or not math.isfinite(evaluation.objective):
@@ -243,6 +236,20 @@ class Coordinator:
             self._study.report(progress.trial, evaluation.mark, evaluation.objective)
         self._save_time()
         return evaluation
+
+    def _point(self, progress: Progress) -> Measurement:
+        metrics, evaluation = dict(progress.metrics), progress.evaluation
+        if evaluation is not None:
+            metrics |= {f"validation_{name}": value for name, value in evaluation.metrics.items()}
+            metrics |= {"objective": evaluation.objective, "objective_error": evaluation.error}
+        return Measurement(
+            trial=progress.trial,
+            attempt=progress.attempt,
+            time=self._now(),
+            examples=progress.examples if evaluation is None else evaluation.mark,
+            metrics=metrics,
+            mark=None if evaluation is None else evaluation.mark,
+        )
 
     def _should_prune(self, running: _Running, mark: int) -> bool:
         trial = running.spec.trial

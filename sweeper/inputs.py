@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from sweeper.config import Config, TrialSettings, to_tree
+from sweeper.config import Config, ModelConfig, TrialSettings, read, to_tree
 from sweeper.errors import StudyError
 from sweeper.events import DataSetInfo
 from sweeper.layout import Layout
@@ -44,7 +44,7 @@ def fingerprint(config: Config, space: Space) -> dict[str, Any]:
     """What defines a sweep, as far as the configuration tells; changing it makes another sweep.
 
     Left out is what has no influence on a trial's result (where rows lie, how many are evaluated at
-    once) and what may change on the way: budget, sampler, pruner, engine options, executor, tracking.
+    once) and what may change on the way: budget, sampler, pruner, engine, executor, tracking.
     """
     task, data, model = to_tree(config.task), to_tree(config.data), to_tree(config.model)
     for name in ("batch_size", "samples"):
@@ -59,7 +59,6 @@ def fingerprint(config: Config, space: Space) -> dict[str, Any]:
         "task": task,
         "data": data,
         "model": model,
-        "engine": config.engine.name,
         "seed": config.sweep.seed,
     }
 
@@ -77,26 +76,50 @@ def prepare_inputs(
     from sweeper.data import prepare
 
     if pins:
-        config = replace(config, model=replace(config.model, revision=pins["revision"], dtype=pins["dtype"]))
+        _refuse_changed_rows(config, layout)
+        known = {name: pins[name] for name in ("revision", "dtype")}
+        config = replace(config, model=replace(config.model, **known))
     with screen.step(f"Finding the base model {config.model.name}"):
         resolved = modeling.resolve(config.model)
         modeling.check(resolved, config.task, corners(space))
         architecture = modeling.architecture(resolved, config.task)
         tokenizer = modeling.load_tokenizer(resolved)
-    check_disk(layout, resolved.weights_bytes, full=config.trial.method == "full")
+    weights = sum(path.stat().st_size for path in resolved.path.glob("*.safetensors"))
+    check_disk(layout, weights, full=config.trial.method == "full")
     with screen.step("Preparing the rows"):
         prepared = prepare.prepare(config, tokenizer, architecture, layout.rows)
     for warning in prepared.manifest.warnings:
         screen.say(f"Mind: {warning}")
     dtype = modeling.choose_dtype(config.model, modeling.choose_device(config.model))
-    revision = resolved.revision
+    pinned = {"revision": resolved.revision, "dtype": str(dtype).removeprefix("torch.")}
+    model = read(ModelConfig, to_tree(config.model) | pinned, "model")
     return Inputs(
-        config=replace(config, model=replace(config.model, dtype=dtype)),
+        config=replace(config, model=model),
         rows=len(prepared.train),
-        model=f"{resolved.name} ({revision[:12]})",
+        model=f"{resolved.name} ({resolved.revision[:12]})",
         data=prepare.describe(prepared.manifest),
-        pins={"revision": revision, "dtype": dtype, "rows": prepared.digest},
+        pins=pinned | {"rows": prepared.digest},
     )
+
+
+def rows_are_unchanged(config: Config, layout: Layout) -> bool:
+    """Whether the frozen rows still are those of the configuration and of the file it names."""
+    if config.engine.name == "replay":
+        return True
+    from sweeper.data.prepare import content_digest, frozen
+
+    manifest = frozen(config, layout.rows)
+    return manifest is not None and manifest.content == content_digest(config.data)
+
+
+def _refuse_changed_rows(config: Config, layout: Layout) -> None:
+    """Raise StudyError before frozen rows would be replaced by others."""
+    if layout.rows.exists() and not rows_are_unchanged(config, layout):
+        raise StudyError(
+            f"the rows of sweep `{layout.name}` have changed since it began: {config.data.path} has other "
+            f"content, or {layout.rows} was damaged. Put the old file back to go on, or begin another sweep: "
+            f"sweep.name={layout.name}_2"
+        )
 
 
 def corners(space: Space) -> Sequence[TrialSettings]:
@@ -111,7 +134,7 @@ def longest(space: Space) -> int:
     entry = next((e for e in space.entries if e.name == "epochs"), None)
     if entry is None:
         return space.trial.epochs
-    return int(max(entry.choices) if entry.choices else entry.high)
+    return max(space.trial.epochs, int(max(entry.choices) if entry.choices else entry.high))
 
 
 def check_disk(layout: Layout, weights_bytes: int, full: bool) -> None:

@@ -162,14 +162,15 @@ class Study:
         """Make room for trial number `count`; False when there is none left to propose."""
         if count >= budget:
             return False
-        defaults = self.space.defaults
         if count == 0:
-            self._study.enqueue_trial(dict(defaults))
+            self._study.enqueue_trial(dict(self.space.defaults))
         elif sampler.name == "grid":
-            points = grid_order([p for p in self.space.grid() if p != defaults], seed=self._seed)
-            if count > len(points):
+            taken = [t.params or t.system_attrs.get("fixed_params") for t in self._study.get_trials(False)]
+            left = (p for p in grid_order(self.space.grid(), self._seed) if p not in taken)
+            point = next(left, None)
+            if point is None:
                 return False
-            self._study.enqueue_trial(points[count - 1])
+            self._study.enqueue_trial(point)
         return True
 
     def seed(self, number: int) -> int:

@@ -211,11 +211,9 @@ class MlflowTracker:
         self._thread.join(_JOIN_SECONDS)
         if not self._sent.closed:
             _log.warning(
-                "%d measurements were not sent to MLflow at %s; the next run of the same command, or "
-                "`python -m sweeper repair %s`, sends them.",
+                "%d measurements were not sent to MLflow at %s; the next run of the same command sends them.",
                 sum(self._unsent(trial) for trial in list(self._trials.values())),
                 masked(self._uri),
-                self._layout.name,
             )
 
     def has_all(self, trials: Sequence[TrialRecord]) -> bool:

@@ -74,11 +74,13 @@ def test_ui_without_a_database_says_so(capsys):
 
 
 def test_every_fault_is_reported_together_with_exit_code_2(capsys, tmp_path):
-    code = main([*QUICK, "trial.learning_rate=fast", "task.objective.metric=f1", "space.batch_size.choices=[]"])
+    code = main(
+        [*QUICK, "data.sizes.validation=0", "task.objective.metric=f1", "space.batch_size.choices=[]"]
+    )
     assert code == 2
     err = capsys.readouterr().err
     assert "3 faults in the configuration" in err
-    for field in ("trial.learning_rate", "task.objective.metric", "space.batch_size"):
+    for field in ("data.sizes.validation", "task.objective.metric", "space.batch_size"):
         assert field in err
     assert not (tmp_path / "sweeps").exists(), "nothing is written for a bad configuration"
 
@@ -120,6 +122,8 @@ def test_help_and_version(capsys):
 
 def test_help_imports_nothing_heavy():
     code = "import sys; from sweeper.__main__ import main; main(['--help']); print(sorted(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
     for module in ("torch", "transformers", "mlflow", "optuna", "hydra"):
         assert f"'{module}'" not in done.stdout

@@ -94,6 +94,13 @@ def t5() -> T5ForConditionalGeneration:
     return T5ForConditionalGeneration(config)
 
 
+def classifier() -> Any:
+    torch.manual_seed(0)
+    shape = llama().config
+    shape.num_labels = len(LABELS)
+    return AutoModelForSequenceClassification.from_config(shape)
+
+
 def save(model: Any, folder: Path) -> Path:
     """A model folder in Hugging Face's format."""
     model.save_pretrained(folder)
@@ -104,11 +111,7 @@ def save(model: Any, folder: Path) -> Path:
 @cache
 def _base(kind: str) -> BaseModel:
     if kind == "classifier":
-        torch.manual_seed(0)
-        shape = llama().config
-        shape.num_labels = len(LABELS)
-        model = AutoModelForSequenceClassification.from_config(shape)
-        return BaseModel(model, tokenizer(), "classifier", ["score"], "tiny")
+        return BaseModel(classifier(), tokenizer(), "classifier", ["score"], "tiny")
     made = {"causal": llama, "gpt2": gpt2, "seq2seq": t5}[kind]()
     return BaseModel(made, tokenizer(), "seq2seq" if kind == "seq2seq" else "causal", (), "tiny")
 

@@ -1,0 +1,1 @@
+"""Measurements of sweeper: each prints what it did and what came out. Run by make bench..."""

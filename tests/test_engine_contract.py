@@ -1,0 +1,141 @@
+"""What every engine does, whatever it trains: marks, decisions, resumption, failures, the end."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import pytest
+
+from sweeper.engines import make_engine
+from sweeper.messages import BASE, Decision, Done, Ending, Engine, Wait
+from tests import tiny
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes an engine whose every progress is reported; `wild` settings make its training diverge."""
+
+    make: Callable[[], Engine]
+    wild: tiny.TrialSettings
+
+
+def trainer() -> Engine:
+    return make_engine(tiny.config("engine.report_seconds=1e-9"), tiny.base(), tiny.rows())
+
+
+def replay() -> Engine:
+    return make_engine(tiny.config("engine=replay", "engine.speedup=1e9"))
+
+
+ENGINES = {
+    "trainer": Maker(
+        trainer, tiny.settings(method="full", learning_rate=1e30, max_grad_norm=0.0, warmup=0.0)
+    ),
+    "replay": Maker(replay, tiny.settings(learning_rate=0.1)),
+}
+
+
+DECISIONS = pytest.mark.parametrize(
+    ("decision", "ending"),
+    [
+        (Decision.PRUNE, Ending.PRUNED),
+        (Decision.CANCEL, Ending.CANCELLED),
+        (Decision.SUSPEND, Ending.SUSPENDED),
+    ],
+)
+
+
+@pytest.fixture(params=ENGINES)
+def maker(request):
+    return ENGINES[request.param]
+
+
+def work(
+    maker: Maker, *specs: tiny.TrialSpec | Wait, decide=lambda progress: Decision.CONTINUE
+) -> tiny.Script:
+    channel = tiny.Script(specs, decide)
+    with tiny.one_thread():
+        maker.make().run(channel)
+    return channel
+
+
+def marks(channel: tiny.Script) -> Sequence[int]:
+    return [evaluation.mark for evaluation in channel.evaluations]
+
+
+@pytest.mark.parametrize("wanted", [(24,), (12, 24), (6, 12, 18, 24), (5, 11, 24)])
+def test_every_mark_is_reported_once_and_in_order(maker, tmp_path, wanted):
+    channel = work(maker, tiny.spec(tmp_path, tiny.settings(), marks=wanted))
+    assert marks(channel) == list(wanted)
+    (outcome,) = channel.outcomes
+    assert (outcome.ending, outcome.examples) == (Ending.FINISHED, 24)
+    assert outcome.best in channel.evaluations
+    assert all(math.isfinite(evaluation.objective) for evaluation in channel.evaluations)
+
+
+def test_reports_belong_to_their_trial_and_attempt(maker, tmp_path):
+    channel = work(maker, tiny.spec(tmp_path, tiny.settings(), trial=3, attempt=2))
+    assert {(report.trial, report.attempt) for report in channel.reports} == {(3, 2)}
+    assert [(outcome.trial, outcome.attempt) for outcome in channel.outcomes] == [(3, 2)]
+    examples = [report.examples for report in channel.reports]
+    assert examples == sorted(examples)
+
+
+@DECISIONS
+def test_a_decision_at_a_mark_is_obeyed_at_once(maker, tmp_path, decision, ending):
+    channel = work(
+        maker,
+        tiny.spec(tmp_path, tiny.settings(), marks=(8, 16, 24)),
+        decide=lambda progress: decision if progress.evaluation else Decision.CONTINUE,
+    )
+    assert marks(channel) == [8]
+    assert [outcome.ending for outcome in channel.outcomes] == [ending]
+    assert channel.outcomes[0].examples < 24
+
+
+@DECISIONS
+def test_a_decision_between_marks_is_obeyed_before_the_next(maker, tmp_path, decision, ending):
+    channel = work(maker, tiny.spec(tmp_path, tiny.settings(), marks=(24,)), decide=lambda progress: decision)
+    assert marks(channel) == []
+    assert [outcome.ending for outcome in channel.outcomes] == [ending]
+
+
+def test_a_suspended_trial_goes_on_where_it_was(maker, tmp_path):
+    spec = tiny.spec(tmp_path / "parts", tiny.settings(), marks=(8, 16, 24))
+    whole = work(maker, replace(spec, folder=tmp_path / "whole"))
+    first = work(
+        maker,
+        spec,
+        decide=lambda p: Decision.SUSPEND if p.evaluation and p.examples >= 16 else Decision.CONTINUE,
+    )
+    second = work(maker, replace(spec, attempt=2))
+    assert second.outcomes[0].ending is Ending.FINISHED
+    assert 0 < second.outcomes[0].examples < 24
+    assert first.outcomes[0].examples + second.outcomes[0].examples == 24
+    told = {evaluation.mark: evaluation.objective for evaluation in (*first.evaluations, *second.evaluations)}
+    assert told == {evaluation.mark: evaluation.objective for evaluation in whole.evaluations}
+
+
+def test_a_diverging_trial_fails_alone(maker, tmp_path):
+    channel = work(maker, tiny.spec(tmp_path, maker.wild), tiny.spec(tmp_path, tiny.settings(), trial=1))
+    failed, fine = channel.outcomes
+    assert failed.ending is Ending.FAILED
+    assert len(failed.reason) > 20
+    assert fine.ending is Ending.FINISHED
+
+
+def test_the_base_model_has_one_mark_and_no_training(maker, tmp_path):
+    channel = work(maker, tiny.spec(tmp_path, tiny.settings(), trial=BASE, marks=(0,)))
+    assert marks(channel) == [0]
+    assert [(one.ending, one.examples) for one in channel.outcomes] == [(Ending.FINISHED, 0)]
+
+
+def test_waiting_and_the_end(maker, tmp_path):
+    channel = work(maker, Wait(0.001), tiny.spec(tmp_path, tiny.settings()), Wait(0.001))
+    assert len(channel.outcomes) == 1
+    assert isinstance(channel.next_trial(), Done)
+
+
+def test_an_engine_that_trains_needs_a_model():
+    with pytest.raises(TypeError, match="engine trainer needs a model and rows"):
+        make_engine(tiny.config())
