@@ -184,6 +184,11 @@ def architecture(resolved: ResolvedModel, task: TaskConfig) -> Architecture:
     return "seq2seq" if encoder_decoder else "causal"
 
 
+def positions(resolved: ResolvedModel) -> int | None:
+    """The number of tokens that the model can look at; None if it has no limit."""
+    return getattr(_config(resolved), "max_position_embeddings", None)
+
+
 def load_tokenizer(resolved: ResolvedModel) -> "PreTrainedTokenizerBase":
     """The model's tokenizer, always with a padding token."""
     from transformers import AutoTokenizer
@@ -292,6 +297,8 @@ class BaseModel:
         cls, config: ModelConfig, resolved: ResolvedModel, task: TaskConfig, labels: Sequence[str] = ()
     ) -> "BaseModel":
         """Load weights and tokenizer; `labels` are the classes, for task.kind=classify."""
+        from safetensors import SafetensorError
+
         _quiet()
         kind = architecture(resolved, task)
         device = choose_device(config)
@@ -306,7 +313,7 @@ class BaseModel:
                 output_loading_info=True,
                 **({"num_labels": len(labels), **named} if kind == "classifier" else {}),
             )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise ModelError(
                 f"{resolved.name} can't be loaded as a {kind} model: {_first_line(error)}"
             ) from error
@@ -354,6 +361,7 @@ class BaseModel:
             # GPT-2 stores its linear layers transposed.
             fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in self.model.modules()),
         )
+        heads = dict(zip(self.head, self._head_modules(), strict=True))
         with warnings.catch_warnings():
             # PEFT asks the model by a name that transformers deprecates.
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
@@ -364,6 +372,9 @@ class BaseModel:
             yield adapted
         finally:
             self.model = adapted.unload().requires_grad_(False)
+            # PEFT leaves the trained copy of a head in its place.
+            for name, module in heads.items():
+                self.model.set_submodule(name, module.requires_grad_(False))
 
     @contextmanager
     def _every_weight(self) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -68,12 +69,10 @@ def test_without_a_network_the_way_out_is_told():
     ],
 )
 def test_what_the_hub_refuses_is_told_in_words(monkeypatch, refusal, words):
-    import httpx
     import huggingface_hub
 
     def refuse(*args, **kwargs):
-        response = httpx.Response(403, request=httpx.Request("GET", "https://huggingface.co"))
-        raise refusal("no", response=response)
+        raise refusal("no", response=SimpleNamespace(headers={}, request=None))
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     with pytest.raises(ModelError, match=words):
@@ -98,6 +97,12 @@ def test_an_architecture_follows_from_model_and_task(folder, tmp_path):
     assert architecture(encoder_decoder, replace(task, kind="classify")) == "classifier"
     with pytest.raises(ModelError, match="is an encoder-decoder and can't be trained on conversations"):
         architecture(encoder_decoder, replace(task, kind="chat"))
+
+
+def test_the_number_of_positions_is_the_models(folder, tmp_path):
+    assert modeling.positions(resolve(local(folder))) == 64
+    assert modeling.positions(resolve(local(tiny.save(tiny.gpt2(), tmp_path / "gpt2")))) == 64
+    assert modeling.positions(resolve(local(tiny.save(tiny.t5(), tmp_path / "t5")))) is None
 
 
 def test_a_tokenizer_always_pads(folder):
