@@ -81,13 +81,13 @@ def prepare_inputs(
         config = replace(config, model=replace(config.model, **known))
     with screen.step(f"Finding the base model {config.model.name}"):
         resolved = modeling.resolve(config.model)
-        modeling.check(resolved, config.task, corners(space))
+        modeling.check(resolved, config.task, lora_targets(space))
         architecture = modeling.architecture(resolved, config.task)
         tokenizer = modeling.load_tokenizer(resolved)
     weights = sum(path.stat().st_size for path in resolved.path.glob("*.safetensors"))
     check_disk(layout, weights, full=config.trial.method == "full")
     with screen.step("Preparing the rows"):
-        prepared = prepare.prepare(config, tokenizer, architecture, layout.rows)
+        prepared = prepare.prepare(config, tokenizer, architecture, layout.rows, resolved.positions)
     for warning in prepared.manifest.warnings:
         screen.say(f"Mind: {warning}")
     dtype = modeling.choose_dtype(config.model, modeling.choose_device(config.model))
@@ -109,7 +109,8 @@ def rows_are_unchanged(config: Config, layout: Layout) -> bool:
     from sweeper.data.prepare import content_digest, frozen
 
     manifest = frozen(config, layout.rows)
-    return manifest is not None and manifest.content == content_digest(config.data)
+    # A file that is gone says nothing about the rows: the frozen ones are still there.
+    return manifest is not None and content_digest(config.data) in (None, manifest.content)
 
 
 def _refuse_changed_rows(config: Config, layout: Layout) -> None:
@@ -122,8 +123,8 @@ def _refuse_changed_rows(config: Config, layout: Layout) -> None:
         )
 
 
-def corners(space: Space) -> Sequence[TrialSettings]:
-    """Settings that between them take every LoRA target the space allows."""
+def lora_targets(space: Space) -> Sequence[TrialSettings]:
+    """Default settings with every LoRA target that the space allows."""
     entry = next((e for e in space.entries if e.name == "lora.target_modules"), None)
     targets = entry.choices if entry is not None else (space.trial.lora.target_modules,)
     return [replace(space.trial, lora=replace(space.trial.lora, target_modules=target)) for target in targets]

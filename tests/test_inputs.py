@@ -1,0 +1,54 @@
+"""What is checked before the first trial, and what makes a sweep itself."""
+
+from dataclasses import replace
+
+import pytest
+
+from sweeper.errors import StudyError
+from sweeper.inputs import check_disk, fingerprint, longest, lora_targets
+from sweeper.layout import Layout
+from tests.sweeps import configure
+
+
+def test_what_defines_a_sweep_is_in_its_fingerprint(tmp_path):
+    def of(*overrides: str):
+        return fingerprint(*configure(tmp_path, *overrides))
+
+    same = ["budget.trials=9", "sampler=gp", "pruner=none", "task.evaluation.batch_size=3", "tracking=mlflow"]
+    assert of() == of(*same) == of("model.device=cpu", "data.path=elsewhere")
+    for other in (
+        "trial.epochs=2",
+        "sweep.seed=8",
+        "space.lora.dropout.high=0.05",
+        "task.generation.max_new_tokens=3",
+        "task.evaluation.marks_per_epoch=4",
+        "task.prompt='{input}'",
+        "data.sizes.train=32",
+        "model.name=other/model",
+    ):
+        assert of(other) != of(), other
+
+
+def test_too_little_disk_space_is_refused_with_the_amounts(tmp_path):
+    layout = Layout(tmp_path, "s")
+    check_disk(layout, weights_bytes=0, full=False)
+    with pytest.raises(StudyError, match=r"GB left and the sweep may need 6000000\.2 GB; make room, or set"):
+        check_disk(layout, weights_bytes=10**15, full=True)
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [("{low: 1, high: 3}", 3), ("{choices: [1, 2]}", 2), ("{low: 1, high: 2, when: {scheduler: cosine}}", 2)],
+)
+def test_the_longest_trial(tmp_path, entry, expected):
+    _, space = configure(tmp_path, f"+space.epochs={entry}")
+    assert longest(space) == expected
+    assert longest(configure(tmp_path)[1]) == 1
+
+
+def test_every_target_the_space_may_choose_is_checked(tmp_path):
+    choices = "+space.lora.target_modules={choices: [all-linear, [q_proj, v_proj]]}"
+    config, space = configure(tmp_path, choices)
+    targets = {settings.lora.target_modules for settings in lora_targets(space)}
+    assert targets == {"all-linear", "q_proj,v_proj"}
+    assert list(lora_targets(replace(space, entries=()))) == [config.trial]
