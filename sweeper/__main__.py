@@ -55,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(line: list[str]) -> int:
+    # Threads that wait for one another give the processor away soon: on a machine with other work, spinning
+    # at OpenMP's barriers makes training many times slower. Read when torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     from sweeper import app
 
     verb, *rest = line

@@ -1,6 +1,7 @@
 """One function per verb of the command line; the only module that calls Hydra."""
 
 import os
+import shlex
 import shutil
 import signal
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,7 +58,7 @@ def run(overrides: Sequence[str]) -> int:
             fingerprint(config, space) | {"pins": dict(inputs.pins)},
             layout.folder,
         )
-        return _sweep(study, inputs, layout, screen, " ".join(overrides))
+        return _sweep(study, inputs, layout, screen, shlex.join(overrides))
 
 
 def show_config(overrides: Sequence[str]) -> int:

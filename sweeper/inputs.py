@@ -87,7 +87,8 @@ def prepare_inputs(
     weights = sum(path.stat().st_size for path in resolved.path.glob("*.safetensors"))
     check_disk(layout, weights, full=config.trial.method == "full")
     with screen.step("Preparing the rows"):
-        prepared = prepare.prepare(config, tokenizer, architecture, layout.rows, resolved.positions)
+        limit = modeling.positions(resolved)
+        prepared = prepare.prepare(config, tokenizer, architecture, layout.rows, limit)
     for warning in prepared.manifest.warnings:
         screen.say(f"Mind: {warning}")
     dtype = modeling.choose_dtype(config.model, modeling.choose_device(config.model))
@@ -96,7 +97,7 @@ def prepare_inputs(
     return Inputs(
         config=replace(config, model=model),
         rows=len(prepared.train),
-        model=f"{resolved.name} ({resolved.revision[:12]})",
+        model=f"{resolved.name} ({resolved.revision})",
         data=prepare.describe(prepared.manifest),
         pins=pinned | {"rows": prepared.digest},
     )

@@ -11,15 +11,15 @@ from sweeper.messages import BASE
 class Layout:
     """The files of one sweep.
 
-        ROOT/study.db   ROOT/mlflow.db        shared by all sweeps below ROOT
-        ROOT/NAME/config.yaml                 the composed configuration, secrets masked
-        ROOT/NAME/lock                        held by the living coordinator
-        ROOT/NAME/holder.json                 which process that is
-        ROOT/NAME/rows/                       the frozen, prepared data (Arrow)
-        ROOT/NAME/trials/0007/metrics.jsonl   every measurement with its time
-        ROOT/NAME/trials/0007/attempt-2/      checkpoints of the second attempt
-        ROOT/NAME/trials/base/                the untouched base model
-        ROOT/NAME/best/                       the best adapter, an ordinary PEFT folder
+    ROOT/study.db   ROOT/mlflow.db        shared by all sweeps below ROOT
+    ROOT/NAME/config.yaml                 the composed configuration, secrets masked
+    ROOT/NAME/lock                        held by the living coordinator
+    ROOT/NAME/holder.json                 which process that is
+    ROOT/NAME/rows/                       the frozen, prepared data (Arrow)
+    ROOT/NAME/trials/0007/metrics.jsonl   every measurement with its time
+    ROOT/NAME/trials/0007/attempt-2/      checkpoints of the second attempt
+    ROOT/NAME/trials/base/                the untouched base model
+    ROOT/NAME/best/                       the best adapter, an ordinary PEFT folder
     """
 
     root: Path

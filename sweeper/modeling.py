@@ -4,8 +4,10 @@
 finished sweep answers quickly.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
+import io
 import os
 import tempfile
 import warnings
@@ -94,9 +96,10 @@ def _convert(weights: Path, folder: Path) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
         _quiet()
-        quantized = AutoModelForCausalLM.from_pretrained(
-            weights.parent, gguf_file=weights.name, dtype=torch.float32
-        )
+        with contextlib.redirect_stderr(io.StringIO()):  # a bar that no setting turns off
+            quantized = AutoModelForCausalLM.from_pretrained(
+                weights.parent, gguf_file=weights.name, dtype=torch.float32
+            )
         # A model read from GGUF refuses to be saved; its weights in a fresh model don't.
         config = quantized.config
         del config.quantization_config
