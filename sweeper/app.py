@@ -16,7 +16,7 @@ from rich.table import Table
 
 from sweeper import lock
 from sweeper.compose import compose, read_config
-from sweeper.config import Config, to_tree
+from sweeper.config import Config
 from sweeper.coordinator import Coordinator, in_common, marks_of
 from sweeper.database import check_database, masked
 from sweeper.errors import StudyError, SweepFailed
@@ -25,6 +25,7 @@ from sweeper.executors import make_executor
 from sweeper.inputs import Inputs, fingerprint, longest, prepare_inputs, rows_are_unchanged
 from sweeper.journal import Journal
 from sweeper.layout import Layout, write_atomically
+from sweeper.loading import to_tree
 from sweeper.messages import BASE
 from sweeper.pruners import make_pruner
 from sweeper.screen import Screen, conclusions, make_screen, number, trial_table

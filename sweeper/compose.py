@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sweeper import space as spaces
-from sweeper.config import Config, dotted, load
+from sweeper.config import Config
 from sweeper.errors import ConfigError, Fault
+from sweeper.loading import dotted, load
 from sweeper.space import Space
 
 

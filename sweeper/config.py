@@ -1,20 +1,15 @@
-"""The configuration: a dataclass for everything under conf/, and the checks on it.
+"""The configuration: a dataclass for everything under conf/. `sweeper.loading` fills and checks them.
 
 Defaults live in conf/ alone: a field without a default here must come from there. A default of
 None marks an option that only some members of a group know.
 """
 
-import difflib
-import functools
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
-
-from sweeper.errors import ConfigError, Fault
+from pydantic import BeforeValidator, ConfigDict, Field
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
@@ -160,6 +155,14 @@ class EvaluationConfig:
     """Rows per forward pass in evaluation; has no influence on the scores."""
     samples: NonNegative
     """Validation rows whose outputs are kept for people to read."""
+
+
+METRICS = {
+    "generate": ("rouge1", "rouge2", "rougeL", "bleu", "chrf", "exact_match", "loss", "perplexity"),
+    "chat": ("loss", "perplexity"),
+    "classify": ("accuracy", "macro_f1", "micro_f1", "macro_precision", "macro_recall", "loss"),
+}
+"""What each task kind is measured by; `sweeper.metrics` computes every one."""
 
 
 @dataclass(frozen=True)
@@ -329,196 +332,3 @@ class Config:
     executor: ExecutorConfig
     tracking: TrackingConfig
     budget: BudgetConfig
-
-
-SpaceCheck = Callable[[Mapping[str, Any], TrialSettings], Sequence[Fault]]
-
-
-def load(tree: Mapping[str, Any], check_space: SpaceCheck | None = None) -> Config:
-    """Turn a composed configuration into `Config`.
-
-    `tree` is a tree of plain values. Raises ConfigError with every fault found: unknown names with
-    the nearest known one, wrong types, values out of bounds, and fields that contradict each other.
-    """
-    faults: list[Fault] = []
-    sections: dict[str, Any] = {}
-    kinds = get_type_hints(Config)
-    faults += [Fault(name, unknown_name(name, kinds)) for name in tree if name not in kinds]
-    for name, kind in kinds.items():
-        value = tree.get(name)
-        if name == "space":
-            sections[name] = value or {}
-        else:
-            section, found = _section(name, kind, value)
-            sections[name] = section
-            faults += found
-    if sections["trial"] is not None and check_space is not None:
-        faults += check_space(sections["space"], sections["trial"])
-    faults += _contradictions(sections)
-    if faults:
-        raise ConfigError(faults)
-    return Config(**sections)
-
-
-def to_tree(value: Any) -> Any:
-    """The plain tree (dicts, lists, scalars) that a configuration dataclass stands for."""
-    return _adapter(type(value)).dump_python(value, mode="json")
-
-
-def dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested tree as one level, with dotted names: `{"lora": {"rank": 8}}` gives `{"lora.rank": 8}`."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            flat |= dotted(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-_adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
-
-
-T = TypeVar("T")
-
-
-def read(kind: type[T], tree: Mapping[str, Any], field: str) -> T:
-    """One section of a configuration from plain values; raises ConfigError with all its faults."""
-    section, faults = _section(field, kind, tree)
-    if section is None:
-        raise ConfigError(faults)
-    return section
-
-
-def _section(name: str, kind: type[T], value: Any) -> tuple[T | None, list[Fault]]:
-    if value is None:
-        return None, [Fault(name, "is missing; the defaults are in conf/config.yaml")]
-    try:
-        return _adapter(kind).validate_json(json.dumps(value)), []
-    except ValidationError as error:
-        return None, [_fault(name, kind, dict(item)) for item in error.errors(include_url=False)]
-
-
-def _fault(section: str, kind: type, item: dict[str, Any]) -> Fault:
-    location = [str(part) for part in item["loc"]]
-    field = ".".join([section, *location])
-    if item["type"] == "unexpected_keyword_argument":
-        return Fault(field, unknown_name(location[-1], _names_at(kind, location[:-1])))
-    if item["type"] == "missing":
-        return Fault(field, "is missing")
-    return Fault(field, wording(item))
-
-
-def wording(item: Mapping[str, Any]) -> str:
-    """One of pydantic's errors in our words: what is allowed, what was given."""
-    wanted = item["msg"].replace("Input should be", "must be").replace("String should", "must")
-    return f"{wanted} (given: {item['input']!r})"
-
-
-def _names_at(kind: type, path: Sequence[str]) -> list[str]:
-    for part in path:
-        inner = get_type_hints(kind).get(part)
-        if not is_dataclass(inner):
-            return []
-        kind = inner  # type: ignore[assignment]
-    return [field.name for field in fields(kind)]
-
-
-def unknown_name(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    """What to say about a name that isn't known, with the nearest one that is."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(known)}"
-    return f"unknown name; {hint}"
-
-
-METRICS = {
-    "generate": ("rouge1", "rouge2", "rougeL", "bleu", "chrf", "exact_match", "loss", "perplexity"),
-    "chat": ("loss", "perplexity"),
-    "classify": ("accuracy", "macro_f1", "micro_f1", "macro_precision", "macro_recall", "loss"),
-}
-"""What each task kind is measured by; `sweeper.metrics` computes every one."""
-_MINIMIZED = ("loss", "perplexity")
-
-
-def _contradictions(sections: Mapping[str, Any]) -> list[Fault]:
-    """Faults that show only when two fields are looked at together."""
-    faults: list[Fault] = []
-    task: TaskConfig | None = sections["task"]
-    data: DataConfig | None = sections["data"]
-    model: ModelConfig | None = sections["model"]
-    if task is not None:
-        faults += _task_faults(task)
-    if data is not None:
-        faults += _data_faults(data, task)
-    faults += _option_faults("sampler", sections["sampler"]) + _option_faults("pruner", sections["pruner"])
-    if model is not None and model.embedded and model.revision is not None:
-        faults.append(
-            Fault("model.revision", "an embedded model has none; leave it out or set model.embedded=false")
-        )
-    return faults
-
-
-def _task_faults(task: TaskConfig) -> list[Fault]:
-    faults = []
-    known = METRICS[task.kind]
-    metric, direction = task.objective.metric, task.objective.direction
-    if metric not in known:
-        faults.append(
-            Fault(
-                "task.objective.metric",
-                f"`{metric}` does not fit task.kind={task.kind}; allowed: {', '.join(known)}",
-            )
-        )
-    elif (direction == "minimize") != (metric in _MINIMIZED):
-        right = "minimize" if metric in _MINIMIZED else "maximize"
-        faults.append(
-            Fault("task.objective.direction", f"`{metric}` is there to {right}, not to {direction}")
-        )
-    if task.kind != "chat" and task.prompt.count("{input}") != 1:
-        faults.append(Fault("task.prompt", f"must contain {{input}} once (given: {task.prompt!r})"))
-    if task.kind != "generate" and task.chat_template and task.kind == "classify":
-        faults.append(Fault("task.chat_template", "does not fit task.kind=classify; set it to false"))
-    return faults
-
-
-_OPTIONS: Mapping[str, tuple[str, ...]] = {
-    "sampler=tpe": ("startup_trials",),
-    "sampler=gp": ("startup_trials",),
-    "sampler=nsga2": ("population_size",),
-    "pruner=median": ("min_peers",),
-    "pruner=percentile": ("percentile", "min_peers"),
-    "pruner=successive_halving": ("reduction_factor",),
-    "pruner=hyperband": ("reduction_factor",),
-    "pruner=patient": ("patience",),
-}
-
-
-def _option_faults(group: str, section: SamplerConfig | PrunerConfig | None) -> list[Fault]:
-    """Options that this member of a group can't do without."""
-    if section is None:
-        return []
-    member = f"{group}={section.name}"
-    return [
-        Fault(f"{group}.{name}", f"is needed for {member}; choose it as `{member}` to get the default")
-        for name in _OPTIONS.get(member, ())
-        if getattr(section, name) is None
-    ]
-
-
-_NEEDED = {"file": ("path",), "hub": ("name",), "docstrings": ("packages",)}
-
-
-def _data_faults(data: DataConfig, task: TaskConfig | None) -> list[Fault]:
-    faults = [
-        Fault(f"data.{name}", f"is needed for data.source={data.source}")
-        for name in _NEEDED[data.source]
-        if not getattr(data, name)
-    ]
-    if task is not None:
-        columns = ("messages",) if task.kind == "chat" else ("input", "target")
-        faults += [
-            Fault(f"data.{name}", f"is needed for task.kind={task.kind}: the name of a column")
-            for name in columns
-            if not getattr(data, name)
-        ]
-    return faults

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from sweeper.config import Config, ModelConfig, TrialSettings, read, to_tree
+from sweeper.config import Config, ModelConfig, TrialSettings
 from sweeper.errors import StudyError
 from sweeper.events import DataSetInfo
 from sweeper.layout import Layout
+from sweeper.loading import read, to_tree
 from sweeper.space import Space
 
 

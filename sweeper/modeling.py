@@ -287,6 +287,7 @@ class BaseModel:
         model.config.pad_token_id = tokenizer.pad_token_id
         if kind != "classifier":
             model.generation_config = _greedy(model.generation_config, tokenizer)
+            model.get_output_embeddings().register_forward_pre_hook(_contiguous)
         for module in self._head_modules():
             module.float().register_forward_pre_hook(_inputs_as_weights)
         self._reset_head(0)
@@ -438,6 +439,12 @@ def _greedy(shipped: Any, tokenizer: "PreTrainedTokenizerBase") -> Any:
 def _inputs_as_weights(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """A classifier's head is fp32 whatever the base is."""
     return (args[0].to(next(module.parameters()).dtype), *args[1:])
+
+
+def _contiguous(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """For the slice of hidden states that generation starts from, torch would copy the vocabulary's weights
+    once per row."""
+    return (args[0].contiguous(), *args[1:])
 
 
 def _auto_class(kind: Architecture) -> Any:

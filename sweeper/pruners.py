@@ -25,7 +25,7 @@ def make_pruner(config: PrunerConfig, first_mark: int, longest: int) -> BasePrun
 
     `first_mark` is the first mark of every trial, `longest` the length of the longest trial that the space
     allows, both in training examples. median and percentile are fair to longer trials; the others compare
-    whoever has come as far. `sweeper.config.load` has seen to it that the options are there.
+    whoever has come as far. `sweeper.loading.load` has seen to it that the options are there.
     """
     match config.name:
         case "none":

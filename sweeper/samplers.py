@@ -31,7 +31,7 @@ def make_sampler(config: SamplerConfig, space: Space, seed: int, number: int) ->
 
     tpe: conditional settings are modelled where they are active. gp: models the settings that every trial
     has, and draws conditional ones at random. nsga2: one generation is `population_size` finished trials.
-    grid: proposes nothing itself; `grid_order` gives what to enqueue. `sweeper.config.load` has seen to it
+    grid: proposes nothing itself; `grid_order` gives what to enqueue. `sweeper.loading.load` has seen to it
     that the options are there.
     """
     if config.name == "quasi_random":

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from sweeper.config import TrialSettings, read, unknown_name, wording
+from sweeper.config import TrialSettings
 from sweeper.entry import Entry, Scalar, decimal
 from sweeper.errors import ConfigError, Fault
+from sweeper.loading import read, unknown_name, wording
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial

@@ -17,10 +17,11 @@ from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 
-from sweeper.config import Config, ObjectiveConfig, SamplerConfig, TrialSettings, dotted, read
+from sweeper.config import Config, ObjectiveConfig, SamplerConfig, TrialSettings
 from sweeper.database import masked, open_storage, sqlite_path
 from sweeper.errors import StudyError
 from sweeper.events import TrialRecord
+from sweeper.loading import dotted, read
 from sweeper.messages import BASE, Ending, Evaluation, Outcome, Sample, TrialState
 from sweeper.pruners import EXAMPLES
 from sweeper.samplers import derive_seed, grid_order, make_sampler

@@ -20,10 +20,10 @@ from typing import Any
 from filelock import FileLock
 
 import sweeper
-from sweeper.config import to_tree
 from sweeper.database import sqlite_path
 from sweeper.events import DataSetInfo, Measurement, SweepInfo, TrialRecord
 from sweeper.layout import Layout
+from sweeper.loading import to_tree
 from sweeper.messages import BASE, Sample, TrialState
 
 _METRICS_PER_CALL = 1000

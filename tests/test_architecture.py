@@ -18,6 +18,7 @@ MODULES = {
 LAYERS = [
     {"errors"},
     {"config"},
+    {"loading"},
     {"messages"},
     {"events", "layout", "entry"},
     {"space", "lock", "database", "journal"},
@@ -30,7 +31,7 @@ LAYERS = [
     {"__main__"},
 ]
 LIGHT = (
-    "errors", "config", "messages", "events", "layout", "entry", "space", "samplers", "pruners", "study",
+    "errors", "config", "loading", "messages", "events", "layout", "entry", "space", "samplers", "pruners", "study",
     "coordinator", "app",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "peft", "datasets", "mlflow", "accelerate", "sklearn")

@@ -8,8 +8,9 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from sweeper.config import Config, load
+from sweeper.config import Config
 from sweeper.errors import ConfigError
+from sweeper.loading import load
 from sweeper.space import Space, check
 
 CONF = Path(__file__).parents[1] / "conf"

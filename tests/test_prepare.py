@@ -113,7 +113,7 @@ def test_nothing_prepared_nothing_opened(tmp_path):
 def test_a_failure_leaves_older_rows_as_they_are(tmp_path):
     first = prepared(tmp_path, rows_at(tmp_path, pairs(30)))
     before = contents(tmp_path / "sweep" / "rows")
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="usable rows are too few"):
         prepared(tmp_path, rows_at(tmp_path, pairs(3)))
     assert contents(tmp_path / "sweep" / "rows") == before
     assert open_rows(tmp_path / "sweep" / "rows").digest == first.digest

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sweeper.config import dotted, to_tree
+from sweeper.loading import dotted, to_tree
 from tests import tiny
 
 # Two values per setting, and what else the trial needs for them to matter.

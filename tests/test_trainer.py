@@ -102,10 +102,10 @@ def test_killed_at_a_mark_no_training_is_repeated(tmp_path, moment):
     def die(progress):
         at_mark = progress.evaluation is not None if moment == "after a mark" else not progress.metrics
         if progress.examples == 16 and at_mark:
-            raise Killed
+            raise Killed("in the middle")
         return Decision.CONTINUE
 
-    with pytest.raises(Killed):
+    with pytest.raises(Killed, match="in the middle"):
         tiny.run(tiny.spec(tmp_path / "parts", settings, marks=(8, 16, 24)), decide=die)
     second = tiny.run(tiny.spec(tmp_path / "parts", settings, attempt=2, marks=(8, 16, 24)))
     assert second.outcomes[0].examples == 8

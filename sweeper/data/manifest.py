@@ -12,9 +12,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from sweeper.config import Config, to_tree
+from sweeper.config import Config
 from sweeper.events import DataSetInfo
 from sweeper.layout import write_atomically
+from sweeper.loading import to_tree
 
 _FORMAT = 1
 """Changes whenever the same configuration would be prepared differently."""

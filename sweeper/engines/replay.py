@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeper.config import Config, ObjectiveConfig, TrialSettings, dotted
+from sweeper.config import Config, ObjectiveConfig, TrialSettings
 from sweeper.errors import DataError
 from sweeper.layout import Layout, write_atomically
+from sweeper.loading import dotted
 from sweeper.messages import (
     Channel,
     Decision,

@@ -9,8 +9,8 @@ import json
 import sys
 from pathlib import Path
 
-from sweeper.config import dotted, to_tree
 from sweeper.layout import Layout
+from sweeper.loading import dotted, to_tree
 from sweeper.messages import BASE, TrialState
 from sweeper.study import Study
 

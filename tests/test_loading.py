@@ -10,8 +10,9 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 
-from sweeper.config import BudgetConfig, ObjectiveConfig, TrialSettings, dotted, load, read, to_tree
+from sweeper.config import BudgetConfig, ObjectiveConfig, TrialSettings
 from sweeper.errors import ConfigError, Fault
+from sweeper.loading import dotted, load, read, to_tree
 
 
 @pytest.fixture(scope="module")
