@@ -31,8 +31,8 @@ LAYERS = [
     {"__main__"},
 ]
 LIGHT = (
-    "errors", "config", "loading", "messages", "events", "layout", "entry", "space", "samplers", "pruners", "study",
-    "coordinator", "app",
+    "errors", "config", "loading", "messages", "events", "layout", "entry", "space", "samplers", "pruners",
+    "study", "coordinator", "app",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "peft", "datasets", "mlflow", "accelerate", "sklearn")
 
