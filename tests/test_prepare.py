@@ -75,12 +75,18 @@ def test_a_changed_file_or_tokenizer_is_noticed(tmp_path):
 def test_packages_installed_later_change_nothing(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     docs = "".join(
-        f'def f{i}():\n    """Do task {i}.\n\n    {"It does this very well. " * 5}{i}"""\n'
+        f'def f{i}():\n    """Do what number {i} does.\n\n    {"It does this very well. " * 5}{i}"""\n'
         for i in range(20)
     )
     (tmp_path / "growing.py").write_text(docs)
     config = configure(
-        None, source="docstrings", packages=("growing",), input="document", target="summary", group=None
+        None,
+        source="docstrings",
+        packages=("growing",),
+        input="document",
+        target="summary",
+        group=None,
+        task={"max_answer_tokens": 40},
     )
     first = prepared(tmp_path, config)
     assert first.manifest.source == "docstrings of growing"
