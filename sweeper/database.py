@@ -56,16 +56,30 @@ def check_database(url: str) -> None:
 def _check_file(path: Path) -> None:
     if path.is_dir():
         raise StudyError(f"{path} is a folder; the study database must be a file")
-    if path.exists():
-        with path.open("rb") as file:
-            head = file.read(16)
-        if head and head != b"SQLite format 3\0":
-            raise StudyError(f"{path} is no SQLite database; move it away or set sweep.study to another file")
-        if not os.access(path, os.W_OK):
-            raise StudyError(f"{path} can't be written; check its permissions or set sweep.study")
+    if path.exists() and path.stat().st_size:
+        _check_format(path)
+    if path.exists() and not os.access(path, os.W_OK):
+        raise StudyError(f"{path} can't be written; check its permissions or set sweep.study")
     parent = next(p for p in [path.parent, *path.parent.parents] if p.exists())
     if not os.access(parent, os.W_OK):
         raise StudyError(f"{parent} can't be written; check its permissions or set sweep.folder")
+
+
+def _check_format(path: Path) -> None:
+    """Raise StudyError if the file is no database.
+
+    SQLite itself looks: a process that opens a database as a plain file, and closes it, drops every lock
+    that its SQLite connections hold on it (POSIX), and commits may be lost.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            connection.execute("PRAGMA schema_version")
+    except sqlite3.OperationalError:
+        return  # locked, or not to be read: opening it will say so
+    except sqlite3.DatabaseError:
+        raise StudyError(
+            f"{path} is no SQLite database; move it away or set sweep.study to another file"
+        ) from None
 
 
 def open_storage(url: str) -> BaseStorage:

@@ -4,6 +4,7 @@ import sqlite3
 import subprocess
 import sys
 
+import optuna
 import pytest
 
 from sweeper.database import check_database, masked, open_storage, sqlite_path
@@ -69,3 +70,26 @@ def test_sqlite_is_in_wal_mode(tmp_path):
     path = tmp_path / "deep" / "study.db"
     open_storage(f"sqlite:///{path}")
     assert sqlite3.connect(path).execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_looking_at_a_live_database_loses_no_commit(tmp_path):
+    """Another check, and another process that opens and closes the database, between a writer's commits."""
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    count = (
+        "import optuna, sys; from sweeper.database import open_storage\n"
+        "print(len(optuna.load_study(storage=open_storage(sys.argv[1]), study_name='a').trials))"
+    )
+
+    def seen_by_another_process() -> int:
+        done = subprocess.run(
+            [sys.executable, "-c", count, url], capture_output=True, text=True, timeout=60, check=True
+        )
+        return int(done.stdout)
+
+    study = optuna.create_study(storage=open_storage(url), study_name="a")
+    study.ask()
+    check_database(url)
+    assert seen_by_another_process() == 1
+    for _ in range(5):
+        study.tell(study.ask(), 1.0)
+    assert seen_by_another_process() == 6
