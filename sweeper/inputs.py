@@ -1,5 +1,6 @@
 """Everything before the first trial: the base model is found, its limits checked, the rows prepared."""
 
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -78,8 +79,7 @@ def prepare_inputs(
 
     if pins:
         _refuse_changed_rows(config, layout)
-        known = {name: pins[name] for name in ("revision", "dtype")}
-        config = replace(config, model=replace(config.model, **known))
+        config = _pinned(config, pins)
     with screen.step(f"Finding the base model {config.model.name}"):
         resolved = modeling.resolve(config.model)
         modeling.check(resolved, config.task, lora_targets(space))
@@ -94,14 +94,20 @@ def prepare_inputs(
         screen.say(f"Mind: {warning}")
     dtype = modeling.choose_dtype(config.model, modeling.choose_device(config.model))
     pinned = {"revision": resolved.revision, "dtype": str(dtype).removeprefix("torch.")}
-    model = read(ModelConfig, to_tree(config.model) | pinned, "model")
     return Inputs(
-        config=replace(config, model=model),
+        config=_pinned(config, pinned),
         rows=len(prepared.train),
         model=f"{resolved.name} ({resolved.revision})",
         data=prepare.describe(prepared.manifest),
         pins=pinned | {"rows": prepared.digest},
     )
+
+
+def _pinned(config: Config, pins: Mapping[str, Any]) -> Config:
+    """The configuration with the number type, and the hub's commit if it is one, filled in."""
+    is_commit = re.fullmatch(r"[0-9a-f]{40}", pins["revision"]) is not None
+    found = {"dtype": pins["dtype"]} | ({"revision": pins["revision"]} if is_commit else {})
+    return replace(config, model=read(ModelConfig, to_tree(config.model) | found, "model"))
 
 
 def rows_are_unchanged(config: Config, layout: Layout) -> bool:

@@ -186,7 +186,13 @@ class LiveScreen(Screen):
 
 def trial_table(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialRecord | None) -> Table:
     """All trials, best objective first, with the base model; the winner and the defaults are marked."""
-    table = Table(title=f"Sweep {escape(sweep.name)}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
+    table = Table(
+        title=f"Sweep {escape(sweep.name)}",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+    )
     table.add_column("trial", justify="right")
     for name in sweep.varied:
         table.add_column(re.sub(r"([._])", r"\1\n", escape(name), count=1), justify="right")
@@ -225,8 +231,9 @@ def conclusions(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialReco
         (by_number.get(BASE), "untouched base model"),
     ):
         if other is not None and other.objective is not None and other.number != best.number:
-            gain = best.objective - other.objective
-            lines.append(f"  {gain:+.3f} against the {what} ({number(other.objective, other.error)}).")
+            by = abs(best.objective - other.objective)
+            how = "better" if sweep.objective.better(best.objective, other.objective) else "worse"
+            lines.append(f"  {how} by {by:.3f} than the {what} ({number(other.objective, other.error)})")
     if best.number == 0:
         lines.append("  The default settings themselves: no trial found better ones.")
     values = [

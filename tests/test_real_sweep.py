@@ -138,6 +138,15 @@ def test_a_finished_sweep_answers_from_its_databases(swept):
     assert all(line in again.stdout for line in table)
 
 
+def test_show_prints_the_result_with_answers(swept):
+    folder, _ = swept
+    show = [sys.executable, "-m", "sweeper", "show", "summarize"]
+    done = subprocess.run(show, cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "Best adapter: sweeps/summarize/best" in done.stdout
+    assert "Reference: Sort a" in done.stdout
+
+
 def test_changed_rows_are_refused_and_the_frozen_ones_stay(swept):
     folder, _ = swept
     rows = folder / "rows.jsonl"

@@ -1,0 +1,117 @@
+"""What a person reads: the table, the conclusions, the time left."""
+
+from dataclasses import replace
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from sweeper.messages import BASE, TrialState
+from sweeper.screen import LiveScreen, Screen, conclusions, make_screen, minutes, number, trial_table
+from tests.sweeps import Recorder, configure, open_coordinator
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """SweepInfo, and a record to make others from."""
+    coordinator, study, _ = open_coordinator(tmp_path)
+    record = replace(
+        study.record(BASE), number=0, state=TrialState.FINISHED, objective=0.2, error=0.02, seconds=30.0
+    )
+    return coordinator._sweep, record
+
+
+def said(lines: list[str]) -> str:
+    return "\n".join(lines)
+
+
+def test_best_is_compared_with_defaults_and_base(sweep):
+    info, record = sweep
+    base = replace(record, number=BASE, objective=0.15)
+    best = replace(record, number=3, objective=0.3)
+    told = said(conclusions(info, [base, record, best], best))
+    assert "Best: trial 3 with rougeL 0.300 ± 0.020." in told
+    assert "better by 0.100 than the default settings (0.200 ± 0.020)" in told
+    assert "better by 0.150 than the untouched base model (0.150 ± 0.020)" in told
+    assert "mostly chance" not in told
+
+
+def test_a_smaller_loss_is_better_and_a_worse_winner_is_said(sweep):
+    info, record = sweep
+    info = replace(info, objective=replace(info.objective, metric="loss", direction="minimize"))
+    base = replace(record, number=BASE, objective=0.1)
+    best = replace(record, number=3, objective=0.15)
+    told = said(conclusions(info, [base, record, best], best))
+    assert "better by 0.050 than the default settings" in told
+    assert "worse by 0.050 than the untouched base model" in told
+
+
+def test_differences_below_the_error_are_called_chance(sweep):
+    info, record = sweep
+    trials = [replace(record, number=i, objective=0.2 + 0.001 * i) for i in range(3)]
+    assert "their order is mostly chance" in said(conclusions(info, trials, trials[2]))
+
+
+def test_defaults_may_win_and_nothing_may_finish(sweep):
+    info, record = sweep
+    assert "no trial found better ones" in said(conclusions(info, [record], record))
+    assert conclusions(info, [record], None) == ["No trial has finished, so there is no best one."]
+
+
+def test_hostile_text_is_shown_and_not_obeyed(sweep):
+    out = StringIO()
+    screen = Screen(Console(file=out, width=80))
+    screen.say("[red]no markup[/red]")
+    assert "[red]no markup[/red]" in out.getvalue()
+
+
+def test_the_table_fits_eighty_columns_and_marks_the_best(sweep):
+    info, record = sweep
+    best = replace(record, number=12, objective=0.3, params={"learning_rate": 0.00123, "lora.rank": 16})
+    out = StringIO()
+    Console(file=out, width=80).print(trial_table(info, [record, best], best))
+    rows = out.getvalue().splitlines()
+    assert max(len(row.rstrip()) for row in rows) <= 80
+    assert [row.split()[0] for row in rows if "finished" in row] == ["12", "0"], "best first"
+    assert "0.00123" in out.getvalue()
+    assert "0.300 ± 0.020" in out.getvalue()
+
+
+def test_bars_in_a_terminal_lines_elsewhere(sweep):
+    assert isinstance(make_screen(Console(file=StringIO(), force_terminal=True)), LiveScreen)
+    assert type(make_screen(Console(file=StringIO()))) is Screen
+
+
+def test_a_live_sweep_shows_its_bars_and_gives_the_terminal_back(sweep, tmp_path):
+    info, record = sweep
+    out = StringIO()
+    screen = LiveScreen(Console(file=out, force_terminal=True, width=100, highlight=False))
+    base = replace(record, number=BASE, cost={"train_examples_per_second": 4.0, "evaluation_seconds": 3.0})
+    screen.opened(info, [])
+    with screen.step("Looking"):
+        pass
+    screen.started(base)
+    screen.ended(base)
+    assert screen.seconds_left(base) == 8 * (96 / 4 + 2 * 3)
+    screen.started(record)
+    screen.ended(record)
+    assert screen.seconds_left(base) == 7 * 30.0
+    screen.closed([base, record], record, "finished")
+    assert "About 4 min to go" in out.getvalue()
+    assert "\x1b[?25h" in out.getvalue(), "the cursor is shown again"
+
+
+def test_numbers_and_times():
+    assert number(None, None) == "-"
+    assert number(0.5, None) == "0.500"
+    assert number(0.5, float("nan")) == "0.500"
+    assert (minutes(89), minutes(150)) == ("89 s", "2 min")
+
+
+def test_listeners_share_one_protocol(tmp_path):
+    config, _ = configure(tmp_path)
+    recorder = Recorder()
+    coordinator, _, _ = open_coordinator(tmp_path / "other", recorder=recorder)
+    coordinator.close()
+    assert [name for name, _ in recorder.heard] == ["opened", "closed"]
+    assert config.task.objective.metric == "rougeL"
