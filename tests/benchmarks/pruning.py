@@ -42,11 +42,9 @@ class Played:
         return 1 - self.seconds / self.full_seconds
 
 
-def play(curves: Sequence[Curve], pruner: PrunerConfig) -> Played:
+def play(curves: Sequence[Curve], pruner: optuna.pruners.BasePruner) -> Played:
     """Train `curves` one after another under `pruner`; larger objectives are better."""
-    first = curves[0].reports[1][0]
-    longest = max(curve.examples for curve in curves)
-    study = optuna.create_study(direction="maximize", pruner=make_pruner(pruner, first, longest))
+    study = optuna.create_study(direction="maximize", pruner=pruner)
     seconds, pruned, found = 0.0, 0, []
     for curve in curves:
         trial = study.ask()
@@ -69,7 +67,9 @@ def play(curves: Sequence[Curve], pruner: PrunerConfig) -> Played:
 
 def sweeps(curves: Sequence[Curve], pruner: PrunerConfig, count: int, trials: int = 8) -> list[Played]:
     """`count` sweeps of `trials` curves each, drawn with seeds 0, 1, 2, ..."""
-    return [play(random.Random(seed).sample(list(curves), trials), pruner) for seed in range(count)]
+    first, longest = curves[0].reports[1][0], max(curve.examples for curve in curves)
+    drawn = [random.Random(seed).sample(list(curves), trials) for seed in range(count)]
+    return [play(order, make_pruner(pruner, first, longest)) for order in drawn]
 
 
 def main() -> None:
