@@ -65,11 +65,18 @@ def play(curves: Sequence[Curve], pruner: optuna.pruners.BasePruner) -> Played:
     return Played(seconds, sum(c.seconds for c in curves), pruned, truth - max(found))
 
 
-def sweeps(curves: Sequence[Curve], pruner: PrunerConfig, count: int, trials: int = 8) -> list[Played]:
+def sweeps(
+    curves: Sequence[Curve], pruner: optuna.pruners.BasePruner, count: int, trials: int = 8
+) -> list[Played]:
     """`count` sweeps of `trials` curves each, drawn with seeds 0, 1, 2, ..."""
+    return [play(random.Random(seed).sample(list(curves), trials), pruner) for seed in range(count)]
+
+
+def pruners(curves: Sequence[Curve]) -> dict[str, optuna.pruners.BasePruner]:
+    """Ours by name, with the marks of the curves, and Optuna's own median beside them."""
     first, longest = curves[0].reports[1][0], max(curve.examples for curve in curves)
-    drawn = [random.Random(seed).sample(list(curves), trials) for seed in range(count)]
-    return [play(order, make_pruner(pruner, first, longest)) for order in drawn]
+    ours = {config.name: make_pruner(config, first, longest) for config in PRUNERS}
+    return ours | {"Optuna's median": optuna.pruners.MedianPruner()}
 
 
 def main() -> None:
@@ -79,11 +86,11 @@ def main() -> None:
     error = mean(curve.error for curve in curves)
     print(f"{len(curves)} recorded curves, one measurement is off by {error:.3f} (standard error)")
     print(f"{'pruner':20} {'pruned of 8':>12} {'time saved':>12} {'mean regret':>12} {'best kept':>10}")
-    for pruner in PRUNERS:
+    for name, pruner in pruners(curves).items():
         played = sweeps(curves, pruner, 200)
         regrets = [p.regret for p in played]
         print(
-            f"{pruner.name:20} {mean(p.pruned for p in played):12.1f} {mean(p.saved for p in played):12.1%} "
+            f"{name:20} {mean(p.pruned for p in played):12.1f} {mean(p.saved for p in played):12.1%} "
             f"{mean(regrets):7.4f} ±{stdev(regrets) / len(regrets) ** 0.5:.4f} "
             f"{mean(r == 0 for r in regrets):9.1%}"
         )
