@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"sweeper: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("\nsweeper: interrupted before anything was trained", file=sys.stderr)
+        print("\nsweeper: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

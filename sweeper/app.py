@@ -18,8 +18,8 @@ from sweeper import lock
 from sweeper.compose import compose, read_config
 from sweeper.config import Config
 from sweeper.coordinator import Coordinator, in_common, marks_of
-from sweeper.database import check_database, masked
-from sweeper.errors import StudyError, SweepFailed
+from sweeper.database import check_database, masked, sqlite_path
+from sweeper.errors import StudyError, SweeperError, SweepFailed
 from sweeper.events import SweepInfo, TrialRecord
 from sweeper.executors import make_executor
 from sweeper.inputs import Inputs, fingerprint, longest, prepare_inputs, rows_are_unchanged
@@ -44,10 +44,12 @@ def run(overrides: Sequence[str]) -> int:
     layout = Layout(config.sweep.folder, config.sweep.name)
     url = _study_url(config, layout)
     check_database(url)
-    with lock.hold(layout):
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with lock.hold(layout, sqlite_path(url)):
         known = _known(url, config, space, layout)
         if known is not None and _is_over(known, config, layout):
             screen.say(f"Sweep {layout.name} is complete; a larger budget.trials continues it.")
+            _save_best(known, layout)
             return _conclude(known, _info(known, config, layout), screen, "")
         pins = known.fingerprint.get("pins", {}) if known is not None else {}
         inputs = prepare_inputs(config, space, layout, pins, screen)
@@ -79,23 +81,33 @@ def list_sweeps(folder: Path) -> int:
     table = Table()
     for column in ("sweep", "state", "trials", "objective", "best", "trial"):
         table.add_column(column, justify="right" if column in ("trials", "best", "trial") else "left")
+    faults = []
     for name in names:
-        layout = Layout(folder, name)
-        config, study = _stored(layout)
-        trials = [r for r in study.records() if r.number != BASE]
-        over, best = sum(r.state.is_over for r in trials), study.best()
-        total = config["budget"]["trials"]
-        state = "running" if lock.is_held(layout) else "complete" if over >= total else "stopped"
-        table.add_row(
-            escape(name),
-            state,
-            f"{over}/{total}",
-            f"{study.objective.direction} {study.objective.metric}",
-            number(best.objective, best.error) if best else "-",
-            str(best.number) if best else "-",
-        )
+        try:
+            table.add_row(*_row(Layout(folder, name)))
+        except SweeperError as error:
+            table.add_row(escape(name), "unreadable")
+            faults.append(f"{name}: {error}")
     screen.console.print(table)
+    for fault in faults:
+        screen.say(fault)
     return 0
+
+
+def _row(layout: Layout) -> list[str]:
+    config, study = _stored(layout)
+    trials = [r for r in study.records() if r.number != BASE]
+    over, best = sum(r.state.is_over for r in trials), study.best()
+    total = config["budget"]["trials"]
+    state = "running" if lock.is_held(layout) else "complete" if over >= total else "stopped"
+    return [
+        escape(layout.name),
+        state,
+        f"{over}/{total}",
+        f"{study.objective.direction} {study.objective.metric}",
+        number(best.objective, best.error) if best else "-",
+        str(best.number) if best else "-",
+    ]
 
 
 def show_sweep(folder: Path, name: str) -> int:
@@ -113,9 +125,10 @@ def show_sweep(folder: Path, name: str) -> int:
 def delete_sweep(folder: Path, name: str, yes: bool) -> int:
     """Delete a sweep: its trials in the study database, its runs in MLflow, its folder."""
     layout = Layout(folder, name)
-    config, study = _stored(layout)
+    config, url = _stored_config(layout)
     screen = make_screen()
-    count = len([r for r in study.records() if r.number != BASE])
+    study = Study.known(url, name, layout.folder)
+    count = 0 if study is None else len([r for r in study.records() if r.number != BASE])
     if not yes:
         answer = screen.console.input(f"Delete sweep {escape(name)} with its {count} trials? [y/N] ")
         if answer.strip().lower() not in ("y", "yes"):
@@ -125,7 +138,8 @@ def delete_sweep(folder: Path, name: str, yes: bool) -> int:
         loaded = read_config(config)[0]
         with screen.step("Deleting its runs in MLflow"):
             make_tracker(loaded.tracking, layout).forget(name)
-        Study.delete(_study_url(loaded, layout), name)
+        if study is not None:
+            Study.delete(url, name)
         shutil.rmtree(layout.folder)
     screen.say(f"Deleted {name}.")
     return 0
@@ -146,9 +160,9 @@ def ui(folder: Path, port: int, host: str) -> int:
 
 def _known(url: str, config: Config, space: Space, layout: Layout) -> Study | None:
     """The study if there is one; refuses at once if the configuration has changed since."""
-    if layout.name not in Study.names(url):
+    study = Study.known(url, layout.name, layout.folder)
+    if study is None:
         return None
-    study = Study.read(url, layout.name, layout.folder)
     study.refuse_if_changed(fingerprint(config, space) | {"pins": study.fingerprint.get("pins", {})})
     return study
 
@@ -286,14 +300,29 @@ def _save_best(study: Study, layout: Layout) -> None:
 
 def _stored(layout: Layout) -> tuple[dict[str, Any], Study]:
     """The stored configuration of a sweep, and its study for reading."""
+    tree, url = _stored_config(layout)
+    return tree, Study.read(url, layout.name, layout.folder)
+
+
+def _stored_config(layout: Layout) -> tuple[dict[str, Any], str]:
+    """The stored configuration of a sweep, and the URL of its study."""
     from omegaconf import OmegaConf
+    from yaml import YAMLError
 
     if not layout.config.exists():
         known = ", ".join(sorted(p.parent.name for p in layout.root.glob("*/config.yaml"))) or "none yet"
         raise StudyError(f"no sweep `{layout.name}` in {layout.root}/; known sweeps: {known}")
-    tree: Any = OmegaConf.to_container(OmegaConf.load(layout.config))
-    url = os.environ.get("SWEEPER_STUDY") or tree["sweep"]["study"] or layout.study_url
-    return tree, Study.read(url, layout.name, layout.folder)
+    try:
+        tree: Any = OmegaConf.to_container(OmegaConf.load(layout.config))
+        stored = tree["sweep"]["study"]
+    except (YAMLError, KeyError, TypeError, ValueError) as error:
+        raise StudyError(
+            f"{layout.config} is damaged; run the sweep's command again to write it anew"
+        ) from error
+    url = os.environ.get("SWEEPER_STUDY") or stored or layout.study_url
+    if "***" in url:
+        raise StudyError(f"the study {url} needs its password: set SWEEPER_STUDY to the whole URL")
+    return tree, url
 
 
 def _study_url(config: Config, layout: Layout) -> str:

@@ -51,8 +51,7 @@ def fingerprint(config: Config, space: Space) -> dict[str, Any]:
     task, data, model = to_tree(config.task), to_tree(config.data), to_tree(config.model)
     for name in ("batch_size", "samples"):
         del task["evaluation"][name]
-    for name in ("path", "slice"):
-        del data[name]
+    del data["path"]
     for name in ("revision", "dtype", "device", "gradient_checkpointing"):
         del model[name]
     return {
@@ -62,6 +61,7 @@ def fingerprint(config: Config, space: Space) -> dict[str, Any]:
         "data": data,
         "model": model,
         "seed": config.sweep.seed,
+        "replayed": config.engine.name == "replay",
     }
 
 
@@ -78,6 +78,7 @@ def prepare_inputs(
     from sweeper.data import prepare
 
     if pins:
+        _refuse_another_model(config, pins)
         _refuse_changed_rows(config, layout)
         config = _pinned(config, pins)
     with screen.step(f"Finding the base model {config.model.name}"):
@@ -108,6 +109,16 @@ def _pinned(config: Config, pins: Mapping[str, Any]) -> Config:
     is_commit = re.fullmatch(r"[0-9a-f]{40}", pins["revision"]) is not None
     found = {"dtype": pins["dtype"]} | ({"revision": pins["revision"]} if is_commit else {})
     return replace(config, model=read(ModelConfig, to_tree(config.model) | found, "model"))
+
+
+def _refuse_another_model(config: Config, pins: Mapping[str, Any]) -> None:
+    """Raise StudyError if the configuration asks for another revision or type than the sweep began with."""
+    for name, given in (("revision", config.model.revision), ("dtype", config.model.dtype)):
+        if given not in (None, "auto", pins[name]):
+            raise StudyError(
+                f"model.{name}: {pins[name]} in the study, {given} now; leave it out to go on with "
+                f"`{config.sweep.name}`, or begin another sweep: sweep.name={config.sweep.name}_2"
+            )
 
 
 def rows_are_unchanged(config: Config, layout: Layout) -> bool:
@@ -164,5 +175,9 @@ def check_disk(layout: Layout, weights_bytes: int, full: bool) -> None:
 
 def _replayed(config: Config) -> Inputs:
     """A replay trains nothing: it needs no model, and of the rows only their number."""
+    if config.engine.curves is not None:
+        from sweeper.engines.replay import read_curves
+
+        read_curves(config.engine.curves)
     rows = config.data.sizes.train or 96
     return Inputs(config, rows, "replayed curves", (), {"rows": rows})

@@ -160,7 +160,7 @@ def _task_faults(task: TaskConfig) -> list[Fault]:
         )
     if task.kind != "chat" and task.prompt.count("{input}") != 1:
         faults.append(Fault("task.prompt", f"must contain {{input}} once (given: {task.prompt!r})"))
-    if task.kind != "generate" and task.chat_template and task.kind == "classify":
+    if task.chat_template and task.kind == "classify":
         faults.append(Fault("task.chat_template", "does not fit task.kind=classify; set it to false"))
     return faults
 

@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -13,13 +14,22 @@ from sweeper.layout import Layout, write_atomically
 
 
 @contextmanager
-def hold(layout: Layout) -> Iterator[None]:
-    """Hold the sweep for this process; raises StudyError naming the process that has it."""
-    lock = FileLock(layout.lock)
+def hold(layout: Layout, database: Path | None = None) -> Iterator[None]:
+    """Hold the sweep for this process; raises StudyError naming the process that has it.
+
+    `database` is the SQLite file of the study: sweeps in different folders may share one.
+    """
+    locks = [FileLock(layout.lock)]
+    if database is not None:
+        locks.append(FileLock(database.with_name(f".{database.name}.{layout.name}.lock")))
     try:
         layout.folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        for lock in locks:
+            Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
     except Timeout:  # which is an OSError too
+        for lock in locks:
+            lock.release()
         raise StudyError(
             f"sweep `{layout.name}` is being run by {_holder(layout)}. Wait for it, stop it with Ctrl-C "
             f"there, or begin another one: sweep.name={layout.name}_2"
@@ -35,7 +45,8 @@ def hold(layout: Layout) -> Iterator[None]:
         yield
     finally:
         layout.holder.unlink(missing_ok=True)
-        lock.release()
+        for lock in locks:
+            lock.release()
 
 
 def is_held(layout: Layout) -> bool:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from statistics import mean, stdev
 
@@ -272,8 +272,3 @@ def number(objective: float | None, error: float | None) -> str:
 def minutes(seconds: float) -> str:
     """A duration in words."""
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-
-
-def settings_lines(tree: Mapping[str, Scalar]) -> list[str]:
-    """Settings as `name: value` lines."""
-    return [f"  {name}: {value(v)}" for name, v in tree.items()]

@@ -21,7 +21,7 @@ from sweeper.config import Config, ObjectiveConfig, SamplerConfig, TrialSettings
 from sweeper.database import masked, open_storage, sqlite_path
 from sweeper.errors import StudyError
 from sweeper.events import TrialRecord
-from sweeper.loading import dotted, read
+from sweeper.loading import dotted, read, to_tree
 from sweeper.messages import BASE, Ending, Evaluation, Outcome, Sample, TrialState
 from sweeper.pruners import EXAMPLES
 from sweeper.samplers import derive_seed, grid_order, make_sampler
@@ -60,6 +60,16 @@ class Spent:
         )
 
 
+_ABOUT = "sweeper"
+"""Study attribute with everything that reading the study takes, written in one go."""
+
+
+def _foreign(name: str, url: str) -> StudyError:
+    return StudyError(
+        f"`{name}` in {masked(url)} was not made by sweeper; give your sweep another name: sweep.name=..."
+    )
+
+
 class Study:
     """One study in a database. Open it with `Study.open` (to write) or `Study.read`."""
 
@@ -94,14 +104,19 @@ class Study:
             storage=open_storage(url), study_name=name, direction=objective.direction, load_if_exists=True
         )
         self = cls(study, space, objective, config.sweep.seed, folder)
-        if "fingerprint" in study.user_attrs:
+        if _ABOUT in study.user_attrs:
             self.refuse_if_changed(fingerprint)
+        elif study.get_trials(deepcopy=False):
+            raise _foreign(name, url)
         else:
-            study.set_user_attr("objective", asdict(objective))
-            study.set_user_attr("seed", config.sweep.seed)
-            study.set_user_attr("defaults", asdict(config.trial))
-            study.set_user_attr("space", dict(config.space))
-            study.set_user_attr("fingerprint", dict(fingerprint))
+            about = {
+                "objective": to_tree(objective),
+                "seed": config.sweep.seed,
+                "trial": to_tree(config.trial),
+                "space": dict(config.space),
+                "fingerprint": dict(fingerprint),
+            }
+            study.set_user_attr(_ABOUT, about)
         study.pruner = pruner
         for trial in study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,)):
             self._storage.set_trial_state_values(trial._trial_id, OptunaState.WAITING)
@@ -115,14 +130,21 @@ class Study:
             known = ", ".join(sorted(names)) or "none yet"
             raise StudyError(f"no sweep `{name}` in {masked(url)}; known sweeps: {known}")
         study = optuna.load_study(storage=open_storage(url), study_name=name)
-        attrs = study.user_attrs
-        if "fingerprint" not in attrs:
-            raise StudyError(
-                f"`{name}` in {masked(url)} was not made by sweeper; give your sweep another name: "
-                "sweep.name=..."
-            )
-        space = Space.parse(attrs["space"], read(TrialSettings, attrs["defaults"], "trial"))
-        return cls(study, space, ObjectiveConfig(**attrs["objective"]), attrs["seed"], folder)
+        about = study.user_attrs.get(_ABOUT)
+        if about is None:
+            raise _foreign(name, url)
+        space = Space.parse(about["space"], read(TrialSettings, about["trial"], "trial"))
+        return cls(study, space, ObjectiveConfig(**about["objective"]), about["seed"], folder)
+
+    @classmethod
+    def known(cls, url: str, name: str, folder: Path) -> "Study | None":
+        """As `read`, but None for a study that isn't there, or that a kill left before it began."""
+        if name not in cls.names(url):
+            return None
+        study = optuna.load_study(storage=open_storage(url), study_name=name)
+        if _ABOUT not in study.user_attrs and not study.get_trials(deepcopy=False):
+            return None
+        return cls.read(url, name, folder)
 
     @staticmethod
     def names(url: str) -> list[str]:
@@ -233,7 +255,7 @@ class Study:
     @property
     def fingerprint(self) -> Mapping[str, Any]:
         """What the study was made with."""
-        return dict(self._study.user_attrs["fingerprint"])
+        return dict(self._study.user_attrs[_ABOUT]["fingerprint"])
 
     def refuse_if_changed(self, fingerprint: Mapping[str, Any]) -> None:
         """Raise StudyError, with the differences, if the study was made with another fingerprint."""

@@ -3,9 +3,14 @@
 import subprocess
 import sys
 
+import optuna
 import pytest
 
+from sweeper import lock
 from sweeper.__main__ import main
+from sweeper.database import open_storage
+from sweeper.layout import Layout
+from sweeper.study import Study
 from tests.sweeps import REPLAY
 
 QUICK = (*REPLAY, "budget.trials=4")
@@ -60,6 +65,63 @@ def test_list_show_delete(capsys, tmp_path, monkeypatch):
     capsys.readouterr()
     main(["list"])
     assert "other" not in capsys.readouterr().out
+
+
+def test_a_damaged_sweep_hides_no_other_and_can_be_deleted(capsys, tmp_path):
+    main(QUICK)
+    main([*QUICK, "sweep.name=lost"])
+    main([*QUICK, "sweep.name=torn"])
+    Study.delete("sqlite:///sweeps/study.db", "lost")
+    (tmp_path / "sweeps" / "torn" / "config.yaml").write_text("sweep: [")
+    capsys.readouterr()
+    assert main(["list"]) == 0
+    listed = capsys.readouterr().out
+    assert "4/4" in listed
+    assert listed.count("unreadable") == 2
+    assert "torn/config.yaml is damaged; run the sweep's command again" in listed
+    assert main(["delete", "lost", "--yes"]) == 0
+    assert not (tmp_path / "sweeps" / "lost").exists()
+
+
+def test_a_stored_password_is_asked_for(capsys, tmp_path):
+    main(QUICK)
+    config = tmp_path / "sweeps" / "summarize" / "config.yaml"
+    config.write_text(config.read_text().replace("study: null", "study: postgresql://me:***@host/db"))
+    assert main(["show", "summarize"]) == 2
+    assert "needs its password: set SWEEPER_STUDY" in capsys.readouterr().err
+
+
+def test_a_start_that_was_killed_leaves_no_trace(capsys):
+    open_storage("sqlite:///sweeps/study.db")
+    optuna.create_study(storage=open_storage("sqlite:///sweeps/study.db"), study_name="summarize")
+    assert main(QUICK) == 0
+    assert "Trial 0: the default settings" in capsys.readouterr().out
+
+
+def test_a_foreign_study_is_left_alone(capsys):
+    storage = open_storage("sqlite:///sweeps/study.db")
+    optuna.create_study(storage=storage, study_name="summarize").ask()
+    assert main(QUICK) == 2
+    assert "`summarize` in sqlite:///sweeps/study.db was not made by sweeper" in capsys.readouterr().err
+
+
+def test_trained_and_replayed_trials_do_not_mix(capsys):
+    main(QUICK)
+    assert main(["+experiment=summarize", "budget.trials=5", "tracking=none"]) == 2
+    assert "replayed: True in the study, False now" in capsys.readouterr().err
+
+
+def test_bad_curves_are_refused_before_anything_is_written(capsys, tmp_path):
+    assert main([*QUICK, "engine.curves=nowhere.jsonl"]) == 2
+    assert "there is no file nowhere.jsonl" in capsys.readouterr().err
+    assert not (tmp_path / "sweeps" / "study.db").exists()
+
+
+def test_two_folders_may_share_a_study_but_not_a_sweep(capsys, tmp_path):
+    database = tmp_path / "shared.db"
+    with lock.hold(Layout(tmp_path / "a", "summarize"), database):
+        assert main([*QUICK, "sweep.folder=b", f"sweep.study=sqlite:///{database}"]) == 2
+    assert "sweep `summarize` is being run by" in capsys.readouterr().err
 
 
 def test_unknown_sweeps_are_named_with_the_known_ones(capsys):

@@ -94,7 +94,7 @@ def test_mlflow_agrees_with_the_study(swept):
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # raised by peft's own call
 def test_the_best_adapter_gives_the_same_score_by_plain_peft(swept):
     import torch
-    from datasets import load_from_disk
+    from datasets import Dataset
     from peft import PeftModel
     from rouge_score.rouge_scorer import RougeScorer
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -112,7 +112,7 @@ def test_the_best_adapter_gives_the_same_score_by_plain_peft(swept):
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     model = PeftModel.from_pretrained(model, sweep / "best").eval()
     scorer, scores = RougeScorer(["rougeL"], use_stemmer=True), []
-    for row in load_from_disk(sweep / "rows" / "validation"):
+    for row in Dataset.from_file(str(sweep / "rows" / "validation.arrow")):
         prompt = torch.tensor([row["prompt_ids"]])
         whole = model.generate(
             input_ids=prompt,

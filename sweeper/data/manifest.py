@@ -94,11 +94,12 @@ def write(manifest: Manifest, folder: Path) -> None:
 
 def key(config: Config) -> str:
     """Digest of the parts of the configuration that the rows follow from."""
-    task = config.task
+    task, data = config.task, to_tree(config.data)
+    del data["path"]  # the content of files is compared on its own, wherever they lie
     tree = {
         "format": _FORMAT,
         "seed": config.sweep.seed,
-        "data": to_tree(config.data),
+        "data": data,
         "model": [config.model.name, config.model.embedded],
         "task": [task.kind, task.prompt, task.chat_template, task.max_input_tokens, task.max_answer_tokens],
     }
