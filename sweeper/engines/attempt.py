@@ -4,7 +4,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
             if self._spec.is_base:
                 self._measure_base()
             else:
-                self._train()
+                self._within_memory(self._fit)
         except _Stop as stop:
             ending, reason = stop.ending, stop.reason
         except TrialError as error:
@@ -112,23 +112,26 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
 
     def _measure_base(self) -> None:
         """Evaluate the untouched model, and time training: a sweep's length follows from both."""
-        base, settings = self._bench.base, self._spec.settings
-        rows = self._bench.train_rows[: min(settings.batch_size, self._bench.micro_batch)]
-        batch = collate(rows, base.kind, base.tokenizer.pad_token_id)
-        with base.put_on(settings, self._spec.seed) as model:
-            gradients(model, base, batch, settings)  # the first pass warms up
-            started = time.perf_counter()
-            gradients(model, base, batch, settings)
-            self._speed = {"train_examples_per_second": len(rows) / (time.perf_counter() - started)}
-        self._evaluate(base.model, (0,))
+        self._within_memory(self._time_a_step)
+        self._evaluate(self._bench.base.model, (0,))
 
-    def _train(self) -> None:
+    def _time_a_step(self, model: Any, micro_batch: int) -> None:
+        base, settings = self._bench.base, self._spec.settings
+        rows = self._bench.train_rows[:micro_batch]
+        batch = collate(rows, base.kind, base.tokenizer.pad_token_id)
+        gradients(model, base, batch, settings)  # the first pass warms up
+        started = time.perf_counter()
+        gradients(model, base, batch, settings)
+        self._speed = {"train_examples_per_second": len(rows) / (time.perf_counter() - started)}
+
+    def _within_memory(self, work: Callable[[Any, int], None]) -> None:
+        """`work` on the model with the trial's adapter, with fewer rows per pass when memory runs out."""
         bench, settings = self._bench, self._spec.settings
         while True:
             micro_batch = min(bench.micro_batch, settings.batch_size)
             try:
                 with bench.base.put_on(settings, self._spec.seed) as model:
-                    self._fit(model, micro_batch)
+                    work(model, micro_batch)
                 return
             except RuntimeError as error:
                 if not out_of_memory(error):
