@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
@@ -22,7 +23,9 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 def _comma_joined(value: Any) -> Any:
     if isinstance(value, (list, tuple)) and value and all(isinstance(item, str) for item in value):
-        return ",".join(value)
+        value = ",".join(value)
+    if isinstance(value, str) and not all(name.strip() for name in value.split(",")):
+        raise PydanticCustomError("empty_name", "must be all-linear or names of modules, none of them empty")
     return value
 
 

@@ -75,6 +75,12 @@ FAULTS = [
     ("trial.batch_size", True, "trial.batch_size: must be a valid integer (given: True)"),
     ("trial.scheduler", "cosin", "must be 'linear', 'cosine' or 'constant' (given: 'cosin')"),
     ("trial.lora.target_modules", [], "trial.lora.target_modules: must be a valid string (given: [])"),
+    (
+        "trial.lora.target_modules",
+        ",",
+        "trial.lora.target_modules: must be all-linear or names of modules, none of them empty (given: ',')",
+    ),
+    ("trial.lora.target_modules", ["q_proj", " "], "none of them empty (given: ['q_proj', ' '])"),
     ("trial.lora", 3, "trial.lora: must be an object (given: 3)"),
     ("trial", None, "trial: is missing; the defaults are in conf/config.yaml"),
     ("budget.trials", 0, "budget.trials: must be greater than or equal to 1 (given: 0)"),
