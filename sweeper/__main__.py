@@ -78,10 +78,14 @@ def _dispatch(line: list[str]) -> int:
 
 
 def _overrides(line: Sequence[str]) -> Sequence[str]:
+    from sweeper.compose import masked_override
     from sweeper.errors import ConfigError, Fault
 
     faults = [
-        Fault(word, "is neither a verb nor an override (name=value); see python -m sweeper --help")
+        Fault(
+            masked_override(word),
+            "is neither a verb nor an override (name=value); see python -m sweeper --help",
+        )
         for word in line
         if word.startswith("-") or ("=" not in word and not word.startswith("~"))
     ]

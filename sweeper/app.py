@@ -331,11 +331,11 @@ def _study_url(config: Config, layout: Layout) -> str:
 
 
 def public(config: Config) -> dict[str, Any]:
-    """The configuration as a plain tree without secrets: passwords in URLs are masked."""
+    """The configuration as a plain tree without secrets: passwords and tokens in URLs are masked."""
     tree: dict[str, Any] = to_tree(config)
     if config.sweep.study is not None:
         tree["sweep"]["study"] = masked(config.sweep.study)
-    if config.tracking.uri is not None and "@" in config.tracking.uri:
+    if config.tracking.uri is not None:
         tree["tracking"]["uri"] = masked(config.tracking.uri)
     return tree
 

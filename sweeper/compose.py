@@ -3,15 +3,19 @@
 import difflib
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweeper import space as spaces
-from sweeper.config import Config
+from sweeper.config import Config, TrialSettings
+from sweeper.database import masked, without_secrets
 from sweeper.errors import ConfigError, Fault
 from sweeper.loading import dotted, load
 from sweeper.space import Space
+
+if TYPE_CHECKING:
+    from yaml import MarkedYAMLError
 
 
 def compose(overrides: Sequence[str]) -> dict[str, Any]:
@@ -20,6 +24,7 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
     A folder `conf/` in the working directory comes first, the shipped files after it. Raises
     ConfigError for what Hydra refuses, in its words shortened to the point.
     """
+    import yaml
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -30,29 +35,67 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
         if missing:
             raise ConfigError([Fault(name, f"is needed; give {name}=...") for name in missing])
         tree = OmegaConf.to_container(composed, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except yaml.MarkedYAMLError as error:
+        raise ConfigError([_no_yaml(error)]) from error
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, OSError) as error:
         raise ConfigError([_explain(error, overrides)]) from error
     return dict(tree)  # type: ignore[arg-type]
 
 
 def read_config(tree: dict[str, Any]) -> tuple[Config, Space]:
     """Check a composed tree; raises ConfigError with every fault there is."""
-    config = load(tree, spaces.check)
-    space = Space.parse(config.space, config.trial)
-    faults = []
-    if not space.names and config.budget.trials > 1:
-        faults.append(
+
+    def check_space(raw: Mapping[str, Any], trial: TrialSettings) -> Sequence[Fault]:
+        return spaces.check(raw, trial) or _misfits(Space.parse(raw, trial), tree)
+
+    try:
+        config = load(tree, check_space)
+    except ConfigError as error:
+        raise ConfigError([_discreet(fault) for fault in error.faults]) from None
+    return config, Space.parse(config.space, config.trial)
+
+
+def masked_override(text: str) -> str:
+    """An override without its secrets, fit to be shown: passwords and tokens are replaced."""
+    name, _, value = text.partition("=")
+    if name.lstrip("+~-'\"") in _SECRETIVE and "://" not in value:
+        shown = masked(value)
+        return text if shown == value else f"{name}=***"
+    return masked(text) if "://" in text else text
+
+
+_SECRETIVE = ("sweep.study", "tracking.uri")
+"""Settings that may hold a password."""
+
+
+def _discreet(fault: Fault) -> Fault:
+    message = without_secrets(fault.message)
+    if fault.field.startswith(_SECRETIVE):
+        message = re.sub(r"(?s)\(given: .*\)", "(given: ***)", message)
+    return Fault(fault.field, message)
+
+
+def _misfits(space: Space, tree: Mapping[str, Any]) -> Sequence[Fault]:
+    """What is wrong with a space that is right by itself: for this sampler, for so many trials.
+
+    `tree` is not checked yet, so anything may stand where the sampler and the budget should.
+    """
+    sampler, budget = (tree.get(name) for name in ("sampler", "budget"))
+    trials = budget.get("trials") if isinstance(budget, Mapping) else None
+    if space.is_empty and isinstance(trials, int) and trials > 1:
+        return [
             Fault(
                 "space",
                 "is empty, so all trials would be alike; say what may vary, e.g. space=lora or "
                 "'+space.learning_rate={low: 1e-4, high: 1e-3, log: true}', or set budget.trials=1",
             )
-        )
-    if config.sampler.name == "grid":
-        space.grid()
-    if faults:
-        raise ConfigError(faults)
-    return config, space
+        ]
+    if isinstance(sampler, Mapping) and sampler.get("name") == "grid":
+        try:
+            space.grid()
+        except ConfigError as error:
+            return error.faults
+    return []
 
 
 def _compose(overrides: Sequence[str]) -> Any:
@@ -89,10 +132,12 @@ def _explain(error: Exception, overrides: Sequence[str]) -> Fault:
     text = str(error).strip()
     key = re.search(r"Could not override '([^']+)'", text)
     if key is None:
-        broken = _unreadable(overrides)
+        broken = _unreadable(overrides) or (_undecodable() if isinstance(error, UnicodeError) else None)
         if broken is not None:
             return broken
-        words = " ".join(line.strip() for line in text.splitlines() if line.strip())
+        for override in overrides:
+            text = text.replace(override, masked_override(override))
+        words = without_secrets(" ".join(line.strip() for line in text.splitlines() if line.strip()))
         return Fault("configuration", words.replace("@_global_", ""))
     name = key.group(1)
     groups = [o for o in overrides if not re.match(r"^[+~]*[a-z_]+\.", o) and name not in o]
@@ -105,19 +150,52 @@ def _explain(error: Exception, overrides: Sequence[str]) -> Fault:
 
 
 def _unreadable(overrides: Sequence[str]) -> Fault | None:
-    """The first override that breaks Hydra's grammar."""
+    """The first override that breaks Hydra's grammar, or sets a whole group to a value."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     parser = OverridesParser.create()
     for override in overrides:
+        shown = masked_override(override)
         try:
-            parser.parse_override(override)
+            parsed = parser.parse_override(override)
         except HydraException as error:
-            why = str(error).splitlines()[0]
+            # Hydra quotes what it could not read.
+            why = str(error).splitlines()[0] if shown == override else "it can't be read"
             return Fault(
-                override, f"is no override: {why}; lists and braces must close, and be quoted in a shell"
+                shown, f"is no override: {why}; lists and braces must close, and be quoted in a shell"
             )
+        members = _members(parsed.key_or_group)
+        if members and not parsed.is_delete() and not isinstance(parsed.value(), (str, list)):
+            known = ", ".join(members)
+            return Fault(shown, f"`{parsed.key_or_group}` is a group; name one of its members: {known}")
+    return None
+
+
+def _members(group: str) -> list[str]:
+    """The files of a group, shipped and the user's own, without their suffix."""
+    from importlib import resources
+
+    folders = [resources.files("sweeper.conf") / group, Path("conf") / group]
+    names = [entry.name for folder in folders if folder.is_dir() for entry in folder.iterdir()]
+    return sorted({name.removesuffix(".yaml") for name in names if name.endswith(".yaml")})
+
+
+def _no_yaml(error: "MarkedYAMLError") -> Fault:
+    mark = error.problem_mark
+    if mark is None:
+        return Fault("configuration", f"a file is no YAML: {error.problem}")
+    place = f"line {mark.line + 1}, column {mark.column + 1}"
+    return Fault(mark.name, f"is no YAML at {place}: {error.problem}; correct the file")
+
+
+def _undecodable() -> Fault | None:
+    """The first of the user's own files that is no text."""
+    for path in sorted(Path("conf").rglob("*.yaml")):
+        try:
+            path.read_text("utf-8")
+        except UnicodeError:
+            return Fault(str(path), "is no text in UTF-8; save it as such")
     return None
 
 

@@ -1,6 +1,7 @@
 """The study database: its URL, what is wrong with it, and how it is opened."""
 
 import os
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -17,19 +18,36 @@ _BUSY_SECONDS = 60
 """How long a writer waits for another one."""
 
 
+_HIDDEN = r"[^=&;?\s]*(?:pass|pwd|secret|token|key|credential|auth|signature|odbc_connect)[^=&;?\s]*|sig"
+"""Names of query values that are nobody's business; one too many is hidden rather than one too few."""
+
+
 def masked(url: str) -> str:
-    """`url` with its password replaced, fit for logs and databases."""
-    try:
-        return sqlalchemy.make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
+    """`url` of a database or a tracking server without its secrets, fit for logs and databases.
+
+    Hidden are the user's password and query values whose names promise a secret (password, token, key).
+    A plain path stays as it is.
+    """
+    if re.fullmatch(r"(file:)?[\w./\\~-]*", url):
+        return url
+    if "://" not in url:
         return "<unreadable database URL>"
+    # Up to the last @: a password may hold one, and is not always quoted as it should be.
+    url = re.sub(r"(?s)(://[^/?#:@]*):.*@", r"\1:***@", url)
+    url = re.sub(r"(https?://)[^/?#:@]+@", r"\1***@", url)  # a bare token in the user's place
+    return re.sub(rf"(?i)([?&;](?:{_HIDDEN})=)[^&]*", r"\1***", url)
+
+
+def without_secrets(text: str) -> str:
+    """`text` with every URL in it masked."""
+    return re.sub(r"\S*://\S+", lambda found: masked(found.group()), text)
 
 
 def sqlite_path(url: str) -> Path | None:
     """The file behind an SQLite URL; None for any other database. Raises StudyError if `url` is none."""
     try:
         parsed = sqlalchemy.make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
         raise StudyError(
             "sweep.study is no database URL; write it like sqlite:///sweeps/study.db or "
             "postgresql+psycopg://user@host/name"
@@ -61,6 +79,8 @@ def _check_file(path: Path) -> None:
     if path.exists() and not os.access(path, os.W_OK):
         raise StudyError(f"{path} can't be written; check its permissions or set sweep.study")
     parent = next(p for p in [path.parent, *path.parent.parents] if p.exists())
+    if not parent.is_dir():
+        raise StudyError(f"{parent} is a file, so {path} can't be made; set sweep.study or sweep.folder")
     if not os.access(parent, os.W_OK):
         raise StudyError(f"{parent} can't be written; check its permissions or set sweep.folder")
 
@@ -101,9 +121,11 @@ def open_storage(url: str) -> BaseStorage:
         sqlalchemy.event.listen(storage.engine, "connect", _relax_sync)
         storage.engine.dispose()
         return get_storage(storage)
-    except (SQLAlchemyError, sqlite3.Error, ImportError, RuntimeError) as error:
+    except (SQLAlchemyError, sqlite3.Error, ImportError, RuntimeError, OSError, TypeError) as error:
+        # TypeError: a query value that the driver doesn't know.
+        why = without_secrets(_first_line(error).replace(url, masked(url)))
         raise StudyError(
-            f"the study database {masked(url)} can't be used: {_first_line(error)}. Check the URL "
+            f"the study database {masked(url)} can't be used: {why}. Check the URL "
             "(sweep.study), the file's permissions, and that its server runs"
         ) from error
 

@@ -76,6 +76,9 @@ def test_the_command_line_of_hydra(overrides):
         (["data=file"], r"data\.path: is needed; give data\.path="),
         (["budget.trials=[1"], r"budget\.trials=\[1: is no override: no viable alternative"),
         (["sweep.name=${nowhere}"], "nowhere"),
+        (["budget=null"], r"budget=null: `budget` is a group; name one of its members: .*"),
+        (["budget.trials=3", "budget=3"], "budget=3: `budget` is a group"),
+        (["+experiment=null"], r"experiment=null: `experiment` is a group.*summarize"),
     ],
 )
 def test_faults_say_what_to_do(overrides, message):
@@ -92,3 +95,34 @@ def test_an_empty_space_is_a_fault_unless_one_trial_is_wanted():
 def test_a_grid_needs_a_finite_space():
     with pytest.raises(ConfigError, match=r"space\.learning_rate: .*continuous"):
         read_config(compose(["+experiment=summarize", "sampler=grid"]))
+
+
+def test_a_grid_fault_is_told_with_the_rest():
+    with pytest.raises(
+        ConfigError, match=r"(?s)space\.learning_rate: .*continuous.*task\.prompt: must"
+    ) as told:
+        read_config(
+            compose(["+experiment=summarize", "sampler=grid", "task.prompt=none", "model.dtype=int3"])
+        )
+    assert "model.dtype" in {fault.field for fault in told.value.faults}
+
+
+def test_an_empty_space_is_told_with_the_rest():
+    with pytest.raises(ConfigError, match=r"(?s)^2 faults.*space: is empty.*task\.prompt: must contain"):
+        read_config(compose(["+experiment=summarize", "space=empty", "task.prompt=none"]))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"name: [a\n b: {", r"conf/model/mine\.yaml: is no YAML at line 2, column 3: expected"),
+        (b"name: \t@x", r"conf/model/mine\.yaml: is no YAML at line 1"),
+        (b"name: \xff\xfe", r"conf/model/mine\.yaml: is no text in UTF-8"),
+    ],
+)
+def test_a_broken_file_of_the_user_is_named(tmp_path, monkeypatch, content, message):
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "mine.yaml").write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        compose(["+experiment=summarize", "model=mine"])

@@ -35,6 +35,21 @@ def test_a_folder_is_no_database(tmp_path):
         check_database(f"sqlite:///{tmp_path}")
 
 
+@pytest.mark.parametrize("below", ["x.db", "deep/x.db"])
+@pytest.mark.parametrize("open_it", [check_database, open_storage])
+def test_a_file_where_a_folder_must_be(tmp_path, below, open_it):
+    (tmp_path / "file").write_text("notes")
+    with pytest.raises(StudyError, match=r"file is a file, so .*x\.db can't be made; set sweep\.study"):
+        open_it(f"sqlite:///{tmp_path / 'file' / below}")
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    """A link to nowhere shows only when the folder is made."""
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(StudyError, match=r"x\.db can't be used: .*File exists"):
+        open_storage(f"sqlite:///{tmp_path / 'link' / 'x.db'}")
+
+
 def as_user(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run code as a user whom file permissions bind: root writes everywhere."""
     drop = "import os, sys\nfrom sweeper.database import check_database\nos.getuid() or os.setuid(65534)\n"
