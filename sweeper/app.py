@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sweeper import lock
-from sweeper.compose import compose, read_config
+from sweeper.compose import compose, masked_override, read_config
 from sweeper.config import Config
 from sweeper.coordinator import Coordinator, in_common, marks_of
 from sweeper.database import check_database, masked, sqlite_path
@@ -61,7 +61,7 @@ def run(overrides: Sequence[str]) -> int:
             fingerprint(config, space) | {"pins": dict(inputs.pins)},
             layout.folder,
         )
-        return _sweep(study, inputs, layout, screen, shlex.join(overrides))
+        return _sweep(study, inputs, layout, screen, shlex.join(masked_override(o) for o in overrides))
 
 
 def show_config(overrides: Sequence[str]) -> int:
@@ -136,8 +136,11 @@ def delete_sweep(folder: Path, name: str, yes: bool) -> int:
             return 1
     with lock.hold(layout):
         loaded = read_config(config)[0]
-        with screen.step("Deleting its runs in MLflow"):
-            make_tracker(loaded.tracking, layout).forget(name)
+        if "***" in (loaded.tracking.uri or ""):
+            screen.say(f"Its runs at {loaded.tracking.uri} stay: the secret in that URI is not stored.")
+        else:
+            with screen.step("Deleting its runs in MLflow"):
+                make_tracker(loaded.tracking, layout).forget(name)
         if study is not None:
             Study.delete(url, name)
         shutil.rmtree(layout.folder)

@@ -91,6 +91,16 @@ def test_a_stored_password_is_asked_for(capsys, tmp_path):
     assert "needs its password: set SWEEPER_STUDY" in capsys.readouterr().err
 
 
+def test_a_tracking_secret_is_not_made_up(capsys, tmp_path):
+    main(QUICK)
+    config = tmp_path / "sweeps" / "summarize" / "config.yaml"
+    text = config.read_text().replace("name: none", "name: mlflow")
+    config.write_text(text.replace("uri: null", "uri: http://me:***@127.0.0.1:1"))
+    assert main(["delete", "summarize", "--yes"]) == 0
+    assert "stay: the secret in that URI is not stored" in capsys.readouterr().out
+    assert not (tmp_path / "sweeps" / "summarize").exists()
+
+
 def test_a_start_that_was_killed_leaves_no_trace(capsys):
     open_storage("sqlite:///sweeps/study.db")
     optuna.create_study(storage=open_storage("sqlite:///sweeps/study.db"), study_name="summarize")
