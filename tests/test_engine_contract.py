@@ -139,3 +139,30 @@ def test_waiting_and_the_end(maker, tmp_path):
 def test_an_engine_that_trains_needs_a_model():
     with pytest.raises(TypeError, match="engine trainer needs a model and rows"):
         make_engine(tiny.config())
+
+
+class Killed(BaseException):
+    """Nothing that an engine may catch."""
+
+
+@DECISIONS
+def test_a_decision_lost_with_the_process_is_obeyed_when_the_mark_is_told_again(
+    maker, tmp_path, decision, ending
+):
+    settings = tiny.settings()
+
+    def die(progress):
+        if progress.evaluation is not None:
+            raise Killed("before the answer arrived")
+        return Decision.CONTINUE
+
+    with pytest.raises(Killed, match="before the answer arrived"):
+        work(maker, tiny.spec(tmp_path, settings, marks=(12, 24)), decide=die)
+    second = work(
+        maker,
+        tiny.spec(tmp_path, settings, attempt=2, marks=(12, 24)),
+        decide=lambda progress: decision if progress.evaluation else Decision.CONTINUE,
+    )
+    (outcome,) = second.outcomes
+    assert (outcome.ending, outcome.examples) == (ending, 0)
+    assert marks(second) == [12]

@@ -68,7 +68,7 @@ def test_an_override_is_shown_without_secrets(override, shown):
     ],
 )
 def test_faults_tell_no_secret(override):
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match="in the configuration") as caught:
         read_config(compose(["+experiment=summarize", override]))
     assert CANARY not in str(caught.value)
 

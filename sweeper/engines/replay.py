@@ -141,16 +141,18 @@ class _Play:
 
     def outcome(self) -> Outcome:
         spec = self._spec
-        for done in self._evaluations:
-            decision = self._report(done)
-        for mark in spec.marks[len(self._evaluations) :]:
-            decision = self._train_to(mark)
+        known = {evaluation.mark: evaluation for evaluation in self._evaluations}
+        for mark in spec.marks:
+            evaluation = known.get(mark)
+            decision = self._train_to(mark) if evaluation is None else Decision.CONTINUE
             if decision is Decision.CONTINUE:
-                evaluation = self._evaluate(mark)
-                if not math.isfinite(evaluation.objective):
-                    return self._ending(Ending.FAILED, f"the loss became NaN before example {mark}")
-                self._evaluations.append(evaluation)
-                self._save()
+                if evaluation is None:
+                    evaluation = self._evaluate(mark)
+                    if not math.isfinite(evaluation.objective):
+                        return self._ending(Ending.FAILED, f"the loss became NaN before example {mark}")
+                    self._evaluations.append(evaluation)
+                    self._save()
+                # One of an earlier attempt is told again: its answer may have been lost with the process.
                 decision = self._report(evaluation)
             if decision is Decision.PRUNE:
                 return self._ending(Ending.PRUNED, f"pruned at example {mark}")
