@@ -137,6 +137,7 @@ def _explain(error: Exception, overrides: Sequence[str]) -> Fault:
             return broken
         for override in overrides:
             text = text.replace(override, masked_override(override))
+        text = text.partition("Config search path:")[0]
         words = without_secrets(" ".join(line.strip() for line in text.splitlines() if line.strip()))
         return Fault("configuration", words.replace("@_global_", ""))
     name = key.group(1)

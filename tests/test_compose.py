@@ -86,6 +86,12 @@ def test_faults_say_what_to_do(overrides, message):
         compose(overrides if overrides[0].startswith("+exp") else ["+experiment=summarize", *overrides])
 
 
+def test_an_unknown_option_is_told_without_the_search_path():
+    with pytest.raises(ConfigError, match="Available options in 'experiment': classify") as refusal:
+        compose(["+experiment=sumarize"])
+    assert "search path" not in str(refusal.value)
+
+
 def test_an_empty_space_is_a_fault_unless_one_trial_is_wanted():
     with pytest.raises(ConfigError, match="space: is empty, so all trials would be alike"):
         read_config(compose(["+experiment=summarize", "space=empty"]))
