@@ -203,6 +203,8 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
                 "lower the learning rate, lengthen the warm-up or lower max_grad_norm"
             )
         self._while_training()
+        # After the last step only the weights are of use.
+        args.save_only_model = examples == self._spec.examples
         control.should_save = self._suspending or bool(self._due())
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

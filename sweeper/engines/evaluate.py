@@ -18,6 +18,10 @@ from sweeper.modeling import BaseModel
 GAP_SHARE = 0.5
 """A gap between validation and training loss beyond this share of the validation loss is overfitting."""
 
+_PASS_TOKENS = 1024
+"""Tokens per forward pass for losses on a CPU: with an adapter, 48 rows of 65 tokens took 3.5 s at once and
+1.9 s in thirds."""
+
 Tick = Callable[[], None]
 """Called between batches; may raise to leave the evaluation."""
 
@@ -67,6 +71,13 @@ class Evaluator:
 
     def _losses(self, model: Any, rows: Sequence[Row]) -> list[tuple[float, int, int]]:
         """Per row: nats summed over its targets, their number, and the likeliest class of the last one."""
+        at_once = len(rows)
+        if self.base.device.type == "cpu":
+            at_once = max(1, _PASS_TOKENS // max(map(_length, rows)))
+        parts = (rows[start : start + at_once] for start in range(0, len(rows), at_once))
+        return [loss for part in parts for loss in self._forward(model, part)]
+
+    def _forward(self, model: Any, rows: Sequence[Row]) -> list[tuple[float, int, int]]:
         batch = collate(rows, self.base.kind, self.base.tokenizer.pad_token_id)
         batch = {name: tensor.to(self.base.device) for name, tensor in batch.items()}
         scores = logits(model, self.base.kind, batch)
