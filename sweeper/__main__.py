@@ -55,9 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(line: list[str]) -> int:
-    # How long threads spin at OpenMP's barriers before they sleep. Too short, and they pay for waking up (1000:
-    # 1.4 s per step instead of 1.05); too long, and a machine with other work stands still (the library's
-    # own 300000: 15 s instead of 2.8). Read when torch is imported.
+    # How long threads spin at OpenMP's barriers before they sleep. Too short, and they pay for waking up
+    # (1000: 1.4 s per step instead of 1.05); too long, and a machine with other work stands still (the
+    # library's own 300000: 15 s instead of 2.8). Read when torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     from sweeper import app
 

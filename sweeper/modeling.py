@@ -353,6 +353,8 @@ class BaseModel:
     def _adapter(self, lora: LoraSettings) -> Iterator[Any]:
         from peft import LoraConfig, get_peft_model
 
+        from sweeper.adapters import lean
+
         task = {"causal": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM", "classifier": "SEQ_CLS"}[self.kind]
         config = LoraConfig(
             task_type=task,
@@ -370,7 +372,7 @@ class BaseModel:
         with warnings.catch_warnings():
             # PEFT asks the model by a name that transformers deprecates.
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-            adapted = get_peft_model(self.model, config)
+            adapted = get_peft_model(self.model, lean(config))
         # A path of this machine would be of no use to whoever loads the adapter.
         adapted.peft_config["default"].base_model_name_or_path = self.name or None
         try:

@@ -21,7 +21,7 @@ LAYERS = [
     {"loading"},
     {"messages"},
     {"events", "layout", "entry"},
-    {"space", "lock", "database", "journal"},
+    {"space", "lock", "database", "journal", "adapters"},
     {"modeling", "data", "metrics", "tracking_runs"},
     {"engines", "samplers", "pruners"},
     {"worker", "study", "tracking"},
