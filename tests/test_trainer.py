@@ -278,6 +278,44 @@ def test_answers_do_not_depend_on_the_batch_size(kind):
             assert getattr(other, name, None) == getattr(found[0], name, None)
 
 
+@pytest.mark.parametrize("beams", [1, 2])
+@pytest.mark.parametrize("kind", ["causal", "gpt2"])
+def test_answers_are_those_of_each_row_alone(kind, beams):
+    """Losses and texts against the model as a user calls it; one beam reads the prompts once, two can't."""
+    base, rows = tiny.base(kind), read_rows(tiny.rows(kind).validation)
+    config = tiny.config(f"task.generation.num_beams={beams}", kind=kind)
+    answers = Evaluator(base, config.task, rows, ()).answers(base.model, lambda: None)
+    for row, nats, count, output in zip(
+        rows, answers.loss_sums, answers.token_counts, answers.outputs, strict=True
+    ):
+        with torch.no_grad():
+            loss = base.model(torch.tensor([row.input_ids]), labels=torch.tensor([row.labels])).loss
+            prompt = torch.tensor([row.prompt_ids])
+            text = base.model.generate(
+                prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=4, num_beams=beams
+            )[0, prompt.shape[1] :]
+        assert count == sum(label != -100 for label in row.labels)
+        assert nats / count == pytest.approx(float(loss), rel=1e-5)
+        assert output == base.tokenizer.decode(text, skip_special_tokens=True).strip()
+
+
+def test_each_prompt_passes_through_the_model_once():
+    base, rows = tiny.base(), read_rows(tiny.rows().validation)
+    read = []
+    hook = base.model.register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    try:
+        Evaluator(base, tiny.config("task.evaluation.batch_size=10").task, rows, ()).answers(
+            base.model, lambda: None
+        )
+    finally:
+        hook.remove()
+    prompt, answer = max(len(row.prompt_ids) for row in rows), 3
+    assert read[:2] == [prompt, answer - 1]
+    assert set(read[2:]) == {1}
+
+
 def test_the_output_layer_sees_labelled_positions_alone():
     model, seen = tiny.llama(), []
     model.lm_head.register_forward_hook(lambda module, args, result: seen.append(result.shape))

@@ -79,14 +79,15 @@ def logits(model: Any, kind: Architecture, batch: Batch) -> Tensor:
         decoder = model.prepare_decoder_input_ids_from_labels(labels=batch["labels"])
         found = model(**inputs, decoder_input_ids=decoder, use_cache=False).logits
         found = found[batch["labels"] != IGNORED]
-    elif _can_keep(model):
+    elif can_keep(model):
         found = model(**inputs, logits_to_keep=batch["keep"], use_cache=False).logits
     else:
         found = model(**inputs, use_cache=False).logits[batch["keep"]]
     return found.float()  # type: ignore[no-any-return]
 
 
-def _can_keep(model: Any) -> bool:
+def can_keep(model: Any) -> bool:
+    """True if the model can be told at which positions its output layer is to run."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     return "logits_to_keep" in inspect.signature(base.forward).parameters
 

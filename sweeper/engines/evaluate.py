@@ -7,10 +7,11 @@ from typing import Any, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import DynamicCache, GenerationConfig
+from transformers.cache_utils import DynamicLayer
 
 from sweeper.config import TaskConfig
-from sweeper.engines.batches import Row, collate, logits, pad_rows
+from sweeper.engines.batches import Row, can_keep, collate, logits, pad_rows
 from sweeper.messages import Evaluation, Sample
 from sweeper.metrics import Answers, Classes, Texts
 from sweeper.modeling import BaseModel
@@ -44,6 +45,10 @@ class Evaluator:
         """Losses of all rows, with generated texts or predicted classes as the task wants them."""
         model.eval()
         with torch.no_grad():
+            if self._reads_once(model):
+                found = self._over(self.rows, _prompt_length, lambda rows: self._read_once(model, rows), tick)
+                nats, tokens, outputs = zip(*found, strict=True)
+                return Texts(nats, tokens, outputs, [row.answer for row in self.rows])
             losses = self._over(self.rows, _length, lambda rows: self._losses(model, rows), tick)
             sums, counts = [loss for loss, _, _ in losses], [count for _, count, _ in losses]
             if self.task.kind == "classify":
@@ -90,19 +95,66 @@ class Evaluator:
     def _generate(self, model: Any, rows: Sequence[Row], tick: Tick) -> list[str]:
         return self._over(rows, _prompt_length, lambda some: self._texts(model, some), tick)
 
+    def _reads_once(self, model: Any) -> bool:
+        """True where losses and answers can share what the model remembers of the prompts."""
+        causal = self.task.kind == "generate" and self.base.kind == "causal" and can_keep(model)
+        layers = DynamicCache(config=self.base.model.config).layers
+        plain = all(type(layer) is DynamicLayer for layer in layers)
+        return causal and plain and self.task.generation.num_beams == 1
+
+    def _read_once(self, model: Any, rows: Sequence[Row]) -> list[tuple[float, int, str]]:
+        """Per row: nats summed over its answer, the answer's tokens, and the answer that the model writes.
+
+        The prompts pass through the model once. Their keys and values serve the given answers first, are cut
+        back, and serve generation then.
+        """
+        pad, device = self.base.tokenizer.pad_token_id, self.base.device
+        ids, mask = (part.to(device) for part in self._prompts(rows))
+        given = [row.input_ids[len(row.prompt_ids) :] for row in rows]
+        answers, there = (part.to(device) for part in pad_rows(given, pad))
+        positions = mask.cumsum(-1).sub(1).clamp(min=0)
+        cache = DynamicCache(config=self.base.model.config)
+        scores = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        nats = F.cross_entropy(scores.float(), answers[:, 0], reduction="none").double()
+        seen, following = there[:, :-1], there[:, 1:].bool()
+        if following.any():
+            scores = model(
+                input_ids=answers[:, :-1],
+                attention_mask=torch.cat([mask, seen], dim=1),
+                position_ids=positions[:, -1:] + seen.cumsum(-1),
+                past_key_values=cache,
+                logits_to_keep=following,
+            ).logits
+            rest = F.cross_entropy(scores.float(), answers[:, 1:][following], reduction="none").double()
+            nats = nats.index_add(0, following.nonzero()[:, 0], rest)
+        # Generation passes the last token of the prompt through the model again.
+        cache.crop(ids.shape[1] - 1 - cache.get_seq_length())
+        texts = self._write(model, ids, mask, past_key_values=cache)
+        return list(zip(nats.tolist(), there.sum(-1).tolist(), texts, strict=True))
+
+    def _prompts(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+        """Ids and attention mask of the prompts, padded on the left."""
+        return pad_rows([row.prompt_ids for row in rows], self.base.tokenizer.pad_token_id, left=True)
+
     def _texts(self, model: Any, rows: Sequence[Row]) -> list[str]:
-        tokenizer, wanted = self.base.tokenizer, self.task.generation
-        ids, mask = pad_rows([row.prompt_ids for row in rows], tokenizer.pad_token_id, left=True)
+        ids, mask = self._prompts(rows)
+        return self._write(model, ids.to(self.base.device), mask.to(self.base.device))
+
+    def _write(self, model: Any, ids: Tensor, mask: Tensor, **cache: Any) -> list[str]:
+        """The texts that the model puts after the prompts."""
+        wanted = self.task.generation
         config = GenerationConfig(
             max_new_tokens=wanted.max_new_tokens, num_beams=wanted.num_beams, do_sample=False, use_cache=True
         )
-        found: Tensor = model.generate(
-            input_ids=ids.to(self.base.device),
-            attention_mask=mask.to(self.base.device),
-            generation_config=config,
-        )
+        found: Tensor = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, **cache)
         answers = found if self.base.kind == "seq2seq" else found[:, ids.shape[1] :]
-        return [text.strip() for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
+        return [text.strip() for text in self.base.tokenizer.batch_decode(answers, skip_special_tokens=True)]
 
     def _over(
         self,
