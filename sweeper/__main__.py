@@ -11,6 +11,7 @@ from pathlib import Path
 
 _USAGE = """\
 usage: python -m sweeper +experiment=NAME [OVERRIDE ...]   run a sweep, or go on with it
+       python -m sweeper audit +experiment=NAME [...]      look at its rows, train nothing
        python -m sweeper list                              the sweeps there are
        python -m sweeper show NAME                         trials and result of one
        python -m sweeper delete NAME [--yes]               delete one: trials, runs, files
@@ -24,7 +25,8 @@ overrides:   as Hydra has them, e.g. budget.trials=40 space.lora.rank.choices=[8
              a folder conf/ in the working directory adds your own files to the shipped ones
 list, show, delete and ui take --folder DIR for sweeps that are not in sweeps/
 
-exit codes: 0 done, 1 the sweep failed, 2 bad configuration or input, 130 interrupted (run again to go on)
+exit codes: 0 done, 1 the sweep failed, 2 bad configuration or input, 3 refused by the audit,
+            130 interrupted (run again to go on)
 """
 
 
@@ -64,6 +66,8 @@ def _dispatch(line: list[str]) -> int:
     verb, *rest = line
     if verb == "run":
         return app.run(_overrides(rest))
+    if verb == "audit":
+        return app.audit(_overrides(rest))
     if verb == "--cfg":
         return app.show_config(_overrides(rest))
     if verb in ("list", "show", "delete", "ui"):

@@ -22,6 +22,7 @@ from sweeper.database import check_database, masked, sqlite_path
 from sweeper.errors import StudyError, SweeperError, SweepFailed
 from sweeper.events import SweepInfo, TrialRecord
 from sweeper.executors import make_executor
+from sweeper.gate import inspect
 from sweeper.inputs import Inputs, fingerprint, longest, prepare_inputs, rows_are_unchanged
 from sweeper.journal import Journal
 from sweeper.layout import Layout, write_atomically
@@ -62,6 +63,13 @@ def run(overrides: Sequence[str]) -> int:
             layout.folder,
         )
         return _sweep(study, inputs, layout, screen, shlex.join(masked_override(o) for o in overrides))
+
+
+def audit(overrides: Sequence[str]) -> int:
+    """Look at the rows without training anything; gives the exit code."""
+    config, _ = read_config(compose(overrides), sweeping=False)
+    inspect(config, Layout(config.sweep.folder, config.sweep.name), make_screen())
+    return 0
 
 
 def show_config(overrides: Sequence[str]) -> int:
@@ -261,6 +269,7 @@ def _info(study: Study, config: Config, layout: Layout, inputs: Inputs | None = 
         model=inputs.model if inputs is not None else config.model.name,
         data=inputs.data if inputs is not None else (),
         study=masked(_study_url(config, layout)),
+        audit=inputs.audit if inputs is not None else None,
     )
 
 

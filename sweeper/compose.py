@@ -42,11 +42,15 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
     return dict(tree)  # type: ignore[arg-type]
 
 
-def read_config(tree: dict[str, Any]) -> tuple[Config, Space]:
-    """Check a composed tree; raises ConfigError with every fault there is."""
+def read_config(tree: dict[str, Any], sweeping: bool = True) -> tuple[Config, Space]:
+    """Check a composed tree; raises ConfigError with every fault there is.
+
+    `sweeping`: trials are to be made of it, so the space must fit the sampler and the budget.
+    """
 
     def check_space(raw: Mapping[str, Any], trial: TrialSettings) -> Sequence[Fault]:
-        return spaces.check(raw, trial) or _misfits(Space.parse(raw, trial), tree)
+        faults = spaces.check(raw, trial)
+        return _misfits(Space.parse(raw, trial), tree) if sweeping and not faults else faults
 
     try:
         config = load(tree, check_space)

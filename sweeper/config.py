@@ -91,8 +91,50 @@ class SizesConfig:
 
 
 @dataclass(frozen=True)
+class AuditConfig:
+    """How the rows are looked at before anything is trained; nothing here changes a row."""
+
+    __pydantic_config__ = _STRICT
+
+    fail_on: Literal["error", "warning", "never"]
+    """From which severity of a finding on a sweep is refused (exit code 3)."""
+    groups: str | None
+    """Column whose values are compared with each other for bias; null: the column of `slice`."""
+    near_duplicates: Annotated[float, Field(gt=0, le=1)]
+    """Two rows are near-duplicates from this similarity on: the share of word shingles in common. It
+    holds for `data.cleaning` and `data.keep_together` too."""
+    terms: Mapping[str, tuple[str, ...]]
+    """Word lists by the name of the group that they speak of, e.g. {women: [she, her], men: [he, his]}."""
+
+
+CleaningStep = Literal[
+    "encoding",
+    "whitespace",
+    "formats",
+    "missing",
+    "length",
+    "exact_duplicates",
+    "near_duplicates",
+    "personal",
+]
+"""What each does: `sweeper.data.cleaning`."""
+
+
+@dataclass(frozen=True)
+class LengthConfig:
+    """Bounds of the cleaning step `length`, in characters; null: none. A chat is all input."""
+
+    __pydantic_config__ = _STRICT
+
+    min_input: Positive | None
+    max_input: Positive | None
+    min_target: Positive | None
+    max_target: Positive | None
+
+
+@dataclass(frozen=True)
 class DataConfig:
-    """Where the rows come from and how they are split."""
+    """Where the rows come from, how they are cleaned and how they are split."""
 
     __pydantic_config__ = _STRICT
 
@@ -116,10 +158,21 @@ class DataConfig:
     """Rows with the same value here never straddle a split."""
     stratify: str | None
     """Keep the shares of this column's values equal over the splits."""
+    time: str | None
+    """Column with dates, times or numbers: the newest rows go to test, the next to validation. Not
+    together with `group` or `stratify`."""
     slice: str | None
     """Column whose value is kept with each row, for looking at results by its values."""
     parts: PartsConfig
     sizes: SizesConfig
+    cleaning: tuple[CleaningStep, ...]
+    """Steps that clean training and validation rows, in this order; test rows stay as they are."""
+    length: LengthConfig
+    keep_together: bool
+    """No row of one split has a near-duplicate in another; false: only no copy."""
+    review: Path | None
+    """The queue.csv of an audit with a person's decisions in it; null: no row was decided on."""
+    audit: AuditConfig
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
     ├── InputError                  exit code 2: nothing was trained, nothing written to the study
     │   ├── ConfigError             the configuration; carries every fault found
     │   ├── DataError               the rows: missing, empty, too few, without labels, all cut off
+    │   ├── AuditRefusal            exit code 3: the rows are readable, but too much is wrong with them
     │   ├── ModelError              the base model: absent, gated, without the LoRA target
     │   └── StudyError              the study: in use, changed under the same name, no database
     ├── TrialError                  one trial failed; the sweep goes on
@@ -55,6 +56,12 @@ class ConfigError(InputError):
 
 class DataError(InputError):
     """The data set can't be used as configured."""
+
+
+class AuditRefusal(InputError):
+    """The audit found something as severe as data.audit.fail_on names, or more."""
+
+    exit_code = 3
 
 
 class ModelError(InputError):

@@ -76,6 +76,18 @@ class DataSetInfo:
 
 
 @dataclass(frozen=True)
+class AuditInfo:
+    """What was found in the rows before the sweep, as far as a tracker shows it."""
+
+    numbers: Mapping[str, float]
+    """By name: rows, findings of every severity, rows concerned by every check."""
+    page: Path
+    """audit.html."""
+    time: float
+    """When it was found, as Unix time in seconds."""
+
+
+@dataclass(frozen=True)
 class SweepInfo:
     """A sweep as its listeners see it; no value in it holds a secret."""
 
@@ -97,6 +109,8 @@ class SweepInfo:
     data: tuple[DataSetInfo, ...]
     study: str
     """Study database URL, password masked."""
+    audit: AuditInfo | None = None
+    """None where the rows were not looked at."""
 
 
 class Listener(Protocol):

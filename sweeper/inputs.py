@@ -10,20 +10,18 @@ from typing import Any, Protocol
 
 from sweeper.config import Config, ModelConfig, TrialSettings
 from sweeper.errors import StudyError
-from sweeper.events import DataSetInfo
+from sweeper.events import AuditInfo, DataSetInfo
+from sweeper.gate import Viewer, inspect
 from sweeper.layout import Layout
 from sweeper.loading import read, to_tree
 from sweeper.space import Space
 
 
-class Steps(Protocol):
+class Steps(Viewer, Protocol):
     """Tells a person what takes a while."""
 
     def step(self, what: str) -> AbstractContextManager[None]:
         """Something that takes a while."""
-
-    def say(self, text: str) -> None:
-        """One line of text."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,8 @@ class Inputs:
     model: str
     data: tuple[DataSetInfo, ...]
     pins: Mapping[str, Any]
+    audit: AuditInfo | None = None
+    """None where the rows were not looked at."""
 
 
 def fingerprint(config: Config, space: Space) -> dict[str, Any]:
@@ -48,17 +48,18 @@ def fingerprint(config: Config, space: Space) -> dict[str, Any]:
     Left out is what has no influence on a trial's result (where rows lie, how many are evaluated at
     once) and what may change on the way: budget, sampler, pruner, engine, executor, tracking.
     """
-    task, data, model = to_tree(config.task), to_tree(config.data), to_tree(config.model)
+    from sweeper.data.manifest import defining
+
+    task, model = to_tree(config.task), to_tree(config.model)
     for name in ("batch_size", "samples"):
         del task["evaluation"][name]
-    del data["path"]
     for name in ("revision", "dtype", "device", "gradient_checkpointing"):
         del model[name]
     return {
         "space": space.fingerprint(),
         "trial": to_tree(config.trial),
         "task": task,
-        "data": data,
+        "data": defining(config.data),
         "model": model,
         "seed": config.sweep.seed,
         "replayed": config.engine.name == "replay",
@@ -68,9 +69,10 @@ def fingerprint(config: Config, space: Space) -> dict[str, Any]:
 def prepare_inputs(
     config: Config, space: Space, layout: Layout, pins: Mapping[str, Any], screen: Steps
 ) -> Inputs:
-    """Find the model and prepare the rows, or take the frozen ones of an earlier run.
+    """Audit the rows, find the model and prepare the rows, or take the frozen ones of an earlier run.
 
-    `pins` are those of the study if there is one already. Raises ModelError, DataError or StudyError.
+    `pins` are those of the study if there is one already. Raises AuditRefusal, ModelError, DataError or
+    StudyError.
     """
     if config.engine.name == "replay":
         return _replayed(config)
@@ -81,6 +83,7 @@ def prepare_inputs(
         _refuse_another_model(config, pins)
         _refuse_changed_rows(config, layout)
         config = _pinned(config, pins)
+    audit = inspect(config, layout, screen, frozen=bool(pins))
     with screen.step(f"Finding the base model {config.model.name}"):
         resolved = modeling.resolve(config.model)
         modeling.check(resolved, config.task, lora_targets(space))
@@ -91,6 +94,8 @@ def prepare_inputs(
     with screen.step("Preparing the rows"):
         limit = modeling.positions(resolved)
         prepared = prepare.prepare(config, tokenizer, architecture, layout.rows, limit)
+    if told := prepare.cleaning(prepared.manifest):
+        screen.say(told)
     for warning in prepared.manifest.warnings:
         screen.say(f"Mind: {warning}")
     dtype = modeling.choose_dtype(config.model, modeling.choose_device(config.model))
@@ -101,6 +106,7 @@ def prepare_inputs(
         model=f"{resolved.name} ({resolved.revision})",
         data=prepare.describe(prepared.manifest),
         pins=pinned | {"rows": prepared.digest},
+        audit=audit,
     )
 
 

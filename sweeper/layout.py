@@ -16,6 +16,9 @@ class Layout:
     ROOT/NAME/lock                        held by the living coordinator
     ROOT/NAME/holder.json                 which process that is
     ROOT/NAME/rows/                       the frozen, prepared data (Arrow)
+    ROOT/NAME/audit.json                  what was found in the data, for programs
+    ROOT/NAME/audit.html                  the same for people
+    ROOT/NAME/queue.csv                   rows for a person to decide on
     ROOT/NAME/trials/0007/metrics.jsonl   every measurement with its time
     ROOT/NAME/trials/0007/attempt-2/      checkpoints of the second attempt
     ROOT/NAME/trials/base/                the untouched base model
@@ -56,6 +59,18 @@ class Layout:
     @property
     def rows(self) -> Path:
         return self.folder / "rows"
+
+    @property
+    def audit(self) -> Path:
+        return self.folder / "audit.json"
+
+    @property
+    def audit_page(self) -> Path:
+        return self.folder / "audit.html"
+
+    @property
+    def queue(self) -> Path:
+        return self.folder / "queue.csv"
 
     @property
     def best(self) -> Path:

@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -79,6 +80,7 @@ class SweepRuns:
         # No parameters: the run table would show a column for each, empty for every trial.
         self._describe(parent, {}, _parent_tags(self._sweep), self._sweep.data)
         self._client.log_dict(run_id, dict(self._sweep.config), "config.yaml")
+        self._log_audit(run_id)
         self._client.update_run(run_id, status="RUNNING")
         self._parent = run_id
 
@@ -211,6 +213,22 @@ class SweepRuns:
             for info in data
         ]
         self._client.log_inputs(run_id, datasets=inputs)
+
+    def _log_audit(self, run_id: str) -> None:
+        """What was found in the rows: its numbers as metrics `audit/...`, and its page."""
+        from mlflow.entities import Metric
+
+        audit = self._sweep.audit
+        if audit is None:
+            return
+        moment = round(audit.time * 1000)
+        metrics = [
+            Metric(f"audit/{re.sub(r'[^A-Za-z0-9_. -]', '_', name)}", float(value), moment, 0)
+            for name, value in audit.numbers.items()
+        ]
+        self._client.log_batch(run_id, metrics=metrics[:_METRICS_PER_CALL])
+        if audit.page.is_file():
+            self._client.log_artifact(run_id, str(audit.page))
 
     def _tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag

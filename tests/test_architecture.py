@@ -25,7 +25,7 @@ LAYERS = [
     {"modeling", "data", "metrics", "tracking_runs"},
     {"engines", "samplers", "pruners"},
     {"worker", "study", "tracking"},
-    {"coordinator", "screen", "compose", "inputs"},
+    {"coordinator", "screen", "compose", "inputs", "gate"},
     {"executors", "verdict", "report"},
     {"app"},
     {"__main__"},

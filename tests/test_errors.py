@@ -28,7 +28,8 @@ def test_the_tree_in_the_docstring_is_the_tree_in_the_code() -> None:
 
 @pytest.mark.parametrize("kind", kinds())
 def test_exit_codes(kind: type[SweeperError]) -> None:
-    assert kind.exit_code == (2 if issubclass(kind, errors.InputError) else 1)
+    expected = 3 if kind is errors.AuditRefusal else 2 if issubclass(kind, errors.InputError) else 1
+    assert kind.exit_code == expected
 
 
 def test_faults_are_counted_and_listed() -> None:

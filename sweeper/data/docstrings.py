@@ -82,6 +82,11 @@ def harvest(packages: Sequence[str]) -> Iterator[Docstring]:
                 yield row
 
 
+def files(packages: Sequence[str]) -> list[Path]:
+    """The files that `packages` are harvested from, in the order of their harvest."""
+    return [path for task in _tasks(packages) for path in task.files]
+
+
 @dataclass(frozen=True)
 class _Task:
     """Some files of one package."""

@@ -1,5 +1,6 @@
 """What an audit finds, and the form that every check has: it sees all rows once, batch by batch."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -78,3 +79,14 @@ def excerpt(text: str, length: int = 160) -> str:
     """`text` on one line, cut to `length` characters."""
     line = " ".join(text.split())
     return line if len(line) <= length else f"{line[: length - 1]}…"
+
+
+def printable(text: str) -> str:
+    """`text` with what could steer a terminal or turn the reading direction shown as its code, e.g. <1b>."""
+    return _STEERING.sub(lambda found: f"<{ord(found[0]):02x}>", text)
+
+
+_STEERING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+"""Control characters but for tab and line feed, and those of the Unicode bidirectional algorithm."""

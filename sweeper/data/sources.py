@@ -64,10 +64,32 @@ def content_digest(data: DataConfig) -> str | None:
     return digest.hexdigest()
 
 
+def stamp(data: DataConfig) -> str | None:
+    """A digest that changes when the rows may have; None where that can't be told without reading them.
+
+    Of files, the content; of installed packages and of a local folder in the hub's format, names, sizes and
+    times of their files.
+    """
+    if data.source == "file":
+        return content_digest(data)
+    if data.source == "docstrings":
+        files = docstrings.files(data.packages)
+    else:
+        files = sorted(Path(str(data.name)).rglob("*")) if Path(str(data.name)).is_dir() else []
+        if not files:
+            return None
+    digest = hashlib.sha256()
+    for path in files:
+        status = path.stat()
+        digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
 def wanted_columns(data: DataConfig) -> dict[str, str]:
     """Column names by the option that names them, e.g. {"input": "article"}."""
-    options = ("input", "target", "messages", "group", "stratify", "slice")
-    return {option: column for option in options if (column := getattr(data, option)) is not None}
+    options = ("input", "target", "messages", "group", "stratify", "time", "slice")
+    named = {option: getattr(data, option) for option in options} | {"audit.groups": data.audit.groups}
+    return {option: column for option, column in named.items() if column is not None}
 
 
 def _check_columns(data: DataConfig, known: Sequence[str], place: str) -> None:

@@ -1,0 +1,275 @@
+"""The look at the rows before anything is trained: every check sees every row once, as its source has it.
+
+Only what a person has decided on (`data.review`) is seen as it was decided. Nothing is kept in memory but
+what the checks keep; excerpts of the rows wait in a temporary file for the review queue.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+import sweeper
+from sweeper.config import Config
+from sweeper.data import sources
+from sweeper.data.cells import as_text, content
+from sweeper.data.checks import checks
+from sweeper.data.duplicates import Duplicates
+from sweeper.data.encode import check_messages
+from sweeper.data.findings import MOST_EXAMPLES, Batch, Check, Finding, Severity
+from sweeper.data.lengths import Histogram, Lengths
+from sweeper.data.manifest import defining
+from sweeper.data.personal import masked_excerpt
+from sweeper.data.pool import SPLITS
+from sweeper.data.queue import MOST_QUEUED, Suspect, suspects
+from sweeper.data.review import read_review
+from sweeper.data.types import Types
+from sweeper.errors import DataError
+from sweeper.layout import write_atomically
+from sweeper.loading import to_tree
+
+_FORMAT = 1
+"""Changes whenever the same rows would be judged differently by the same version."""
+
+_BATCH_ROWS = 1000
+_BATCH_CHARACTERS = 4_000_000
+"""A batch ends early here: a row may have a million characters."""
+
+_TEXT, _ANSWER = 160, 120
+"""Characters shown of a row in the review queue; four times as many are looked through for what to mask."""
+
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+
+Progress = Callable[[str, int, int | None], None]
+"""Hears what is being done, how much of it is done, and of how much (None: unknown)."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What is to be known of the rows."""
+
+    key: str
+    """Digest of the configuration that it follows from, and of the version that looked."""
+    digest: str
+    """Of the rows' content and of `key`."""
+    stamp: str | None
+    """`sources.stamp` of the source; None where it has none."""
+    source: str
+    """In words."""
+    rows: Mapping[str, int]
+    """Rows looked at, by split as it was given."""
+    findings: tuple[Finding, ...]
+    """The most severe first, then the one with most rows."""
+    lengths: Mapping[str, Histogram]
+    """Characters of `input` and of `answer`."""
+    queue: tuple[Suspect, ...]
+    """The rows most worth a look, the most suspicious first."""
+    decided: int
+    """Rows that a person's decisions have met."""
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The audit in numbers, by name: rows, findings of every severity, rows concerned by every check."""
+        counts = Counter(finding.severity for finding in self.findings)
+        told: dict[str, float] = {f"{name}s": counts[name] for name in SEVERITIES}
+        told |= {f"rows_{split}": count for split, count in self.rows.items()}
+        for finding in self.findings:
+            told[finding.check] = told.get(finding.check, 0) + finding.count
+        return told
+
+    def at_least(self, severity: Severity) -> list[Finding]:
+        """The findings as severe as this, or more."""
+        allowed = SEVERITIES[: SEVERITIES.index(severity) + 1]
+        return [finding for finding in self.findings if finding.severity in allowed]
+
+
+def audit(
+    config: Config,
+    cache: Path | None = None,
+    progress: Progress = lambda what, done, of: None,
+    make: Callable[[Config], Sequence[Check]] = checks,
+    frozen: bool = False,
+) -> Audit:
+    """Look at all rows of `config.data`, or take what was found in them before.
+
+    `cache` is an audit.json: taken if it is of the same configuration, version and content, else written
+    anew. `frozen`: the rows of the sweep were prepared before; the content of the source may have changed
+    since and doesn't count.
+
+    Raises DataError: a source that can't be read or holds no rows, decisions on rows that don't exist.
+    """
+    key, stamp = _key(config), sources.stamp(config.data)
+    known = read_audit(cache)
+    if known is not None and known.key == key and (frozen or (stamp is not None and known.stamp == stamp)):
+        return known
+    source = sources.load(config.data)
+    seen = _Seen(config)
+    all_checks = list(make(config))
+    lengths = Lengths()
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as excerpts:
+        for batch in seen.batches(source):
+            said = _said(batch) if config.task.kind == "chat" else batch
+            lengths.see(said)
+            for check in all_checks:
+                # Who asked and who answered matters to it alone.
+                check.see(batch if isinstance(check, Duplicates) else said)
+            _note(said, excerpts)
+            progress("Reading the rows", seen.read, None)
+        if not seen.read:
+            raise DataError(f"{source.description} holds no rows; give a source that does")
+        seen.review.check_met()
+        found = [*seen.types.findings()]
+        for number, check in enumerate(all_checks):
+            progress("Comparing the rows", number, len(all_checks))
+            found += check.findings()
+        queue = tuple(_with_texts(suspects(found, seen.review.kept), excerpts))
+    result = Audit(
+        key=key,
+        digest=hashlib.sha256((key + seen.digest).encode()).hexdigest()[:32],
+        stamp=stamp,
+        source=source.description,
+        rows={split: seen.rows[split] for split in SPLITS if seen.rows[split]},
+        findings=tuple(sorted(map(_bounded, found), key=_rank)),
+        lengths=lengths.histograms(),
+        queue=queue,
+        decided=seen.review.counts.total(),
+    )
+    if cache is not None:
+        write_audit(result, cache)
+    return result
+
+
+def read_audit(path: Path | None) -> Audit | None:
+    """The audit in a file, None if there is none that can be read."""
+    try:
+        return None if path is None else TypeAdapter(Audit).validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def write_audit(result: Audit, path: Path) -> None:
+    """Write it for programs: the fields of `Audit` as JSON, with its numbers."""
+    tree = to_tree(result) | {"numbers": result.numbers}
+    write_atomically(path, json.dumps(tree, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+class _Seen:
+    """Reads a source batch by batch, and keeps count."""
+
+    def __init__(self, config: Config) -> None:
+        self._data = config.data
+        self._kind = config.task.kind
+        self._group = config.data.audit.groups or config.data.slice
+        self._hash = hashlib.sha256()
+        self.review = read_review(config.data.review)
+        self.types = Types(config)
+        self.rows: Counter[str] = Counter()
+        self.read = 0
+        """Rows read, those that a person dropped among them."""
+
+    @property
+    def digest(self) -> str:
+        """Of all rows' content, in order."""
+        return self._hash.hexdigest()
+
+    def batches(self, source: sources.Source) -> Iterator[Batch]:
+        """All rows, split by split, once each."""
+        rows: list[_Line] = []
+        first = characters = 0
+        for split in SPLITS:
+            if split not in source.parts:
+                continue
+            for row in source.parts[split].rows():
+                self.read += 1
+                raw = content(row, self._data, self._kind)
+                self._hash.update(raw.digest)
+                decided = self.review.apply(raw, split)
+                if decided is None:
+                    continue
+                self.rows[split] += 1
+                group = as_text(row.get(self._group)) if self._group is not None else ""
+                self.types.see(row, decided, split)
+                rows.append((raw.digest.hex(), split, decided.text, decided.target, group or ""))
+                characters += len(decided.text) + len(decided.target)
+                if len(rows) == _BATCH_ROWS or characters > _BATCH_CHARACTERS:
+                    yield _batch(first, rows)
+                    first, characters, rows = first + len(rows), 0, []
+        if rows:
+            yield _batch(first, rows)
+
+
+_Line = tuple[str, str, str, str, str]
+"""Id, split, input, target, group."""
+
+
+def _batch(first: int, rows: Sequence[_Line]) -> Batch:
+    ids, splits, inputs, targets, groups = zip(*rows, strict=True)
+    return Batch(first, ids, splits, inputs, targets, groups)
+
+
+def _said(batch: Batch) -> Batch:
+    """Conversations as what was said in them, without the JSON around it."""
+    return replace(batch, inputs=[_contents(text) for text in batch.inputs])
+
+
+def _contents(conversation: str) -> str:
+    messages = check_messages(conversation)
+    return conversation if messages is None else "\n\n".join(message["content"] for message in messages)
+
+
+def _key(config: Config) -> str:
+    data, task = defining(config.data), config.task
+    audit: dict[str, Any] = to_tree(config.data.audit)
+    del audit["fail_on"]  # a matter of what follows from an audit
+    tree = {
+        "format": [_FORMAT, sweeper.__version__],
+        "seed": config.sweep.seed,
+        "data": data,
+        "audit": audit,
+        "task": [task.kind, task.max_input_tokens, task.max_answer_tokens],
+    }
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _rank(finding: Finding) -> tuple[int, int]:
+    return SEVERITIES.index(finding.severity), -finding.count
+
+
+def _bounded(finding: Finding) -> Finding:
+    """Without what no JSON can hold, and without more than anybody looks at."""
+    numbers = {name: value for name, value in finding.numbers.items() if abs(value) < float("inf")}
+    return replace(
+        finding,
+        examples=finding.examples[:MOST_EXAMPLES],
+        suspects=finding.suspects[:MOST_QUEUED],
+        numbers=numbers,
+    )
+
+
+def _note(batch: Batch, excerpts: IO[str]) -> None:
+    for id_, split, text, target in zip(batch.ids, batch.splits, batch.inputs, batch.targets, strict=True):
+        row = [id_, split, text[: 4 * _TEXT + 1], target[: 4 * _ANSWER + 1]]
+        excerpts.write(f"{json.dumps(row, ensure_ascii=False)}\n")
+
+
+def _with_texts(queue: Sequence[Suspect], excerpts: IO[str]) -> Iterator[Suspect]:
+    """The suspects with what can be read of them; of rows with the same id, the first."""
+    wanted = {suspect.id for suspect in queue}
+    found: dict[str, list[str]] = {}
+    excerpts.seek(0)
+    for line in excerpts if wanted else ():
+        if line[2:18] in wanted:  # the id, in front of what is costly to parse
+            id_, *texts = json.loads(line)
+            found.setdefault(id_, texts)
+    for suspect in queue:
+        if suspect.id in found:
+            split, text, answer = found[suspect.id]
+            # Masked only now: few rows come this far.
+            text, answer = masked_excerpt(text, _TEXT), masked_excerpt(answer, _ANSWER)
+            yield replace(suspect, split=split, text=text, answer=answer)

@@ -1,0 +1,98 @@
+"""A source's cells as text, and what a row is called from its first reading to the report."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+
+from sweeper.config import DataConfig
+from sweeper.data.encode import check_messages
+
+
+def row_digest(text: str, target: str) -> bytes:
+    """Eight bytes that stand for a row; its id is their hex form.
+
+    It is that of the content as the source has it, only without blanks around the target, so that a row
+    keeps its id however it is cleaned; rows of the same content share it.
+    """
+    return hashlib.sha256(json.dumps([text, target.strip()]).encode()).digest()[:8]
+
+
+def as_text(value: Any) -> str | None:
+    """A cell as text: "" where there is none, None where it holds neither text nor a number."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, str):
+        return encodable(value)
+    return str(value) if isinstance(value, bool | int | float) else None
+
+
+def as_time(value: Any) -> float:
+    """A date, a time or a number as a number, later ones larger; NaN where there is none.
+
+    Times without a zone are taken for UTC. Raises ValueError for anything else.
+    """
+    if isinstance(value, str) and value.strip():
+        try:
+            return float(value)
+        except ValueError:
+            value = datetime.fromisoformat(value.strip())
+    if value is None or value == "":
+        return math.nan
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day)
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    raise ValueError(f"a {type(value).__name__} tells no time")
+
+
+def encodable(text: str) -> str:
+    """`text` with lone surrogates, which JSON allows and UTF-8 does not, replaced."""
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace") if not text.isascii() else text
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a row is about, as its source has it."""
+
+    text: str
+    """The input; of a chat, its messages as JSON."""
+    target: str
+    """With the blanks around it; "" for a chat."""
+    wrong: str = ""
+    """The option of DataConfig whose cell holds something else than it should; "" where all is well."""
+    is_chat: bool = False
+
+    @property
+    def digest(self) -> bytes:
+        return row_digest(self.text, self.target)
+
+
+def content(row: Mapping[str, Any], data: DataConfig, kind: str) -> Content:
+    """The content of a row; what is not as it should be is given as JSON, so that it can be shown."""
+    if kind == "chat":
+        value = row.get(str(data.messages))
+        messages = check_messages(value)
+        if messages is None:
+            return Content(_shown(value), "", "messages", is_chat=True)
+        return Content(encodable(json.dumps(messages, ensure_ascii=False)), "", is_chat=True)
+    values = {option: row.get(str(getattr(data, option))) for option in ("input", "target")}
+    texts = {option: as_text(value) for option, value in values.items()}
+    wrong = next((option for option, text in texts.items() if text is None), "")
+    text, target = (_shown(values[option]) if text is None else text for option, text in texts.items())
+    return Content(text, target, wrong)
+
+
+def _shown(value: Any) -> str:
+    """Anything at all as text, "" where there is nothing."""
+    if value is None or isinstance(value, str):
+        return encodable(value or "")
+    try:
+        return encodable(json.dumps(value, ensure_ascii=False, default=str))
+    except (ValueError, TypeError, RecursionError):
+        return f"({type(value).__name__})"

@@ -1,0 +1,38 @@
+"""Everything that an audit looks for in the text of rows; `types` and `lengths` are looked at in any case."""
+
+from sweeper.config import Config
+from sweeper.data.amount import Amount
+from sweeper.data.answers import Copies, Unrelated
+from sweeper.data.bias import Bias
+from sweeper.data.duplicates import Duplicates
+from sweeper.data.findings import Check
+from sweeper.data.labels import Balance, Spellings
+from sweeper.data.language import Languages, Spelling
+from sweeper.data.mislabeled import Mislabeled
+from sweeper.data.personal import Personal
+from sweeper.data.quality import Controls, Empty, Encoding, Markup
+from sweeper.data.shapes import Formats, LengthOutliers
+
+
+def checks(config: Config) -> list[Check]:
+    """A fresh check of every kind that fits the task."""
+    kind, seed, options = config.task.kind, config.sweep.seed, config.data.audit
+    found: list[Check] = [
+        Amount(kind),
+        Empty(kind),
+        Duplicates(kind, options.near_duplicates),
+        Encoding(),
+        Controls(),
+        Markup(),
+        Formats(kind),
+        LengthOutliers(kind),
+        Languages(kind, seed),
+        Spelling(seed),
+        Personal(),
+        Bias(kind, options.terms),
+    ]
+    if kind == "generate":
+        found += [Copies(), Unrelated()]
+    if kind == "classify":
+        found += [Balance(), Spellings(), Mislabeled(seed)]
+    return found

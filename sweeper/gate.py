@@ -1,0 +1,156 @@
+"""The gate before a sweep: its rows are audited, what was found is shown and written down, or refused."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, RenderableType
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from sweeper.config import Config
+from sweeper.data.audit import SEVERITIES, Audit, audit, read_audit
+from sweeper.data.audit import Progress as Hears
+from sweeper.data.findings import Finding, printable
+from sweeper.data.page import render
+from sweeper.data.queue import write_queue
+from sweeper.errors import AuditRefusal, DataError
+from sweeper.events import AuditInfo
+from sweeper.layout import Layout, write_atomically
+
+_COLORS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+_EXAMPLES = 2
+"""Shown in the terminal; the others are on the page."""
+
+
+class Viewer(Protocol):
+    """Where a person looks."""
+
+    console: Console
+
+    def say(self, text: str) -> None:
+        """One line of text."""
+
+
+def inspect(config: Config, layout: Layout, viewer: Viewer, frozen: bool = False) -> AuditInfo | None:
+    """Audit the rows of a sweep, write down and show what was found.
+
+    `frozen`: the sweep has begun, with rows of its own. Then what was found at its beginning counts; None if
+    nothing was looked at then and the source can't be read any more.
+
+    Raises DataError for rows that can't be read, AuditRefusal for findings that `data.audit.fail_on` forbids.
+    """
+    before = layout.audit.stat().st_mtime_ns if layout.audit.exists() else None
+    found = _found(config, layout, viewer, frozen)
+    if found is None:
+        return None
+    show(found, viewer)
+    if layout.audit.stat().st_mtime_ns != before or not layout.audit_page.exists():
+        queue = write_queue(layout.queue, found.queue) if found.queue else layout.queue
+        write_atomically(layout.audit_page, render(found, layout.name, str(queue)))
+        if found.queue:
+            viewer.say(f"The {len(found.queue)} rows most worth a look are in {queue}")
+    viewer.say(f"With examples and histograms: {layout.audit_page}")
+    refuse(found, config, layout)
+    return AuditInfo(found.numbers, layout.audit_page, layout.audit.stat().st_mtime)
+
+
+def _found(config: Config, layout: Layout, viewer: Viewer, frozen: bool) -> Audit | None:
+    try:
+        with _counting(viewer) as hears:
+            return audit(config, layout.audit, hears, frozen=frozen)
+    except DataError:
+        if not frozen:
+            raise
+        # A source that is gone says nothing about rows that were prepared long ago.
+        return read_audit(layout.audit)
+
+
+def show(found: Audit, viewer: Viewer) -> None:
+    """The findings as a table, or line by line where there is no terminal."""
+    rows = ", ".join(f"{count:,} {split}" for split, count in found.rows.items())
+    numbers = {name: round(found.numbers[f"{name}s"]) for name in SEVERITIES}
+    totals = ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in numbers.items())
+    viewer.say(f"Audit of {printable(found.source)}: {rows} rows; {totals}")
+    if viewer.console.is_terminal and found.findings:
+        viewer.console.print(_table(found))
+        return
+    for finding in found.findings:
+        viewer.say(f"{finding.severity}: {_line(finding.message)} [{_share(finding)}]")
+        viewer.say(f"  {_line(finding.advice)}")
+        for example in _examples(finding):
+            viewer.say(f"  {example}")
+
+
+def refuse(found: Audit, config: Config, layout: Layout) -> None:
+    """Raise AuditRefusal if something as severe as `data.audit.fail_on` was found."""
+    fail_on = config.data.audit.fail_on
+    grave = [] if fail_on == "never" else found.at_least(fail_on)
+    if grave:
+        what = "\n".join(f"  {one.severity}: {_line(one.message)}\n    {_line(one.advice)}" for one in grave)
+        queue = layout.queue
+        decide = f", or decide on them in {queue} and add data.review={queue}" if found.queue else ""
+        raise AuditRefusal(
+            f"the audit refuses these rows (data.audit.fail_on={fail_on})\n{what}\n"
+            f"Mend the rows{decide}; the examples are in {layout.audit_page}. To go on all the same: "
+            "data.audit.fail_on=never"
+        )
+
+
+@contextmanager
+def _counting(viewer: Viewer) -> Iterator[Hears]:
+    """A bar while the audit is at work; without a terminal a line before it."""
+    if not viewer.console.is_terminal:
+        viewer.say("Auditing the rows ...")
+        yield lambda what, done, of: None
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=viewer.console, transient=True) as bar:
+        task = bar.add_task("Auditing the rows", total=None)
+
+        def hears(what: str, done: int, of: int | None) -> None:
+            told = f"{done:,}" if of is None else f"{done}/{of}"
+            bar.update(task, description=f"{what} ({told})", completed=done, total=of)
+
+        yield hears
+
+
+def _table(found: Audit) -> RenderableType:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("")
+    table.add_column("check", no_wrap=True)
+    table.add_column("rows", justify="right")
+    table.add_column("what was found, and what to do", overflow="fold")
+    for finding in found.findings:
+        lines = [escape(_line(finding.message)), f"[dim]{escape(_line(finding.advice))}[/dim]"]
+        lines += [f"[dim]  {escape(example)}[/dim]" for example in _examples(finding)]
+        color = _COLORS[finding.severity]
+        table.add_row(
+            f"[{color}]{finding.severity}[/]",
+            escape(_line(finding.check)),
+            f"{finding.count:,}\n{100 * finding.share:.1f} %",
+            "\n".join(lines),
+        )
+    return table
+
+
+def _examples(finding: Finding) -> list[str]:
+    return [
+        f"{example.row} {example.split}: {_line(example.text)}" for example in finding.examples[:_EXAMPLES]
+    ]
+
+
+def _share(finding: Finding) -> str:
+    return f"{_line(finding.check)}: {finding.count:,} of {finding.of:,} rows, {100 * finding.share:.1f} %"
+
+
+def _line(text: str) -> str:
+    """Text that may quote rows, on one line and without what steers a terminal."""
+    return printable(" ".join(text.split()))
