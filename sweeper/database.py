@@ -121,7 +121,12 @@ def open_storage(url: str) -> BaseStorage:
         sqlalchemy.event.listen(storage.engine, "connect", _relax_sync)
         storage.engine.dispose()
         return get_storage(storage)
-    except (SQLAlchemyError, sqlite3.Error, ImportError, RuntimeError, OSError, TypeError) as error:
+    except ImportError as error:
+        raise StudyError(
+            f"the study database {masked(url)} needs a driver that is not installed "
+            f"({error.__cause__ or error}); for PostgreSQL: pip install 'sweeper[postgres]'"
+        ) from error
+    except (SQLAlchemyError, sqlite3.Error, RuntimeError, OSError, TypeError) as error:
         # TypeError: a query value that the driver doesn't know.
         why = without_secrets(_first_line(error).replace(url, masked(url)))
         raise StudyError(

@@ -108,3 +108,11 @@ def test_looking_at_a_live_database_loses_no_commit(tmp_path):
     for _ in range(5):
         study.tell(study.ask(), 1.0)
     assert seen_by_another_process() == 6
+
+
+def test_a_missing_driver_is_named_with_its_installation():
+    with pytest.raises(StudyError, match=r"needs a driver that is not installed .*oracledb") as refusal:
+        open_storage("oracle+oracledb://me:hush@localhost/sweeps")
+    assert "hush" not in str(refusal.value)
+    with pytest.raises(StudyError, match=r"for PostgreSQL: pip install 'sweeper\[postgres\]'"):
+        open_storage("oracle+oracledb://me:hush@localhost/sweeps")
