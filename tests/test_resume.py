@@ -98,6 +98,29 @@ def test_a_signal_saves_the_trial_and_says_how_to_go_on(tmp_path, how):
     assert not (tmp_path / "sweeps" / "summarize" / "holder.json").exists()
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_rows_are_prepared_leaves_nothing_half_done(tmp_path, how):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sweeper", "+experiment=summarize"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    read_until(process, "Preparing the rows")
+    time.sleep(0.5)
+    process.send_signal(how)
+    rest = process.communicate(timeout=60)[0]
+    assert process.returncode == 130
+    assert "interrupted; the same command goes on where it stopped" in rest
+    assert "Traceback" not in rest
+    folder = tmp_path / "sweeps" / "summarize"
+    assert not (folder / "rows").exists()
+    assert not list(folder.glob(".rows*"))
+    assert not (folder / "holder.json").exists()
+    assert not (tmp_path / "sweeps" / "study.db").exists()
+
+
 def test_a_second_ctrl_c_leaves_at_once(tmp_path):
     # So slow that the next report, at which the first Ctrl-C would take effect, never comes.
     process = start(tmp_path, "engine.speedup=0.05")
