@@ -39,6 +39,18 @@ def test_a_local_folder_is_found_and_its_digest_tells_changes(folder):
     assert resolve(local(folder)).revision != first.revision
 
 
+def test_weights_trained_further_are_another_revision(folder):
+    first = resolve(local(folder)).revision
+    size = (folder / "model.safetensors").stat().st_size
+    model = tiny.llama()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(1e-3)
+    tiny.save(model, folder)
+    assert (folder / "model.safetensors").stat().st_size == size
+    assert resolve(local(folder)).revision != first
+
+
 def test_folders_that_hold_no_model_are_refused(folder, tmp_path):
     with pytest.raises(ModelError, match=r"there is no folder .*nowhere; give an existing one, or a hub id"):
         resolve(local(tmp_path / "nowhere"))
