@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sweeper.config import LoraSettings, ObjectiveConfig, TrackingConfig, TrialSettings
-from sweeper.events import DataSetInfo, Listener, Measurement, SweepInfo, TrialRecord
+from sweeper.events import AuditInfo, DataSetInfo, Listener, Measurement, SweepInfo, TrialRecord
 from sweeper.journal import Journal
 from sweeper.layout import Layout
 from sweeper.messages import BASE, Sample, TrialState
@@ -494,3 +494,19 @@ def test_mlflow_comes_late_and_says_nothing(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert {path.name for path in tmp_path.iterdir()} == {"script.py", "sweeps"}
+
+
+def test_the_audit_is_on_the_parent_run_once(layout: Layout) -> None:
+    from mlflow import MlflowClient
+
+    layout.audit_page.write_text("<p>what was found</p>", encoding="utf-8")
+    audit = AuditInfo({"errors": 0, "rows_train": 96, "near/duplicates!": 3}, layout.audit_page, START)
+    for _ in range(2):
+        tracker = make_tracker(TrackingConfig("mlflow"), layout)
+        tracker.opened(replace(info(layout), audit=audit), [])
+        tracker.closed([], None, "finished")
+    run = runs(layout)[layout.name]
+    assert run.data.metrics == {"audit/errors": 0, "audit/rows_train": 96, "audit/near_duplicates_": 3}
+    assert history(layout, run)["audit/rows_train"] == [(round(START * 1000), 0, 96)]
+    files = MlflowClient(layout.tracking_url).list_artifacts(run.info.run_id)
+    assert "audit.html" in {file.path for file in files}

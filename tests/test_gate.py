@@ -1,0 +1,173 @@
+"""The verb `audit` and the audit before a sweep, as a person meets them."""
+
+import io
+import json
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from sweeper.__main__ import main
+from sweeper.data.audit import read_audit
+from sweeper.errors import AuditRefusal
+from sweeper.gate import inspect
+from sweeper.layout import Layout
+from sweeper.screen import make_screen
+from tests.rows import configure, pairs, write_jsonl
+
+FILE = ("data=file", "data.path=rows.jsonl", "data.input=text", "data.target=answer")
+BAD = {"text": ["a"], "answer": "b"}
+HOSTILE = {"text": "[red]a[/red]\x1b[2J <b>bold</b>", "answer": "b"}
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def rows(*more):
+    """Rows that nothing much is wrong with, and others."""
+    words = ["red", "blue", "green", "grey", "black", "white", "pink"]
+    good = [
+        {
+            "text": f"The {words[i % 7]} house number {i} was sold to {words[i % 5]} people in {1900 + i}.",
+            "answer": f"House {i} was sold in {1900 + i}.",
+        }
+        for i in range(60)
+    ]
+    return [*good, *more]
+
+
+def test_the_verb_tells_and_writes_what_it_found(tmp_path, capsys):
+    write_jsonl(tmp_path / "rows.jsonl", rows())
+    assert main(["audit", *FILE]) == 0
+    out = capsys.readouterr().out
+    assert "Audit of rows.jsonl: 60 train rows; 0 errors," in out
+    assert "warning: 60 training rows; for task.kind=generate several thousand are usual" in out
+    layout = Layout(tmp_path / "sweeps", "sweep")
+    assert "With examples and histograms: sweeps/sweep/audit.html" in out
+    assert "<title>Audit of sweep</title>" in layout.audit_page.read_text()
+    assert json.loads(layout.audit.read_text())["rows"] == {"train": 60}
+
+
+def test_an_experiment_names_the_folder(tmp_path, capsys):
+    write_jsonl(tmp_path / "rows.jsonl", rows())
+    assert main(["audit", "+experiment=classify", "data.audit.fail_on=never", *FILE]) == 0
+    assert (tmp_path / "sweeps" / "classify" / "audit.json").exists()
+    assert main(["list"]) == 0
+    assert "No sweep in sweeps/ yet" in capsys.readouterr().out, "an audit alone is no sweep"
+
+
+def test_a_second_look_finds_the_same_without_writing_anything(tmp_path, capsys):
+    write_jsonl(tmp_path / "rows.jsonl", rows(BAD))
+    main(["audit", *FILE])
+    first = capsys.readouterr().out
+    files = sorted((tmp_path / "sweeps" / "sweep").iterdir())
+    before = [file.stat().st_mtime_ns for file in files]
+    main(["audit", *FILE])
+    again = capsys.readouterr().out
+    assert [file.stat().st_mtime_ns for file in files] == before
+    assert [line for line in first.splitlines() if "most worth a look" not in line] == again.splitlines()
+
+
+def test_errors_refuse_a_sweep_before_a_model_is_looked_for(tmp_path, capsys):
+    write_jsonl(tmp_path / "rows.jsonl", rows(BAD))
+    line = ["+experiment=summarize", *FILE, "model.name=nobody/nothing", "model.embedded=false"]
+    assert main(line) == 3
+    told = capsys.readouterr()
+    assert "the audit refuses these rows (data.audit.fail_on=error)" in told.err
+    assert "error: 1 of 61 rows hold a list in column `text`" in told.err
+    assert "Text or a number is needed" in told.err
+    assert (
+        "decide on them in sweeps/summarize/queue.csv and add data.review=sweeps/summarize/queue.csv"
+        in told.err
+    )
+    assert "To go on all the same: data.audit.fail_on=never" in told.err
+    assert "Finding the base model" not in told.out
+    assert not (tmp_path / "sweeps" / "study.db").exists()
+    assert main([*line, "data.audit.fail_on=never"]) == 2
+    assert "Finding the base model" in capsys.readouterr().out, "the gate was open"
+
+
+def test_a_decision_opens_the_gate(tmp_path, capsys):
+    write_jsonl(tmp_path / "rows.jsonl", rows(BAD))
+    assert main(["audit", *FILE]) == 3
+    queue = tmp_path / "sweeps" / "sweep" / "queue.csv"
+    lines = queue.read_text(encoding="utf-8").splitlines()
+    assert '"1.00","types' in lines[1]
+    queue.write_text("\n".join([lines[0], lines[1].removesuffix('"","",""') + '"drop","",""', *lines[2:]]))
+    capsys.readouterr()
+    assert main(["audit", *FILE, f"data.review={queue}"]) == 0
+    assert "60 train rows; 0 errors" in capsys.readouterr().out
+    assert '"drop"' in queue.read_text(), "the decisions are still there"
+
+
+@pytest.mark.parametrize(
+    ("fail_on", "more", "code"),
+    [("warning", (), 3), ("never", (BAD,), 0), ("error", (), 0), ("error", (BAD,), 3)],
+)
+def test_the_gate_closes_from_the_severity_that_was_named(tmp_path, fail_on, more, code):
+    write_jsonl(tmp_path / "rows.jsonl", rows(*more))
+    assert main(["audit", *FILE, f"data.audit.fail_on={fail_on}"]) == code
+
+
+def test_bad_configuration_and_bad_files_are_told_without_a_traceback(tmp_path, capsys):
+    assert main(["audit", *FILE]) == 2
+    assert "there is no file rows.jsonl" in capsys.readouterr().err
+    (tmp_path / "rows.jsonl").write_text("")
+    assert main(["audit", *FILE]) == 2
+    assert "rows.jsonl holds no rows" in capsys.readouterr().err
+    assert main(["audit", *FILE, "data.audit.fail_on=sometimes", "data.audit.near_duplicates=2"]) == 2
+    told = capsys.readouterr().err
+    assert "data.audit.fail_on: must be 'error', 'warning' or 'never'" in told
+    assert "data.audit.near_duplicates: must be less than or equal to 1" in told
+    assert main(["audit", "--now"]) == 2
+    assert "--now: is neither a verb nor an override" in capsys.readouterr().err
+
+
+def looked_at(tmp_path, *more, frozen=False, terminal=False, **options):
+    """What a person sees of an audit, and what it comes to."""
+    path = tmp_path / "rows.jsonl"
+    if not frozen:
+        write_jsonl(path, rows(*more))
+    config = configure(path)
+    config = replace(config, data=replace(config.data, audit=replace(config.data.audit, **options)))
+    seen = io.StringIO()
+    console = Console(file=seen, force_terminal=terminal, width=100, highlight=False)
+    found = inspect(config, Layout(tmp_path, "mine"), make_screen(console), frozen)
+    return seen.getvalue(), found
+
+
+def test_in_a_terminal_there_is_a_table_that_hostile_rows_do_not_steer(tmp_path):
+    text, _ = looked_at(tmp_path, HOSTILE, terminal=True)
+    assert "what was found, and what to do" in text
+    assert "[red]a[/red]<1b>[2J" in text
+    assert "\x1b[2J" not in text
+    plain, _ = looked_at(tmp_path, HOSTILE)
+    assert "[red]a[/red]<1b>[2J" in plain
+    assert "\x1b" not in plain
+
+
+def test_a_sweep_that_goes_on_needs_its_source_no_more(tmp_path):
+    _, found = looked_at(tmp_path)
+    assert found is not None
+    assert (found.numbers["rows_train"], found.page) == (60, tmp_path / "mine" / "audit.html")
+    (tmp_path / "rows.jsonl").unlink()
+    assert looked_at(tmp_path, frozen=True)[1] == found
+    (tmp_path / "mine" / "audit.json").unlink()
+    assert looked_at(tmp_path, frozen=True)[1] is None, "nothing was looked at when it began"
+
+
+def test_a_refusal_names_what_is_grave_alone(tmp_path):
+    with pytest.raises(
+        AuditRefusal, match=r"(?s)fail_on=error\)\n  error: 1 of 61 rows hold a list"
+    ) as caught:
+        looked_at(tmp_path, BAD)
+    assert "warning" not in str(caught.value)
+    assert read_audit(tmp_path / "mine" / "audit.json").numbers["errors"] == 1
+
+
+def test_few_rows_are_no_reason_for_a_page_to_be_missing(tmp_path):
+    write_jsonl(tmp_path / "rows.jsonl", pairs(1))
+    main(["audit", *FILE])
+    assert (tmp_path / "sweeps" / "sweep" / "audit.html").exists()
