@@ -4,7 +4,7 @@ import difflib
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -205,4 +205,29 @@ def _data_faults(data: DataConfig, task: TaskConfig | None) -> list[Fault]:
             for name in columns
             if not getattr(data, name)
         ]
+    if data.time is not None:
+        faults += [
+            Fault("data.time", f"can't go together with data.{name}; set one of them to null")
+            for name in ("group", "stratify")
+            if getattr(data, name) is not None
+        ]
+    return faults + _cleaning_faults(data)
+
+
+def _cleaning_faults(data: DataConfig) -> list[Fault]:
+    faults = [
+        Fault("data.cleaning", f"lists `{name}` more than once")
+        for name in dict.fromkeys(data.cleaning)
+        if data.cleaning.count(name) > 1
+    ]
+    bounds = asdict(data.length)
+    is_bounded = any(bound is not None for bound in bounds.values())
+    if is_bounded and "length" not in data.cleaning:
+        faults.append(Fault("data.length", "has bounds and data.cleaning does not list `length`"))
+    if not is_bounded and "length" in data.cleaning:
+        faults.append(Fault("data.length", f"has no bounds for the step `length`; set {' or '.join(bounds)}"))
+    for part in ("input", "target"):
+        least, most = bounds[f"min_{part}"], bounds[f"max_{part}"]
+        if least is not None and most is not None and least > most:
+            faults.append(Fault(f"data.length.min_{part}", f"{least} is more than max_{part}, {most}"))
     return faults

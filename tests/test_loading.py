@@ -94,6 +94,15 @@ FAULTS = [
     ("data.input", None, "data.input: is needed for task.kind=generate: the name of a column"),
     ("data.source", "file", "data.path: is needed for data.source=file"),
     ("data.packages", [], "data.packages: is needed for data.source=docstrings"),
+    (
+        "data.cleaning",
+        ["encodings"],
+        "data.cleaning.0: must be 'encoding', 'whitespace', 'formats'",
+    ),
+    ("data.cleaning", ["missing", "missing"], "data.cleaning: lists `missing` more than once"),
+    ("data.cleaning", ["length"], "data.length: has no bounds for the step `length`; set min_input or max"),
+    ("data.length.min_input", 5, "data.length: has bounds and data.cleaning does not list `length`"),
+    ("data.time", "day", "data.time: can't go together with data.group; set one of them to null"),
     ("model.revision", "main", "model.revision: an embedded model has none"),
     ("sampler.startup_trials", None, "sampler.startup_trials: is needed for sampler=tpe"),
     ("pruner", {"name": "percentile"}, "pruner.percentile: is needed for pruner=percentile"),
@@ -105,6 +114,13 @@ FAULTS = [
 def test_a_fault_says_what_is_allowed(composed: dict[str, Any], name: str, value: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         load(changed(composed, name, value))
+
+
+def test_length_bounds_that_leave_nothing(composed: dict[str, Any]) -> None:
+    tree = changed(composed, "data.cleaning", ["length"])
+    tree["data"]["length"] |= {"min_target": 9, "max_target": 8}
+    with pytest.raises(ConfigError, match=r"data\.length\.min_target: 9 is more than max_target, 8"):
+        load(tree)
 
 
 def test_a_missing_field_is_named(composed: dict[str, Any]) -> None:

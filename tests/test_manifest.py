@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sweeper.data import manifest as manifests
-from sweeper.data.manifest import Manifest, SplitInfo, describe, frozen
+from sweeper.data.manifest import Manifest, SplitInfo, StepCounts, describe, frozen
 from tests.rows import configure
 
 
@@ -19,7 +19,8 @@ def example(config):
         tokenizer="t",
         architecture="causal",
         harvested=9,
-        dropped={"duplicate": 1},
+        dropped={"no answer": 1},
+        cleaned={"encoding": StepCounts(2, 0, 1), "length": StepCounts(0, 0, 0)},
         splits={"train": split, "validation": split},
         labels=("no", "yes"),
         warnings=("mind",),
@@ -46,6 +47,9 @@ def test_no_rows_are_frozen_in_an_empty_or_foreign_folder(tmp_path):
         {"seed": 8},
         {"sizes": (None, 3, 2)},
         {"input": "title"},
+        {"cleaning": ("encoding",)},
+        {"keep_together": False},
+        {"time": "day"},
         {"task": {"prompt": "{input}!"}},
         {"task": {"max_input_tokens": 9}},
         {"task": {"max_answer_tokens": 9}},
@@ -58,6 +62,18 @@ def test_rows_of_another_configuration_are_not_taken(tmp_path, changed):
     assert frozen(configure(path, **changed), tmp_path) is None
 
 
+def test_what_counts_as_a_near_duplicate_is_part_of_the_rows_where_it_is_asked_for(tmp_path):
+    def key(likeness, **data):
+        config = configure(tmp_path / "rows.jsonl", **data)
+        audit = replace(config.data.audit, near_duplicates=likeness)
+        return manifests.key(replace(config, data=replace(config.data, audit=audit)))
+
+    assert key(0.8) != key(0.9)
+    assert key(0.8, keep_together=False) == key(0.9, keep_together=False)
+    asked = {"keep_together": False, "cleaning": ("near_duplicates",)}
+    assert key(0.8, **asked) != key(0.9, **asked)
+
+
 def test_what_has_no_influence_on_the_rows_may_change(tmp_path):
     config = configure(tmp_path / "rows.jsonl")
     manifests.write(example(config), tmp_path)
@@ -68,6 +84,12 @@ def test_what_has_no_influence_on_the_rows_may_change(tmp_path):
         budget=replace(config.budget, trials=99),
     )
     assert frozen(other, tmp_path) is not None
+
+
+def test_every_cleaning_step_is_told():
+    told = example(configure(None))
+    assert manifests.cleaning(told) == "Cleaning: encoding 2 changed, 1 flagged; length nothing"
+    assert manifests.cleaning(replace(told, cleaned={})) == ""
 
 
 def test_the_splits_are_described_for_a_tracker():

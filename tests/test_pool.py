@@ -1,9 +1,18 @@
+from datetime import date, datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from sweeper.data.cells import as_time
+from sweeper.data.cleaning import KEPT
 from sweeper.data.pool import gather
 from sweeper.data.sources import load
 from sweeper.errors import DataError
 from tests.rows import chat, configure, pairs, write_jsonl
+
+STEPS = configure(None).data.cleaning
 
 
 def pool(tmp_path, rows, kind="generate", **options):
@@ -11,7 +20,7 @@ def pool(tmp_path, rows, kind="generate", **options):
     return gather(load(config.data), config, tmp_path / "pool.arrow")
 
 
-def test_rows_with_something_missing_and_duplicates_are_dropped_and_counted(tmp_path):
+def test_rows_with_something_missing_are_dropped_and_duplicates_marked(tmp_path):
     rows = [
         {"text": "a", "answer": "b"},
         {"text": "a", "answer": "b"},
@@ -23,9 +32,11 @@ def test_rows_with_something_missing_and_duplicates_are_dropped_and_counted(tmp_
         {"text": "a", "answer": float("nan")},
     ]
     found = pool(tmp_path, rows)
-    assert found.rows["target"][:] == ["b", "c"]
+    assert found.rows["target"][:] == ["b", "b", "c"]
+    assert list(found.left_out) == [KEPT, STEPS.index("exact_duplicates"), KEPT]
     assert found.harvested == 8
-    assert found.dropped == {"no text": 3, "no answer": 2, "duplicate": 1}
+    assert found.dropped == {"no text": 3, "no answer": 2}
+    assert found.without(STEPS) == "3 no text, 2 no answer, 1 exact_duplicates"
     assert found.groups is None
     assert found.labels == ()
 
@@ -65,8 +76,10 @@ def test_of_duplicates_over_given_parts_the_one_in_the_test_part_stays(tmp_path)
     write_jsonl(tmp_path / "test.jsonl", pairs(2))
     config = configure(tmp_path, parts=("train.jsonl", "valid.jsonl", "test.jsonl"))
     found = gather(load(config.data), config, tmp_path / "pool.arrow")
-    assert list(found.parts) == [2, 2, 1, 1, 0, 0]
-    assert found.dropped == {"duplicate": 6}
+    kept = found.left_out == KEPT
+    assert list(found.parts[kept]) == [2, 2, 1, 1, 0, 0]
+    assert len(kept) == 12
+    assert list(found.alike[:2]) == list(found.alike[2:4]) == list(found.alike[6:8])
 
 
 @pytest.mark.parametrize(
@@ -105,3 +118,60 @@ def test_labels_that_are_no_classes(tmp_path):
         pool(tmp_path, pairs(30), "classify")
     with pytest.raises(DataError, match="has over 1000 different values"):
         pool(tmp_path, pairs(1500), "classify")
+
+
+def test_times_are_numbers_and_rows_without_one_are_dropped(tmp_path):
+    days = ["2024-05-31", "2024-05-31T00:00:01Z", 17, "18.5", None, " ", "2024-05-31 02:00:00+02:00"]
+    rows = [{**row, "day": day} for row, day in zip(pairs(7), days, strict=True)]
+    found = pool(tmp_path, rows, time="day")
+    midnight = 1717113600.0
+    assert list(found.times) == [midnight, midnight + 1, 17.0, 18.5, midnight]
+    assert found.dropped == {"no day": 2}
+    assert pool(tmp_path, rows).times is None
+
+
+def test_dates_of_a_parquet_file_are_times(tmp_path):
+    days = [datetime(2024, 5, 31), datetime(2024, 5, 31, 0, 0, 1)]
+    path = tmp_path / "rows.parquet"
+    table = pa.table({"text": ["a", "b"], "answer": ["c", "d"], "day": pa.array(days, pa.timestamp("s"))})
+    pq.write_table(table, path)
+    config = configure(path, time="day")
+    found = gather(load(config.data), config, tmp_path / "pool.arrow")
+    assert list(np.diff(found.times)) == [1.0]
+    assert as_time(date(2024, 5, 31)) == found.times[0]
+
+
+@pytest.mark.parametrize("value", ["yesterday", ["2024"], True])
+def test_what_tells_no_time_is_named(tmp_path, value):
+    with pytest.raises(DataError, match=r"data\.time: row 1 has .* in column `day`; a date or time as 2024"):
+        pool(tmp_path, [{**pairs(1)[0], "day": value}], time="day")
+    if not isinstance(value, str):
+        with pytest.raises(ValueError, match="tells no time"):
+            as_time(value)
+
+
+def test_cleaned_texts_stand_beside_the_raw_ones(tmp_path):
+    rows = [{"text": "a ", "answer": "b"}, {"text": "c", "answer": "\u00fc \u00a0d"}]
+    found = pool(tmp_path, rows, cleaning=("whitespace",))
+    assert found.rows["input"][:] == ["a ", "c"]
+    assert found.rows["clean_input"][:] == ["a", None]
+    assert found.rows["clean_target"][:] == [None, "\u00fc  d"]
+    assert list(found.changed) == [1, 1]
+
+
+def test_rows_that_are_alike_share_a_number(tmp_path):
+    text = "one two three four five six seven eight nine ten"
+    rows = [{"text": said, "answer": "x"} for said in (text, f"{text} more", "other", text)]
+    found = pool(tmp_path, rows)
+    assert [list(found.alike).index(code) for code in found.alike] == [0, 0, 2, 0]
+    found = pool(tmp_path, rows, keep_together=False)
+    assert [list(found.alike).index(code) for code in found.alike] == [0, 1, 2, 0]
+    found = pool(tmp_path, rows, keep_together=False, cleaning=("near_duplicates",))
+    assert list(found.left_out) == [KEPT, 0, KEPT, 0]
+
+
+def test_a_copy_belongs_to_the_first_though_an_early_step_left_it_out(tmp_path):
+    rows = [{"text": "GrÃ¶ÃŸe Ã¼ber Ã¼ber Ã¼ber", "answer": "x"}] * 2
+    found = pool(tmp_path, rows, cleaning=("exact_duplicates", "encoding"))
+    assert list(found.left_out) == [KEPT, 0]
+    assert found.alike[0] == found.alike[1]

@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 
+from sweeper.config import LengthConfig
 from sweeper.data.prepare import frozen, open_rows, open_test, prepare
 from sweeper.errors import DataError
 from tests.rows import CHATML, chat, configure, pairs, tokenizer, write_jsonl
@@ -86,6 +87,7 @@ def test_packages_installed_later_change_nothing(tmp_path, monkeypatch):
         input="document",
         target="summary",
         group=None,
+        keep_together=False,
         task={"max_answer_tokens": 40},
     )
     first = prepared(tmp_path, config)
@@ -103,6 +105,106 @@ def test_training_never_opens_the_test_rows(tmp_path):
         DataError, match=r"has no test rows; prepare the sweep with data\.sizes\.test above 0"
     ):
         open_test(folder)
+
+
+ALIKE = [
+    {**row, "text": f"{copy} {row['text']} " + " ".join(f"w{i}x{j}" for j in range(12)), "day": i}
+    for i, row in enumerate(pairs(60))
+    for copy in ("one", "two", "three")
+]
+"""Sixty texts, three of each that differ in a word."""
+
+WAYS = {
+    "random": {},
+    "stratified": {"stratify": "label"},
+    "by group": {"group": "g"},
+    "by time": {"time": "day"},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_near_duplicate_straddles_a_split_and_no_test_row_reaches_a_worker(tmp_path, way):
+    config = rows_at(tmp_path, ALIKE, sizes=(None, 12, 15), **{"group": None, "stratify": None} | WAYS[way])
+    prepared(tmp_path, config)
+    folder = tmp_path / "sweep" / "rows"
+    test = open_test(folder)
+    for_workers = [path for path in folder.iterdir() if path.name != "test.arrow"]
+    assert sorted(path.name for path in for_workers) == ["manifest.json", "train.arrow", "validation.arrow"]
+    assert not [row for row in test["id"] for path in for_workers if row.encode() in path.read_bytes()]
+    (folder / "test.arrow").unlink()
+    found = open_rows(folder)
+    assert (len(test), len(found.validation)) == (15, 12)
+    assert len(found.train) > 60
+    texts = [set(split["answer"]) for split in (found.train, found.validation, test)]
+    assert sum(map(len, texts)) == len(set.union(*texts))
+
+
+def test_the_newest_rows_are_test_rows_and_the_next_validation_rows(tmp_path):
+    rows = [{**row, "day": f"2024-{1 + i % 12:02}-{1 + i // 12:02}"} for i, row in enumerate(pairs(120))]
+    found = prepared(tmp_path, rows_at(tmp_path, rows, sizes=(50, 20, 30), time="day", slice="day"))
+    test = open_test(tmp_path / "sweep" / "rows")
+    days = sorted(row["day"] for row in rows)
+    assert sorted(test["slice"]) == days[90:]
+    assert sorted(found.validation["slice"]) == days[70:90]
+    assert max(found.train["slice"]) <= days[70]
+    assert found.train["slice"][:] != sorted(found.train["slice"], reverse=True)
+
+
+def test_training_rows_that_are_like_rows_of_a_given_part_are_left_out(tmp_path):
+    for name, copy, some in (("a", "one", (0, 60)), ("b", "two", (0, 9)), ("c", "three", (5, 20))):
+        rows = [row for row in ALIKE if row["text"].startswith(copy)]
+        write_jsonl(tmp_path / f"{name}.jsonl", rows[slice(*some)])
+    config = configure(tmp_path, parts=("a.jsonl", "b.jsonl", "c.jsonl"), sizes=(None, 4, 15))
+    found = prepared(tmp_path, config)
+    assert len(open_test(tmp_path / "sweep" / "rows")) == 15
+    # Of the nine given validation rows, four are like a test row.
+    assert found.manifest.dropped == {
+        "near-duplicate of a test row": 15 + 4,
+        "near-duplicate of a validation row": 4,
+    }
+    assert len(found.train) == 60 - 15 - 4
+
+
+def test_copies_never_straddle_even_where_near_duplicates_may(tmp_path):
+    config = rows_at(tmp_path, pairs(30) * 2, sizes=(None, 5, 5), keep_together=False, cleaning=())
+    found = prepared(tmp_path, config)
+    test = open_test(tmp_path / "sweep" / "rows")
+    ids = [set(split["id"]) for split in (found.train, found.validation, test)]
+    assert sum(map(len, ids)) == 30
+    assert set(found.manifest.dropped) == {"copy of a test row", "copy of a validation row"}
+
+
+def moulded(count):
+    said = "what is the weather like in town {} on a day in May"
+    return [{"text": said.format(i), "answer": "fine"} for i in range(count)]
+
+
+def test_many_rows_of_one_mould_stay_for_training(tmp_path):
+    found = prepared(tmp_path, rows_at(tmp_path, [*pairs(30), *moulded(60)], sizes=(None, 6, 6)))
+    assert found.train["answer"][:].count("fine") == 60
+
+
+def test_rows_that_are_all_alike_can_be_split_if_that_is_wanted(tmp_path):
+    with pytest.raises(
+        DataError, match=r"58 near-duplicate of a test row.*or set data\.keep_together=false if your"
+    ):
+        prepared(tmp_path, rows_at(tmp_path, moulded(60)))
+    assert len(prepared(tmp_path, rows_at(tmp_path, moulded(60), keep_together=False)).train) == 56
+
+
+def test_a_group_of_rows_that_cleaning_leaves_out_fills_no_split(tmp_path):
+    long = [{"text": "long " * 50 + str(i), "answer": "a", "g": f"long {i % 5}"} for i in range(100)]
+    config = rows_at(
+        tmp_path,
+        [*pairs(40), *long],
+        sizes=(10, 8, 9),
+        group="g",
+        cleaning=("length",),
+        length=LengthConfig(None, 100, None, None),
+    )
+    found = prepared(tmp_path, config)
+    assert (len(found.train), len(found.validation)) == (10, 8)
+    assert found.manifest.cleaned["length"].dropped == 100
 
 
 def test_without_test_rows_none_are_kept_back(tmp_path):
@@ -155,7 +257,9 @@ def test_integer_labels_are_classes(tmp_path):
 
 def test_given_parts_are_kept_and_what_is_missing_is_split_off(tmp_path):
     write_jsonl(tmp_path / "a.jsonl", pairs(20))
-    write_jsonl(tmp_path / "b.jsonl", [{**row, "text": f"test {row['text']}"} for row in pairs(5)])
+    write_jsonl(
+        tmp_path / "b.jsonl", [{**row, "text": f"test text, another {i}"} for i, row in enumerate(pairs(5))]
+    )
     config = configure(tmp_path, parts=("a.jsonl", None, "b.jsonl"), sizes=(None, 3, 4))
     found = prepared(tmp_path, config)
     assert (len(found.train), len(found.validation)) == (17, 3)
@@ -188,9 +292,9 @@ def test_too_few_rows(tmp_path):
     ):
         prepared(tmp_path, rows_at(tmp_path, pairs(4)))
     with pytest.raises(
-        DataError, match=r"1 usable rows .2 duplicate left out. are too few.*Lower data\.sizes"
+        DataError, match=r"1 usable rows .2 no answer left out. are too few.*Lower data\.sizes"
     ):
-        prepared(tmp_path, rows_at(tmp_path, pairs(1) * 3))
+        prepared(tmp_path, rows_at(tmp_path, [*pairs(1), *[{"text": "a", "answer": ""}] * 2]))
     write_jsonl(tmp_path / "a.jsonl", pairs(20))
     write_jsonl(tmp_path / "b.jsonl", [{"text": "one", "answer": "row"}])
     with pytest.raises(DataError, match="1 usable rows are too few; needed: 2 for test"):
@@ -210,7 +314,9 @@ def test_the_manifest_tells_what_happened(tmp_path):
     found = prepared(tmp_path, config)
     told = json.loads((tmp_path / "sweep" / "rows" / "manifest.json").read_text())
     assert told["harvested"] == 23
-    assert told["dropped"] == {"duplicate": 2, "no answer": 1}
+    assert told["dropped"] == {"no answer": 1}
+    assert sum(told["cleaned"]["exact_duplicates"].values()) == 2
+    assert told["cleaned"]["encoding"] == {"changed": 0, "dropped": 0, "flagged": 0}
     assert told["source"] == "rows.jsonl"
     assert told["splits"]["train"]["rows"] == len(found.train)
     assert len(found.digest) == 32

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeper.data.splits import by_group, order
+from sweeper.data.splits import by_group, crowds_last, newest_first, order
 
 
 def rng():
@@ -80,3 +80,17 @@ def test_strata_keep_their_shares_over_groups():
     for name in ("validation", "test"):
         first = order(shares[name], strata, rng())[:100]
         assert abs(np.bincount(strata[first])[1] - 20) <= 1
+
+
+def test_the_newest_come_first_and_those_of_the_same_time_in_random_order():
+    times = np.repeat([3.0, 1.0, 2.0], 20)
+    found = newest_first(np.arange(60), times, rng())
+    assert list(times[found]) == [3.0] * 20 + [2.0] * 20 + [1.0] * 20
+    assert sorted(found[:20]) == list(range(20))
+    assert list(found[:20]) != list(range(20))
+
+
+def test_rows_that_are_like_many_others_come_last():
+    alike = np.array([0, 1, 1, 2, 2, 2, 2, 3])
+    assert list(crowds_last(np.arange(8)[::-1], alike, 9)) == [7, 2, 1, 0, 6, 5, 4, 3]
+    assert list(crowds_last(np.arange(8), alike, 12)) == list(range(8))

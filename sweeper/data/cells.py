@@ -35,13 +35,13 @@ def as_time(value: Any) -> float:
 
     Times without a zone are taken for UTC. Raises ValueError for anything else.
     """
-    if isinstance(value, str) and value.strip():
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return math.nan
+    if isinstance(value, str):
         try:
             return float(value)
         except ValueError:
             value = datetime.fromisoformat(value.strip())
-    if value is None or value == "":
-        return math.nan
     if isinstance(value, date) and not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day)
     if isinstance(value, datetime):

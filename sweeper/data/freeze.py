@@ -7,15 +7,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sweeper.config import Config, TaskConfig
+from sweeper.data.cleaning import KEPT, count
 from sweeper.data.encode import Encoded, Encoder, Text, Unusable
-from sweeper.data.manifest import SplitInfo
-from sweeper.data.pool import SPLITS, Pool, counted
+from sweeper.data.manifest import SplitInfo, StepCounts
+from sweeper.data.pool import SPLITS, Pool
 from sweeper.data.splits import Codes
 from sweeper.errors import DataError
 
 _BATCH = 256
+_NONE, _USELESS = -1, -2
+"""In the place of a split's number: not looked at; of no use to any split."""
 _MANY = 0.5
 """A warning is given where more than this share of the rows is cut."""
 
@@ -27,35 +31,42 @@ def freeze(
     config: Config,
     folder: Path,
     positions: int | None,
-) -> dict[str, SplitInfo]:
-    """Write `folder`/SPLIT.arrow for every split; rows that can't be used are counted in `pool.dropped`.
+) -> tuple[dict[str, SplitInfo], dict[str, StepCounts]]:
+    """Write `folder`/SPLIT.arrow for every split; tell what is in them, and what cleaning has done.
 
-    Validation and test choose first: train takes what they leave. Raises DataError if a split stays too
-    small, every answer is cut, or a row is longer than `positions` tokens.
+    Test chooses first and takes rows as they are; validation and train take cleaned rows that are like none
+    in the splits before them. Rows that can't be used are counted in `pool.dropped`. Raises DataError if a
+    split stays too small, every answer is cut, or a row is longer than `positions` tokens.
     """
-    taken = np.zeros(len(pool.rows), dtype=bool)
+    steps = config.data.cleaning
+    split_of = np.full(len(pool.rows), _NONE)
+    alike_in = np.full(len(pool.rows), _NONE)  # by the numbers in pool.alike
     infos: dict[str, SplitInfo] = {}
-    for name in ("validation", "test", "train"):
+    for name in reversed(SPLITS):
         if name not in candidates:
             continue
-        size = getattr(config.data.sizes, name)
+        code, size = SPLITS.index(name), getattr(config.data.sizes, name)
+        rows = candidates[name][split_of[candidates[name]] == _NONE]
+        if name != "test":
+            rows = rows[pool.left_out[rows] == KEPT]
+            is_like = _count_likenesses(rows, alike_in, pool, config)
+            split_of[rows[is_like]] = _USELESS
+            rows = rows[~is_like]
         with _SplitFile(folder / f"{name}.arrow", pool.labels) as file:
-            rows = candidates[name][~taken[candidates[name]]]
-            for number, row, encoded in _encode(pool, rows, encoder):
-                taken[number] = True
+            for number, row, encoded in _encode(pool, rows, encoder, raw=name == "test"):
+                split_of[number] = _USELESS
                 if encoded is not None:
+                    split_of[number] = alike_in[pool.alike[number]] = code
                     file.add(row, encoded)
                 if file.rows == size:
                     break
         if file.rows < (size or 1):
-            raise DataError(
-                f"data.sizes.{name}: {file.rows} usable rows, {size or 1} needed; left out: "
-                f"{counted(pool.dropped) or 'none'}. Raise task.max_input_tokens (now "
-                f"{config.task.max_input_tokens}), lower data.sizes, or give more rows"
-            )
+            raise DataError(_too_few(name, file.rows, pool, config))
         infos[name] = file.info()
     _check(config.task, infos, positions)
-    return {name: infos[name] for name in SPLITS if name in infos}
+    is_test = (split_of == SPLITS.index("test")) | (pool.parts == SPLITS.index("test"))
+    cleaned = count(steps, pool.changed, pool.left_out, is_test)
+    return {name: infos[name] for name in SPLITS if name in infos}, cleaned
 
 
 def warnings(task: TaskConfig, infos: Mapping[str, SplitInfo], labels: Sequence[str]) -> tuple[str, ...]:
@@ -80,20 +91,48 @@ def warnings(task: TaskConfig, infos: Mapping[str, SplitInfo], labels: Sequence[
     return tuple(said)
 
 
+def _count_likenesses(rows: Codes, alike_in: Codes, pool: Pool, config: Config) -> NDArray[np.bool_]:
+    """[rows] whether a row is like one in a split written before; counted in `pool.dropped`."""
+    found = alike_in[pool.alike[rows]]
+    what = "near-duplicate" if config.data.keep_together else "copy"
+    for code in np.unique(found[found != _NONE]):
+        pool.dropped[f"{what} of a {SPLITS[code]} row"] += int((found == code).sum())
+    is_like: NDArray[np.bool_] = found != _NONE
+    return is_like
+
+
+def _too_few(name: str, rows: int, pool: Pool, config: Config) -> str:
+    alike = sum(count for reason, count in pool.dropped.items() if reason.startswith("near-duplicate of"))
+    hint = ", or set data.keep_together=false if your rows are alike by nature" if alike > rows else ""
+    return (
+        f"data.sizes.{name}: {rows} usable rows, {getattr(config.data.sizes, name) or 1} needed; left out: "
+        f"{pool.without(config.data.cleaning) or 'none'}. Raise task.max_input_tokens (now "
+        f"{config.task.max_input_tokens}), lower data.sizes, or give more rows{hint}"
+    )
+
+
 def _encode(
-    pool: Pool, numbers: Codes, encoder: Encoder
+    pool: Pool, numbers: Codes, encoder: Encoder, raw: bool
 ) -> Iterator[tuple[int, Mapping[str, str], Encoded | None]]:
-    """The rows of these numbers, encoded; None in the place of one that can't be."""
+    """The rows of these numbers, encoded as they were or as they were cleaned; None if one can't be."""
     for start in range(0, len(numbers), _BATCH):
         some = numbers[start : start + _BATCH]
         columns = pool.rows[some]
         for place, number in enumerate(some):
             row = {name: values[place] for name, values in columns.items()}
             try:
-                yield int(number), row, encoder.encode(Text(row["input"], row["target"]))
+                yield int(number), row, encoder.encode(_text(row, raw))
             except Unusable as reason:
                 pool.dropped[str(reason)] += 1
                 yield int(number), row, None
+
+
+def _text(row: Mapping[str, str | None], raw: bool) -> Text:
+    text, target = (
+        row[name] if raw or row[f"clean_{name}"] is None else row[f"clean_{name}"]
+        for name in ("input", "target")
+    )
+    return Text(text or "", target or "")
 
 
 def _check(task: TaskConfig, infos: Mapping[str, SplitInfo], positions: int | None) -> None:

@@ -7,17 +7,19 @@ quickly.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from sweeper.config import Config
+from sweeper.config import Config, DataConfig
+from sweeper.data.review import read_review
 from sweeper.events import DataSetInfo
 from sweeper.layout import write_atomically
 from sweeper.loading import to_tree
 
-_FORMAT = 1
+_FORMAT = 2
 """Changes whenever the same configuration would be prepared differently."""
 
 _FILE = "manifest.json"
@@ -43,6 +45,16 @@ class SplitInfo:
 
 
 @dataclass(frozen=True)
+class StepCounts:
+    """What a cleaning step did to rows."""
+
+    changed: int
+    dropped: int
+    flagged: int
+    """Test rows that it would have changed or dropped; they are as they were."""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything about the rows but the rows."""
 
@@ -60,12 +72,16 @@ class Manifest:
     harvested: int
     """Rows that the source had."""
     dropped: Mapping[str, int]
-    """Rows left out, by reason."""
+    """Rows left out, by reason; those that cleaning left out are counted in `cleaned`."""
+    cleaned: Mapping[str, StepCounts]
+    """By cleaning step, in order."""
     splits: Mapping[str, SplitInfo]
     labels: tuple[str, ...]
     """Names of the classes, by number; empty where there are none."""
     warnings: tuple[str, ...]
     """Sentences for people."""
+    reviewed: Mapping[str, int] = field(default_factory=dict)
+    """Rows by what a person decided on them: keep, drop, fix."""
 
 
 def frozen(config: Config, folder: Path) -> Manifest | None:
@@ -94,16 +110,38 @@ def write(manifest: Manifest, folder: Path) -> None:
 
 def key(config: Config) -> str:
     """Digest of the parts of the configuration that the rows follow from."""
-    task, data = config.task, to_tree(config.data)
-    del data["path"]  # the content of files is compared on its own, wherever they lie
+    task = config.task
     tree = {
         "format": _FORMAT,
         "seed": config.sweep.seed,
-        "data": data,
+        "data": defining(config.data),
         "model": [config.model.name, config.model.embedded],
         "task": [task.kind, task.prompt, task.chat_template, task.max_input_tokens, task.max_answer_tokens],
     }
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def defining(data: DataConfig) -> dict[str, Any]:
+    """The part of `data` that rows follow from, as a plain tree.
+
+    Files count by their content, wherever they lie: that of the rows is compared on its own, a review is
+    named by its decisions. How rows are audited changes none of them; only what counts as a near-duplicate
+    is asked for by cleaning and splits too. Raises DataError if the review can't be read.
+    """
+    tree: dict[str, Any] = to_tree(data)
+    del tree["path"], tree["audit"]
+    if data.keep_together or "near_duplicates" in data.cleaning:
+        tree["near_duplicates"] = data.audit.near_duplicates
+    return tree | {"review": read_review(data.review).digest}
+
+
+def cleaning(manifest: Manifest) -> str:
+    """A sentence with what every step did, "" where none was asked for."""
+    did = []
+    for step, counts in manifest.cleaned.items():
+        numbers = [f"{count} {what}" for what, count in to_tree(counts).items() if count]
+        did.append(f"{step} {', '.join(numbers) or 'nothing'}")
+    return f"Cleaning: {'; '.join(did)}" if did else ""
 
 
 def describe(manifest: Manifest) -> tuple[DataSetInfo, ...]:

@@ -1,18 +1,22 @@
-"""All usable rows of a source: cleaned, without duplicates, on disk, ready to be split."""
+"""All usable rows of a source, raw and cleaned, on disk, ready to be split."""
 
-import hashlib
-import json
 import math
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sweeper.config import Config
-from sweeper.data.encode import RIGHT_FORM, Unusable, check_messages
+from sweeper.data.cells import Content, as_text, as_time, content, row_digest
+from sweeper.data.cleaning import KEPT, Cleaner
+from sweeper.data.encode import RIGHT_FORM, Text, Unusable
+from sweeper.data.likeness import Likenesses
+from sweeper.data.review import Review, read_review
 from sweeper.data.sources import Row, Source
 from sweeper.data.splits import Codes
 from sweeper.errors import DataError
@@ -23,9 +27,9 @@ if TYPE_CHECKING:
 SPLITS = ("train", "validation", "test")
 
 MALFORMED = "malformed messages"
-DUPLICATE = "duplicate"
+REVIEWED = "dropped in review"
 
-_COLUMNS = ("id", "input", "target", "group", "slice")
+_COLUMNS = ("id", "input", "target", "clean_input", "clean_target", "group", "slice")
 _BATCH_CHARACTERS = 4_000_000
 _FREE_TEXT = 1000
 """So many different labels are no classes."""
@@ -36,26 +40,43 @@ class Pool:
     """Usable rows, and the codes by which they are split."""
 
     rows: "Dataset"
-    """Text columns `id`, `input`, `target`, `group`, `slice`; a chat's messages are JSON in `input`."""
+    """Text columns `id`, `input`, `target`, `clean_input`, `clean_target` (None where cleaning changed
+    nothing), `group`, `slice`; a chat's messages are JSON in `input`."""
     parts: Codes
     """[rows] the given split of each row, as a number in SPLITS; train is what is still to be split."""
     groups: Codes | None
     strata: Codes | None
+    times: NDArray[np.float64] | None
+    """[rows] seconds or whatever the column counts in, later is larger; NaN in given validation and test."""
+    alike: Codes
+    """[rows] equal for near-duplicates, or for copies alone without data.keep_together."""
+    changed: Codes
+    """[rows] bits of the cleaning steps that changed it (`cleaning.Cleaned`)."""
+    left_out: NDArray[np.int8]
+    """[rows] number of the cleaning step that keeps it out of train and validation, else cleaning.KEPT."""
     labels: tuple[str, ...]
     """task.kind=classify: the classes; whole numbers in their order, else alphabetically."""
     harvested: int
     dropped: Counter[str]
     """Rows left out, by reason."""
+    reviewed: Counter[str]
+    """Rows by what a person decided on them."""
+
+    def without(self, steps: Sequence[str]) -> str:
+        """What was left out so far, for messages; `steps` are those of cleaning: `3 length, 1 no answer`."""
+        numbers = self.left_out[self.left_out != KEPT]
+        return counted(self.dropped + Counter(steps[number] for number in numbers.tolist()))
 
 
 def gather(source: Source, config: Config, path: Path) -> Pool:
     """Read every part of `source` into an Arrow file at `path`.
 
-    Dropped and counted: rows without input or target, malformed messages, exact duplicates, and training
-    rows whose group is also in a given validation or test part. Of duplicates the one in the test part
-    stays, before validation, before train.
+    A person's decisions (`data.review`) come first. Dropped and counted are then rows without input,
+    target or time, and malformed messages: no split has a use for them. What cleaning leaves out is only
+    marked, for it may still be drawn as a test row. Of duplicates the one in the test part stays, before
+    validation, before train.
 
-    Raises DataError if nothing is left, or the labels are no classes.
+    Raises DataError if nothing is left, the labels are no classes, or decisions are about other rows.
     """
     from datasets import Dataset
 
@@ -66,14 +87,22 @@ def gather(source: Source, config: Config, path: Path) -> Pool:
                 for row in source.parts[split].rows():
                     file.add(reader.read(row, split))
     reader.check(source.description)
+    reader.review.check_met()
+    left_out = np.array(reader.left_out, dtype=np.int8)
+    alike = reader.likenesses.find(left_out)
     return Pool(
-        Dataset.from_file(str(path)),
-        np.array(reader.parts, dtype=np.int64),
-        reader.groups.array(),
-        reader.strata.array(),
-        _sorted_labels(reader.labels),
-        reader.harvested,
-        reader.dropped,
+        rows=Dataset.from_file(str(path)),
+        parts=np.array(reader.parts, dtype=np.int64),
+        groups=reader.groups.array(),
+        strata=reader.strata.array(),
+        times=None if config.data.time is None else np.array(reader.times),
+        alike=alike,
+        changed=np.array(reader.changed, dtype=np.int64),
+        left_out=left_out,
+        labels=_sorted_labels(reader.labels),
+        harvested=reader.harvested,
+        dropped=reader.dropped,
+        reviewed=reader.review.counts,
     )
 
 
@@ -100,27 +129,38 @@ class _Reader:
     def __init__(self, config: Config) -> None:
         self._data = config.data
         self._kind = config.task.kind
-        self._seen: set[bytes] = set()
+        self._cleaner = Cleaner(config.data, config.task.kind)
+        self.likenesses = Likenesses(config.data)
+        self.review: Review = read_review(config.data.review)
         self.harvested = 0
         self.dropped: Counter[str] = Counter()
         self.parts = array("b")
         self.groups = _Codes(config.data.group)
         self.strata = _Codes(config.data.stratify)
+        self.times = array("d")
+        self.changed = array("q")
+        self.left_out = array("b")
         self.labels: set[str] = set()
 
-    def read(self, row: Row, split: str) -> dict[str, str] | None:
+    def read(self, row: Row, split: str) -> dict[str, str | None] | None:
         """The row in our columns, or None if it is left out."""
         self.harvested += 1
+        raw = content(row, self._data, self._kind)
+        reviewed = self.review.apply(raw, split)
+        if reviewed is None:
+            self.dropped[REVIEWED] += 1
+            return None
         try:
-            text, target = self._texts(row)
+            text, target = self._texts(reviewed, row)
+            time = self._time(row) if split == "train" else math.nan
         except Unusable as reason:
             self.dropped[str(reason)] += 1
             return None
-        digest = hashlib.sha256(json.dumps([text, target]).encode()).digest()
-        if digest[:8] in self._seen:
-            self.dropped[DUPLICATE] += 1
-            return None
-        self._seen.add(digest[:8])
+        cleaned = self._cleaner.clean(Text(text, target))
+        self.likenesses.add(row_digest(text, target), cleaned.compared)
+        self.changed.append(cleaned.changed)
+        self.left_out.append(cleaned.left_out)
+        self.times.append(time)
         group = self._text(row, "group")
         self.parts.append(SPLITS.index(split))
         self.groups.add(group)
@@ -128,40 +168,55 @@ class _Reader:
         if self._kind == "classify" and len(self.labels) <= _FREE_TEXT:
             self.labels.add(target)
         return {
-            "id": digest[:8].hex(),
+            "id": raw.digest.hex(),
             "input": text,
             "target": target,
+            "clean_input": cleaned.text.input if cleaned.text.input != text else None,
+            "clean_target": cleaned.text.target if cleaned.text.target != target else None,
             "group": group,
             "slice": self._text(row, "slice"),
         }
 
-    def _texts(self, row: Row) -> tuple[str, str]:
+    def _texts(self, content: Content, row: Row) -> tuple[str, str]:
+        """Input and target, fit to be trained on."""
+        if content.wrong == "messages":
+            raise Unusable(MALFORMED)
+        if content.wrong:
+            self._text(row, content.wrong)
         if self._kind == "chat":
-            messages = check_messages(row.get(str(self._data.messages)))
-            if messages is None:
-                raise Unusable(MALFORMED)
-            return _encodable(json.dumps(messages, ensure_ascii=False)), ""
-        text, target = self._text(row, "input"), self._text(row, "target")
-        if not text.strip():
+            return content.text, ""
+        if not content.text.strip():
             raise Unusable(f"no {self._data.input}")
-        if not target.strip():
+        if not content.target.strip():
             raise Unusable(f"no {self._data.target}")
-        return text, target.strip()
+        return content.text, content.target.strip()
 
     def _text(self, row: Row, option: str) -> str:
         """A cell as text; "" where there is none."""
         column = getattr(self._data, option)
         value: Any = row.get(column) if column is not None else None
-        if value is None or (isinstance(value, float) and math.isnan(value)):
-            return ""
-        if isinstance(value, str):
-            return _encodable(value)
-        if isinstance(value, bool | int | float):
-            return str(value)
+        text = as_text(value)
+        if text is not None:
+            return text
         raise DataError(
             f"data.{option}: row {self.harvested} has a {type(value).__name__} in column `{column}`; "
             "text or a number is needed"
         )
+
+    def _time(self, row: Row) -> float:
+        column = self._data.time
+        if column is None:
+            return math.nan
+        try:
+            time = as_time(row.get(column))
+        except ValueError as error:
+            raise DataError(
+                f"data.time: row {self.harvested} has {str(row[column])[:40]!r} in column `{column}`; a date "
+                "or time as 2024-05-31 or 2024-05-31T12:00:00Z, or a number, is needed"
+            ) from error
+        if not math.isfinite(time):
+            raise Unusable(f"no {column}")
+        return time
 
     def check(self, source: str) -> None:
         """Raise DataError where no rows, or no classes, are left."""
@@ -201,11 +256,6 @@ def _at_least(labels: int) -> str:
     return f"over {_FREE_TEXT}" if labels > _FREE_TEXT else str(labels)
 
 
-def _encodable(text: str) -> str:
-    """`text` with lone surrogates, which JSON allows and UTF-8 does not, replaced."""
-    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace") if not text.isascii() else text
-
-
 def _sorted_labels(labels: set[str]) -> tuple[str, ...]:
     try:
         return tuple(sorted(labels, key=int))
@@ -222,16 +272,16 @@ class _ArrowFile:
         self._schema = pa.schema([(name, pa.large_string()) for name in _COLUMNS])
         self._file = pa.OSFile(str(path), "wb")
         self._writer = pa.ipc.new_stream(self._file, self._schema)
-        self._batch: list[dict[str, str]] = []
+        self._batch: list[dict[str, str | None]] = []
         self._characters = 0
 
     def __enter__(self) -> "_ArrowFile":
         return self
 
-    def add(self, row: dict[str, str] | None) -> None:
+    def add(self, row: dict[str, str | None] | None) -> None:
         if row is not None:
             self._batch.append(row)
-            self._characters += len(row["input"]) + len(row["target"])
+            self._characters += sum(len(text or "") for text in row.values())
             if self._characters > _BATCH_CHARACTERS or len(self._batch) >= 1000:
                 self._flush()
 

@@ -14,9 +14,10 @@ import numpy as np
 from sweeper.config import Config
 from sweeper.data import manifest as manifests
 from sweeper.data import sources, splits
+from sweeper.data.cleaning import KEPT
 from sweeper.data.encode import Architecture, Encoder
 from sweeper.data.freeze import freeze, warnings
-from sweeper.data.manifest import Manifest, describe, frozen
+from sweeper.data.manifest import Manifest, cleaning, describe, frozen
 from sweeper.data.pool import SPLITS, Pool, counted, gather
 from sweeper.data.sources import content_digest
 from sweeper.data.splits import Codes
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Manifest",
     "Prepared",
+    "cleaning",
     "content_digest",
     "describe",
     "frozen",
@@ -87,7 +89,7 @@ def prepare(
         pool = gather(source, config, Path(temporary) / "pool.arrow")
         rows = Path(temporary) / "rows"
         rows.mkdir()
-        infos = freeze(pool, _candidates(pool, config), encoder, config, rows, positions)
+        infos, cleaned = freeze(pool, _candidates(pool, config), encoder, config, rows, positions)
         manifest = Manifest(
             key=manifests.key(config),
             digest=hashlib.sha256("".join(info.digest for info in infos.values()).encode()).hexdigest()[:32],
@@ -97,9 +99,11 @@ def prepare(
             architecture=architecture,
             harvested=pool.harvested,
             dropped=dict(pool.dropped),
+            cleaned=cleaned,
             splits=infos,
             labels=pool.labels,
             warnings=warnings(config.task, infos, pool.labels),
+            reviewed=dict(pool.reviewed),
         )
         manifests.write(manifest, rows)
         _put(rows, folder)
@@ -148,7 +152,7 @@ def _candidates(pool: Pool, config: Config) -> dict[str, Codes]:
     """For every split the rows that it may take, the first ones first.
 
     Where no group holds rows together, splits that were not given share one order, and each takes what the
-    ones before it have left.
+    ones before it have left: first test, then validation.
     """
     data, seed = config.data, config.sweep.seed
     given = {name: np.flatnonzero(pool.parts == code) for code, name in enumerate(SPLITS)}
@@ -163,16 +167,37 @@ def _candidates(pool: Pool, config: Config) -> dict[str, Codes]:
     if pool.groups is None:
         shares = dict.fromkeys(carved, rows)
     else:
-        shares = splits.by_group(rows, pool.groups, pool.strata, carved, seed)
+        shares = _by_group(rows, pool.groups, pool, carved, seed)
         _check_groups(shares, sizes, pool, data.group)
     for name in ("validation", "test"):
         if name not in carved and sizes[name] != 0:
             _check_enough(len(given[name]), {name: sizes[name] or 1}, pool)
             shares[name] = given[name]
-    # One generator per order and not per split: without groups all splits must see the same order.
-    return {
-        name: splits.order(rows, pool.strata, np.random.default_rng(seed)) for name, rows in shares.items()
-    }
+    orders = {}
+    for name, share in shares.items():
+        # One generator per order and not per split: without groups all splits must see the same order.
+        rng = np.random.default_rng(seed)
+        size = sizes[name]
+        if name == "train" or name not in carved or size is None:
+            orders[name] = splits.order(share, pool.strata, rng)
+        elif pool.times is not None:
+            orders[name] = splits.newest_first(share, pool.times, rng)
+        else:
+            orders[name] = splits.crowds_last(splits.order(share, pool.strata, rng), pool.alike, size)
+    return orders
+
+
+def _by_group(
+    rows: Codes, groups: Codes, pool: Pool, carved: Mapping[str, int | None], seed: int
+) -> dict[str, Codes]:
+    """Groups shared out by the rows that cleaning leaves; test gets those that it would have left out too."""
+    is_kept = pool.left_out[rows] == KEPT
+    shares = splits.by_group(rows[is_kept], groups, pool.strata, carved, seed)
+    if "test" in shares:
+        others = rows[~is_kept]
+        mine = others[np.isin(groups[others], groups[shares["test"]])]
+        shares["test"] = np.concatenate([shares["test"], mine])
+    return shares
 
 
 def _without_given_groups(pool: Pool, given: Mapping[str, Codes]) -> Codes:

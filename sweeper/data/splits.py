@@ -38,6 +38,22 @@ def order(rows: Codes, strata: Codes | None, rng: np.random.Generator) -> Codes:
     return chosen
 
 
+def newest_first(rows: Codes, times: NDArray[np.float64], rng: np.random.Generator) -> Codes:
+    """`rows`, the latest first; those of the same time in random order."""
+    shuffled: Codes = rng.permutation(rows)
+    newest: Codes = shuffled[np.argsort(-times[shuffled], kind="stable")]
+    return newest
+
+
+def crowds_last(rows: Codes, alike: Codes, size: int) -> Codes:
+    """`rows` with those last that are alike so many others that they could fill a split of `size` rows.
+
+    All rows that are like a row of one split are lost for the others.
+    """
+    crowded = np.bincount(alike)[alike[rows]] > max(1, size // _GROUPS_PER_SPLIT)
+    return np.concatenate([rows[~crowded], rows[crowded]])
+
+
 def by_group(
     rows: Codes, groups: Codes, strata: Codes | None, need: Mapping[str, int | None], seed: int
 ) -> dict[str, Codes]:

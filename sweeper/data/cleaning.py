@@ -1,0 +1,206 @@
+"""What is repaired in rows, and which rows are left out: steps by name, in the order of `data.cleaning`.
+
+Cleaning is for training and validation rows. Test rows are measured on as they are: what a step would have
+done to them is counted (flagged), nothing more. As it is open while reading which rows become test rows,
+the raw text is kept beside the cleaned one, and a row that a step leaves out is only marked.
+
+| step | does |
+|---|---|
+| encoding | repairs text decoded with the wrong encoding (ftfy), removes control characters |
+| whitespace | one kind of line end and of space; no blanks at line ends, no two empty lines in a row |
+| formats | composed characters (Unicode NFC), straight quotes, plain hyphens; dashes stay |
+| missing | leaves out rows that say `n/a`, `null`, `[deleted]` and the like instead of a text |
+| length | leaves out rows beyond the bounds of `data.length` |
+| exact_duplicates | leaves out all but the first of equal rows |
+| near_duplicates | leaves out all but the first of rows that are alike (`data.audit.near_duplicates`) |
+| personal | puts placeholders in the place of personal data and secrets |
+
+Labels (task.kind=classify) are never changed. A step that leaves nothing of a text leaves the row out.
+"""
+
+import functools
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeper.config import DataConfig, LengthConfig
+from sweeper.data.encode import Text
+from sweeper.data.manifest import StepCounts
+
+if TYPE_CHECKING:
+    from ftfy import TextFixerConfig
+
+KEPT = -1
+"""In the place of the number of the step that leaves a row out."""
+
+NEAR = "near_duplicates"
+"""Can be decided only when all rows are known: `sweeper.data.likeness`."""
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """A row after the steps, and what they did; a step's number is its place in `data.cleaning`."""
+
+    text: Text
+    changed: int
+    """The bit of every step that changed it."""
+    left_out: int
+    """Number of the step that leaves it out, or KEPT."""
+    compared: str
+    """Its texts when near-duplicates were asked for; after all steps if they weren't."""
+
+
+class Cleaner:
+    """Takes one row after the other through the steps."""
+
+    def __init__(self, data: DataConfig, kind: str) -> None:
+        """`kind` is that of the task."""
+        self._steps = data.cleaning
+        self._length = data.length
+        self._kind = kind
+        self._seen: set[int] = set()
+
+    def clean(self, row: Text) -> Cleaned:
+        """The row after all steps, or up to the step that leaves it out."""
+        fields = _fields(row, self._kind)
+        changed, compared = 0, None
+        for number, step in enumerate(self._steps):
+            if step == NEAR:
+                compared = fields
+            elif step in _CHANGES:
+                after = [_CHANGES[step](field) for field in fields]
+                if not all(field.strip() for field in after):
+                    return Cleaned(row, changed, number, "\n".join(compared or fields))
+                if after != fields:
+                    changed |= 1 << number
+                    fields, row = after, _rebuilt(row, after, self._kind)
+            elif self._leaves_out(step, row, fields):
+                return Cleaned(row, changed, number, "\n".join(compared or fields))
+        return Cleaned(row, changed, KEPT, "\n".join(compared or fields))
+
+    def _leaves_out(self, step: str, row: Text, fields: Sequence[str]) -> bool:
+        if step == "missing":
+            return any(_PLACEHOLDER.fullmatch(field) for field in fields)
+        if step == "length":
+            return _is_out_of_bounds(row, fields, self._kind, self._length)
+        key = hash((row.input, row.target))
+        is_known = key in self._seen
+        self._seen.add(key)
+        return is_known
+
+
+def count(
+    steps: Sequence[str], changed: NDArray[np.int64], left_out: NDArray[np.int8], is_test: NDArray[np.bool_]
+) -> dict[str, StepCounts]:
+    """What every step did, a row that it saw and left out not counted as changed; [rows] each."""
+    counts = {}
+    for number, step in enumerate(steps):
+        drops = left_out == number
+        changes = ((left_out == KEPT) | (left_out > number)) & (changed >> number & 1).astype(bool)
+        counts[step] = StepCounts(
+            changed=int((changes & ~is_test).sum()),
+            dropped=int((drops & ~is_test).sum()),
+            flagged=int(((changes | drops) & is_test).sum()),
+        )
+    return counts
+
+
+def _fields(row: Text, kind: str) -> list[str]:
+    """The texts of a row that steps may change."""
+    if kind == "chat":
+        return [message["content"] for message in json.loads(row.input)]
+    return [row.input] if kind == "classify" else [row.input, row.target]
+
+
+def _rebuilt(row: Text, fields: Sequence[str], kind: str) -> Text:
+    if kind == "chat":
+        messages = json.loads(row.input)
+        said = [{**message, "content": text} for message, text in zip(messages, fields, strict=True)]
+        return Text(json.dumps(said, ensure_ascii=False), row.target)
+    return Text(fields[0], row.target if kind == "classify" else fields[1].strip())
+
+
+_PLACEHOLDER = re.compile(r"\W*(?:n/a|nan|null|undefined|\[?(?:removed|deleted)\]?)\W*", re.IGNORECASE)
+"""What exports write where there is no text. Not `none`, `na`, `-`: they can be somebody's answer."""
+
+
+def _is_out_of_bounds(row: Text, fields: Sequence[str], kind: str, bounds: LengthConfig) -> bool:
+    said = sum(map(len, fields)) if kind == "chat" else len(row.input)
+    measured = [(said, bounds.min_input, bounds.max_input)]
+    if kind != "chat":
+        measured.append((len(row.target), bounds.min_target, bounds.max_target))
+    return any(
+        (least is not None and length < least) or (most is not None and length > most)
+        for length, least, most in measured
+    )
+
+
+@functools.cache
+def _encoding_alone() -> "TextFixerConfig":
+    """ftfy repairs what was decoded wrongly, and nothing that is a matter of style."""
+    from ftfy import TextFixerConfig
+
+    return TextFixerConfig(
+        unescape_html=False,
+        fix_latin_ligatures=False,
+        fix_character_width=False,
+        uncurl_quotes=False,
+        fix_line_breaks=False,
+        normalization=None,
+        explain=False,
+    )
+
+
+def _encoding(text: str) -> str:
+    from ftfy import fix_text
+
+    return fix_text(text, _encoding_alone())
+
+
+_LINE_ENDS = re.compile("\r\n?|\x85|\u2028|\u2029")
+_ODD_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
+_INVISIBLE = re.compile("[\u200b\u2060\ufeff]")
+"""Not the joiners U+200C and U+200D: scripts and emoji need them."""
+_BLANKS_BEFORE_LINE_END = re.compile(r"[ \t\f\v]+(?=\n|\Z)")
+_EMPTY_LINES = re.compile(r"\n{3,}")
+
+
+def _whitespace(text: str) -> str:
+    """Blanks within and at the beginning of lines stay: they may be code or a table."""
+    text = _INVISIBLE.sub("", _ODD_SPACES.sub(" ", _LINE_ENDS.sub("\n", text)))
+    text = _EMPTY_LINES.sub("\n\n", _BLANKS_BEFORE_LINE_END.sub("", text)).strip("\n")
+    return text if "\n" in text else text.strip()
+
+
+_PLAIN = str.maketrans(
+    {
+        **dict.fromkeys("\u2018\u2019\u201a\u201b", "'"),
+        **dict.fromkeys("\u201c\u201d\u201e\u201f", '"'),
+        **dict.fromkeys("\u2010\u2011", "-"),
+        "\u00ad": None,  # a soft hyphen is a place to break a word, not a character of it
+    }
+)
+
+
+def _formats(text: str) -> str:
+    return text if text.isascii() else unicodedata.normalize("NFC", text).translate(_PLAIN)
+
+
+def _personal(text: str) -> str:
+    from sweeper.data.personal import mask
+
+    return mask(text)
+
+
+_CHANGES: Mapping[str, Callable[[str], str]] = {
+    "encoding": _encoding,
+    "whitespace": _whitespace,
+    "formats": _formats,
+    "personal": _personal,
+}
