@@ -172,7 +172,7 @@ class Bias:
                 "warning",
                 f"{len(under)} of {len(groups)} groups have under a fifth of an even share "
                 f"({1 / len(groups):.1%}): {', '.join(told)}"
-                + (f"; {small} are too small to be compared further" if small else ""),
+                + (f"; {small} with under {self._FEWEST} rows can't be compared further" if small else ""),
                 "Collect more rows of them, or weight rows by group; look at results by group.",
                 sum(under.values()),
                 self._all.rows,

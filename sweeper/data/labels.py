@@ -107,7 +107,7 @@ class Balance:
             severity,
             said,
             advice,
-            sum(counts.values()) if counts else 0,
+            sum(counts.values()),
             self._rows,
             examples[:MOST_EXAMPLES],
             (),
