@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from sweeper.config import Config
-from sweeper.data.audit import SEVERITIES, Audit, audit, read_audit
+from sweeper.data.audit import Audit, audit, read_audit
 from sweeper.data.audit import Progress as Hears
 from sweeper.data.findings import Finding, printable
 from sweeper.data.page import render
@@ -71,9 +71,7 @@ def _found(config: Config, layout: Layout, viewer: Viewer, frozen: bool) -> Audi
 def show(found: Audit, viewer: Viewer) -> None:
     """The findings as a table, or line by line where there is no terminal."""
     rows = ", ".join(f"{count:,} {split}" for split, count in found.rows.items())
-    numbers = {name: round(found.numbers[f"{name}s"]) for name in SEVERITIES}
-    totals = ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in numbers.items())
-    viewer.say(f"Audit of {printable(found.source)}: {rows} rows; {totals}")
+    viewer.say(f"Audit of {printable(found.source)}: {rows} rows; {found.totals}")
     if viewer.console.is_terminal and found.findings:
         viewer.console.print(_table(found))
         return

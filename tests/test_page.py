@@ -64,7 +64,7 @@ def test_the_page_says_what_was_found():
         "Audit of mine",
         "seen: 1,000 train, 200 test rows.",
         "2 of them were decided on",
-        "1 errors, 0 warnings, 0 notes",
+        "1 error, 0 warnings, 0 notes",
         "seen, 3 of 1,200 rows (0.2 %)",
         "data.review=sweeps/mine/queue.csv",
         "10 to 19 characters: 5 rows",

@@ -83,6 +83,12 @@ class Audit:
             told[finding.check] = told.get(finding.check, 0) + finding.count
         return told
 
+    @property
+    def totals(self) -> str:
+        """E.g. `1 error, 0 warnings, 2 notes`."""
+        counts = {name: sum(one.severity == name for one in self.findings) for name in SEVERITIES}
+        return ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts.items())
+
     def at_least(self, severity: Severity) -> list[Finding]:
         """The findings as severe as this, or more."""
         allowed = SEVERITIES[: SEVERITIES.index(severity) + 1]

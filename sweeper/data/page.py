@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from sweeper.data.audit import SEVERITIES, Audit
+from sweeper.data.audit import Audit
 from sweeper.data.findings import printable
 from sweeper.data.lengths import Histogram
 
@@ -43,7 +43,7 @@ def render(audit: Audit, name: str, queue: str) -> str:
         name=name,
         queue=queue,
         suspects=audit.queue[:_MOST_SUSPECTS],
-        totals=[(f"{severity}s", round(audit.numbers[f"{severity}s"])) for severity in SEVERITIES],
+        totals=audit.totals,
         histograms=[(what, list(_bars(histogram))) for what, histogram in audit.lengths.items()],
         width=_WIDTH,
         height=_HEIGHT,
