@@ -1,6 +1,6 @@
 """The gate before a sweep: its rows are audited, what was found is shown and written down, or refused."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -11,11 +11,13 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from sweeper.config import Config
-from sweeper.data.audit import Audit, audit, read_audit
+from sweeper.data.amount import CUT_OFF, cut_off
+from sweeper.data.audit import Audit, audit, completed, read_audit, write_audit
 from sweeper.data.audit import Progress as Hears
 from sweeper.data.findings import Finding, printable
+from sweeper.data.manifest import SplitInfo
 from sweeper.data.page import render
-from sweeper.data.queue import write_queue
+from sweeper.data.queue import free_path, write_queue
 from sweeper.errors import AuditRefusal, DataError
 from sweeper.events import AuditInfo
 from sweeper.layout import Layout, write_atomically
@@ -48,13 +50,30 @@ def inspect(config: Config, layout: Layout, viewer: Viewer, frozen: bool = False
         return None
     show(found, viewer)
     if layout.audit.stat().st_mtime_ns != before or not layout.audit_page.exists():
-        queue = write_queue(layout.queue, found.queue) if found.queue else layout.queue
-        write_atomically(layout.audit_page, render(found, layout.name, str(queue)))
         if found.queue:
+            queue = write_queue(layout.queue, found.queue)
             viewer.say(f"The {len(found.queue)} rows most worth a look are in {queue}")
+        _write_page(found, layout)
     viewer.say(f"With examples and histograms: {layout.audit_page}")
-    refuse(found, config, layout)
-    return AuditInfo(found.numbers, layout.audit_page, layout.audit.stat().st_mtime)
+    return _passed(found, config, layout)
+
+
+def complete(
+    config: Config, layout: Layout, viewer: Viewer, splits: Mapping[str, SplitInfo]
+) -> AuditInfo | None:
+    """Add what only tokens tell: the rows and answers that are cut off. None if there is no audit.
+
+    Raises AuditRefusal as `inspect` does.
+    """
+    found = read_audit(layout.audit)
+    if found is None:
+        return None
+    full = completed(found, CUT_OFF, cut_off(splits))
+    if full != found:
+        write_audit(full, layout.audit)
+        _write_page(full, layout)
+        _tell([finding for finding in full.findings if finding.check == CUT_OFF], viewer)
+    return _passed(full, config, layout)
 
 
 def _found(config: Config, layout: Layout, viewer: Viewer, frozen: bool) -> Audit | None:
@@ -72,10 +91,14 @@ def show(found: Audit, viewer: Viewer) -> None:
     """The findings as a table, or line by line where there is no terminal."""
     rows = ", ".join(f"{count:,} {split}" for split, count in found.rows.items())
     viewer.say(f"Audit of {printable(found.source)}: {rows} rows; {found.totals}")
-    if viewer.console.is_terminal and found.findings:
-        viewer.console.print(_table(found))
+    _tell(found.findings, viewer)
+
+
+def _tell(findings: Sequence[Finding], viewer: Viewer) -> None:
+    if viewer.console.is_terminal and findings:
+        viewer.console.print(_table(findings))
         return
-    for finding in found.findings:
+    for finding in findings:
         viewer.say(f"{finding.severity}: {_line(finding.message)} [{_share(finding)}]")
         viewer.say(f"  {_line(finding.advice)}")
         for example in _examples(finding):
@@ -95,6 +118,15 @@ def refuse(found: Audit, config: Config, layout: Layout) -> None:
             f"Mend the rows{decide}; the examples are in {layout.audit_page}. To go on all the same: "
             "data.audit.fail_on=never"
         )
+
+
+def _passed(found: Audit, config: Config, layout: Layout) -> AuditInfo:
+    refuse(found, config, layout)
+    return AuditInfo(found.numbers, layout.audit_page, layout.audit.stat().st_mtime)
+
+
+def _write_page(found: Audit, layout: Layout) -> None:
+    write_atomically(layout.audit_page, render(found, layout.name, str(free_path(layout.queue))))
 
 
 @contextmanager
@@ -120,13 +152,13 @@ def _counting(viewer: Viewer) -> Iterator[Hears]:
         yield hears
 
 
-def _table(found: Audit) -> RenderableType:
+def _table(findings: Sequence[Finding]) -> RenderableType:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("")
     table.add_column("check", no_wrap=True)
     table.add_column("rows", justify="right")
     table.add_column("what was found, and what to do", overflow="fold")
-    for finding in found.findings:
+    for finding in findings:
         lines = [escape(_line(finding.message)), f"[dim]{escape(_line(finding.advice))}[/dim]"]
         lines += [f"[dim]  {escape(example)}[/dim]" for example in _examples(finding)]
         color = _COLORS[finding.severity]

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from sweeper.config import Config, ModelConfig, TrialSettings
 from sweeper.errors import StudyError
 from sweeper.events import AuditInfo, DataSetInfo
-from sweeper.gate import Viewer, inspect
+from sweeper.gate import Viewer, complete, inspect
 from sweeper.layout import Layout
 from sweeper.loading import read, to_tree
 from sweeper.space import Space
@@ -94,6 +94,11 @@ def prepare_inputs(
     with screen.step("Preparing the rows"):
         limit = modeling.positions(resolved)
         prepared = prepare.prepare(config, tokenizer, architecture, layout.rows, limit)
+    if audit is not None:
+        audit = complete(config, layout, screen, prepared.manifest.splits)
+    if prepared.manifest.reviewed:
+        decided = ", ".join(f"{count} {what}" for what, count in prepared.manifest.reviewed.items())
+        screen.say(f"Decided on in {config.data.review}: {decided}")
     if told := prepare.cleaning(prepared.manifest):
         screen.say(told)
     for warning in prepared.manifest.warnings:

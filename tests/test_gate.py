@@ -9,8 +9,9 @@ from rich.console import Console
 
 from sweeper.__main__ import main
 from sweeper.data.audit import read_audit
+from sweeper.data.manifest import SplitInfo
 from sweeper.errors import AuditRefusal
-from sweeper.gate import inspect
+from sweeper.gate import complete, inspect
 from sweeper.layout import Layout
 from sweeper.screen import make_screen
 from tests.rows import configure, pairs, write_jsonl
@@ -171,3 +172,23 @@ def test_few_rows_are_no_reason_for_a_page_to_be_missing(tmp_path):
     write_jsonl(tmp_path / "rows.jsonl", pairs(1))
     main(["audit", *FILE])
     assert (tmp_path / "sweeps" / "sweep" / "audit.html").exists()
+
+
+def test_what_is_cut_off_is_told_once_tokens_are_counted(tmp_path):
+    _, before = looked_at(tmp_path)
+    config, layout, seen = configure(tmp_path / "rows.jsonl"), Layout(tmp_path, "mine"), io.StringIO()
+    screen = make_screen(Console(file=seen))
+    train = SplitInfo(60, "digest", 99, cut_inputs=3, cut_answers=2, answer_tokens=9, labels=())
+    for _ in range(2):
+        after = complete(config, layout, screen, {"train": train})
+    assert seen.getvalue().count("3 of 60 inputs in train are cut off at the limit (5.0%)") == 1
+    assert after.numbers == before.numbers | {
+        "cut off": 5,
+        "warnings": before.numbers["warnings"] + 1,
+        "notes": 1,
+    }
+    assert "3 of 60 inputs in train are cut off" in layout.audit_page.read_text()
+    again = complete(config, layout, screen, {"train": replace(train, cut_inputs=0, cut_answers=0)})
+    assert again.numbers == before.numbers, "what is not cut off any more is not told any more"
+    layout.audit.unlink()
+    assert complete(config, layout, screen, {}) is None

@@ -19,6 +19,9 @@ _MEASURABLE = 100
 
 _MANY_CUT = 0.05
 
+CUT_OFF = "cut off"
+"""The check's name."""
+
 
 class Amount:
     """Rows per split against the rule of thumb for the task."""
@@ -74,5 +77,5 @@ def cut_off(splits: Mapping[str, SplitInfo]) -> Sequence[Finding]:
             advice = f"Raise {option}, shorten the rows, or drop the longest (cleaning step `length`)."
             numbers = {"longest row in tokens": float(info.longest)}
             severity: Severity = "warning" if share >= _MANY_CUT else "note"
-            found.append(Finding("cut off", severity, said, advice, count, info.rows, numbers=numbers))
+            found.append(Finding(CUT_OFF, severity, said, advice, count, info.rows, numbers=numbers))
     return found

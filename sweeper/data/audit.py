@@ -151,6 +151,12 @@ def audit(
     return result
 
 
+def completed(result: Audit, check: str, findings: Sequence[Finding]) -> Audit:
+    """The audit with `findings` in the place of what `check` had found before."""
+    others = [finding for finding in result.findings if finding.check != check]
+    return replace(result, findings=tuple(sorted([*others, *map(_bounded, findings)], key=_rank)))
+
+
 def read_audit(path: Path | None) -> Audit | None:
     """The audit in a file, None if there is none that can be read."""
     try:

@@ -53,13 +53,18 @@ def suspects(findings: Sequence[Finding], kept: Callable[[str], bool]) -> list[S
     return [Suspect(id_, 1.0 - innocence[id_], ", ".join(reasons[id_])) for id_ in ranked[:MOST_QUEUED]]
 
 
-def write_queue(path: Path, rows: Sequence[Suspect]) -> Path:
-    """Write the queue, but never over somebody's decisions: then to queue-2.csv and so on. Gives the path."""
-    number = 2
-    free = path
+def free_path(path: Path) -> Path:
+    """`path`, or the first of queue-2.csv and so on that holds nobody's decisions."""
+    number, free = 2, path
     while _is_in_use(free):
         free = path.with_name(f"{path.stem}-{number}{path.suffix}")
         number += 1
+    return free
+
+
+def write_queue(path: Path, rows: Sequence[Suspect]) -> Path:
+    """Write the queue, but never over somebody's decisions; gives the path that was free."""
+    free = free_path(path)
     table = io.StringIO()
     writer = csv.writer(table, quoting=csv.QUOTE_ALL)
     writer.writerow(COLUMNS)
