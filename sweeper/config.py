@@ -100,9 +100,9 @@ class AuditConfig:
     """From which severity of a finding on a sweep is refused (exit code 3)."""
     groups: str | None
     """Column whose values are compared with each other for bias; null: the column of `slice`."""
-    near_duplicates: Annotated[float, Field(gt=0, le=1)]
-    """Two rows are near-duplicates from this similarity on: the share of word shingles in common. It
-    holds for `data.cleaning` and `data.keep_together` too."""
+    near_duplicates: Annotated[float, Field(gt=0.5, le=1)]
+    """Two rows are near-duplicates from this similarity on: the share of words in common. It holds for
+    `data.cleaning` and `data.keep_together` too."""
     terms: Mapping[str, tuple[str, ...]]
     """Word lists by the name of the group that they speak of, e.g. {women: [she, her], men: [he, his]}."""
 

@@ -102,6 +102,7 @@ FAULTS = [
     ("data.cleaning", ["missing", "missing"], "data.cleaning: lists `missing` more than once"),
     ("data.cleaning", ["length"], "data.length: has no bounds for the step `length`; set min_input or max"),
     ("data.length.min_input", 5, "data.length: has bounds and data.cleaning does not list `length`"),
+    ("data.audit.near_duplicates", 0.5, "data.audit.near_duplicates: must be greater than 0.5 (given: 0.5)"),
     ("data.time", "day", "data.time: can't go together with data.group; set one of them to null"),
     ("model.revision", "main", "model.revision: an embedded model has none"),
     ("sampler.startup_trials", None, "sampler.startup_trials: is needed for sampler=tpe"),
