@@ -149,7 +149,7 @@ def test_a_second_look_takes_what_was_found_as_long_as_nothing_changed(tmp_path)
     assert read_audit(cache) == first
     assert json.loads(cache.read_text())["numbers"]["rows_train"] == 5
     never = replace(config.data.audit, fail_on="never")
-    elsewhere = replace(config.data, path=path.rename(tmp_path / "moved.jsonl"), audit=never)
+    elsewhere = replace(config.data, path=path.rename(tmp_path / "moved.jsonl"), audit=never, cleaning=())
     assert audit(replace(config, data=elsewhere), cache, make=make) == first
     assert len(looks) == 1
     config = replace(config, data=elsewhere)

@@ -239,5 +239,12 @@ def test_a_queue_with_decisions_is_never_written_over(tmp_path):
     assert write_queue(path, []) == tmp_path / "queue-2.csv", "what can't be read may be somebody's work"
 
 
+def test_queues_put_under_each_other_are_one(tmp_path):
+    first = write_decisions(tmp_path / "1.csv", ("a", "drop"))
+    second = write_decisions(tmp_path / "2.csv", ("b", "keep"), ("c", ""))
+    first.write_bytes(first.read_bytes() + second.read_bytes())
+    assert read_review(first).decisions == {"a": Decision(2, "drop"), "b": Decision(4, "keep")}
+
+
 def test_an_empty_queue_has_no_suspects():
     assert suspects([], lambda _: False) == []

@@ -96,7 +96,7 @@ class Review:
 
 
 def read_review(path: Path | None) -> Review:
-    """The decisions in a queue; rows without one are passed over. Without a path: no decisions.
+    """The decisions in a queue, or in several put under each other; rows without one are passed over. Without a path: no decisions.
 
     Commas, semicolons and tabs are understood, as different spreadsheets write them. Raises DataError: no
     such file, no such columns, an unknown decision, a fix without anything fixed, two decisions on one row.
@@ -174,7 +174,8 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             raise DataError(
                 f"data.review: {path} has no column {' and '.join(missing)}; a queue has {', '.join(COLUMNS)}"
             )
-        yield from enumerate(reader, start=2)
+        # A header in between is that of another queue, put under the first one.
+        yield from ((n, row) for n, row in enumerate(reader, start=2) if row["decision"] != "decision")
     except csv.Error as error:
         raise DataError(f"data.review: {path} is no readable .csv: {error}") from error
     finally:
