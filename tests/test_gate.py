@@ -103,6 +103,21 @@ def test_a_decision_opens_the_gate(tmp_path, capsys):
     assert '"drop"' in queue.read_text(), "the decisions are still there"
 
 
+def test_leaks_are_dropped_from_training_by_a_decision(tmp_path, capsys):
+    some = rows()
+    write_jsonl(tmp_path / "train.jsonl", some)
+    write_jsonl(tmp_path / "test.jsonl", some[:3])
+    line = ["audit", *FILE[:1], "data.path=.", *FILE[2:], "data.parts={train: train.jsonl, test: test.jsonl}"]
+    line += ["data.audit.near_duplicates=1"]
+    assert main(line) == 3
+    assert "leakage" in capsys.readouterr().out
+    queue = tmp_path / "sweeps" / "sweep" / "queue.csv"
+    decided = queue.read_text(encoding="utf-8").replace(',"","",""', ',"drop","",""')
+    queue.write_text(decided, encoding="utf-8")
+    assert main([*line, f"data.review={queue}"]) == 0
+    assert "57 train, 3 test rows; 0 errors" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("fail_on", "more", "code"),
     [("warning", (), 3), ("never", (BAD,), 0), ("error", (), 0), ("error", (BAD,), 3)],

@@ -96,10 +96,11 @@ class Review:
 
 
 def read_review(path: Path | None) -> Review:
-    """The decisions in a queue, or in several put under each other; rows without one are passed over. Without a path: no decisions.
+    """The decisions in a queue, or in several put under each other; rows without one are passed over.
 
-    Commas, semicolons and tabs are understood, as different spreadsheets write them. Raises DataError: no
-    such file, no such columns, an unknown decision, a fix without anything fixed, two decisions on one row.
+    Without a path there are no decisions. Commas, semicolons and tabs are understood, as different
+    spreadsheets write them. Raises DataError: no such file, no such columns, an unknown decision, a fix
+    without anything fixed, two decisions on one row.
     """
     if path is None:
         return Review()
