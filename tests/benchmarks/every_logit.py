@@ -1,8 +1,8 @@
 """sweeper without its saving on the output layer, for comparison: python -m tests.benchmarks.every_logit ...
 
 The arguments are those of `python -m sweeper`. Logits are computed and cast to float32 at every position, and
-the cross-entropy runs over all of them and passes over those without a label, just as transformers does it. The validation loss and
-generation read the prompts apart.
+the cross-entropy runs over all of them and passes over those without a label, just as transformers does it.
+The validation loss and generation read the prompts apart.
 """
 
 import sys
