@@ -99,10 +99,12 @@ class Personal:
     def _finding(self, kind: str) -> Finding:
         rows, occurrences = self._concerned[kind], self._occurrences[kind]
         if kind in _NOT_SECRET:
-            advice = "mask it before training (a cleaning step does), or make sure that you may train on it"
+            advice = (
+                "Mask it before training (cleaning step `personal`), or make sure that you may train on it."
+            )
         else:
             advice = (
-                "revoke it where it was given out, and mask it: a model may repeat what it was trained on"
+                "Revoke it where it was given out, and mask it: a model may repeat what it was trained on."
             )
         return Finding(
             check="personal",

@@ -48,11 +48,11 @@ class Types:
         count = self._wrong[option]
         if option == "messages":
             message = f"{count} of {self._rows} rows hold no conversation in `{self._messages}`"
-            advice = f"They are left out. Right is {RIGHT_FORM}"
+            advice = f"They are left out. Right is {RIGHT_FORM}."
         else:
             kinds = ", ".join(sorted(set(self._kinds[option]) - set(_KINDS.values())))
             message = f"{count} of {self._rows} rows hold {kinds} in column `{self._columns[option]}`"
-            advice = "Text or a number is needed: nothing can be trained before these rows are mended"
+            advice = "Text or a number is needed: nothing can be trained before these rows are mended."
         return Finding(
             check="types",
             severity="warning" if option == "messages" else "error",
@@ -71,7 +71,7 @@ class Types:
             check="types",
             severity="warning",
             message=f"column `{self._columns[option]}` holds values of several kinds: {told}",
-            advice="All are read as text; see whether something was written into the wrong column",
+            advice="All are read as text; see whether something was written into the wrong column.",
             count=kinds.total() - max(kinds.values()),
             of=self._rows,
         )
