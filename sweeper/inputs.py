@@ -76,7 +76,7 @@ def prepare_inputs(
     """
     if config.engine.name == "replay":
         return _replayed(config)
-    from sweeper import modeling
+    from sweeper import pretrained
     from sweeper.data import prepare
 
     if pins:
@@ -85,14 +85,14 @@ def prepare_inputs(
         config = _pinned(config, pins)
     audit = inspect(config, layout, screen, frozen=bool(pins))
     with screen.step(f"Finding the base model {config.model.name}"):
-        resolved = modeling.resolve(config.model)
-        modeling.check(resolved, config.task, lora_targets(space))
-        architecture = modeling.architecture(resolved, config.task)
-        tokenizer = modeling.load_tokenizer(resolved)
+        resolved = pretrained.resolve(config.model)
+        pretrained.check(resolved, config.task, lora_targets(space))
+        architecture = pretrained.architecture(resolved, config.task)
+        tokenizer = pretrained.load_tokenizer(resolved)
     weights = sum(path.stat().st_size for path in resolved.path.glob("*.safetensors"))
     check_disk(layout, weights, full=config.trial.method == "full")
     with screen.step("Preparing the rows"):
-        limit = modeling.positions(resolved)
+        limit = pretrained.positions(resolved)
         prepared = prepare.prepare(config, tokenizer, architecture, layout.rows, limit)
     if audit is not None:
         audit = complete(config, layout, screen, prepared.manifest.splits)
@@ -103,7 +103,7 @@ def prepare_inputs(
         screen.say(told)
     for warning in prepared.manifest.warnings:
         screen.say(f"Mind: {warning}")
-    dtype = modeling.choose_dtype(config.model, modeling.choose_device(config.model))
+    dtype = pretrained.choose_dtype(config.model, pretrained.choose_device(config.model))
     pinned = {"revision": resolved.revision, "dtype": str(dtype).removeprefix("torch.")}
     return Inputs(
         config=_pinned(config, pinned),

@@ -17,11 +17,12 @@ def run(config: Config, rows_folder: Path, channel: Channel) -> None:
     if not needs_model(config):
         make_engine(config).run(channel)
         return
-    from sweeper import modeling
     from sweeper.data.prepare import open_rows
+    from sweeper.modeling import BaseModel
+    from sweeper.pretrained import resolve
 
     rows = open_rows(rows_folder)
-    base = modeling.BaseModel.load(config.model, modeling.resolve(config.model), config.task, rows.labels)
+    base = BaseModel.load(config.model, resolve(config.model), config.task, rows.labels)
     engine = make_engine(config, base, rows)
     # Trainer collects garbage before every trial: what is loaded by now need not be looked through each time.
     gc.freeze()

@@ -21,7 +21,7 @@ LAYERS = [
     {"loading"},
     {"messages"},
     {"events", "layout", "entry"},
-    {"space", "lock", "database", "journal", "adapters"},
+    {"space", "lock", "database", "journal", "adapters", "pretrained"},
     {"modeling", "data", "metrics", "tracking_runs"},
     {"engines", "samplers", "pruners"},
     {"worker", "study", "tracking"},

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from sweeper import modeling
+from sweeper import pretrained
 from sweeper.data.encode import IGNORED, Encoder, Text, Unusable, check_messages
 from sweeper.errors import DataError
 from tests.rows import CHATML, chat, configure, tokenizer
@@ -178,7 +178,7 @@ def test_malformed_messages(value):
 
 @pytest.fixture(scope="module")
 def smollm2():
-    return modeling.load_tokenizer(modeling.resolve(configure(None).model))
+    return pretrained.load_tokenizer(pretrained.resolve(configure(None).model))
 
 
 def test_smollm2_learns_exactly_the_assistant_turns(smollm2):

@@ -100,7 +100,7 @@ def test_the_best_adapter_gives_the_same_score_by_plain_peft(swept):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from sweeper.config import ModelConfig
-    from sweeper.modeling import resolve
+    from sweeper.pretrained import resolve
 
     folder, _ = swept
     sweep = folder / "sweeps" / "summarize"

