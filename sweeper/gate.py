@@ -11,9 +11,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from sweeper.config import Config
-from sweeper.data.amount import CUT_OFF, cut_off
 from sweeper.data.audit import Audit, audit, completed, read_audit, write_audit
 from sweeper.data.audit import Progress as Hears
+from sweeper.data.checks.amount import CUT_OFF, cut_off
 from sweeper.data.findings import Finding, printable
 from sweeper.data.manifest import SplitInfo
 from sweeper.data.page import render

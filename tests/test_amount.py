@@ -1,4 +1,4 @@
-from sweeper.data.amount import ENOUGH, Amount, cut_off
+from sweeper.data.checks.amount import ENOUGH, Amount, cut_off
 from sweeper.data.manifest import SplitInfo
 from tests.looking import Row, look
 

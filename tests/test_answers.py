@@ -1,7 +1,7 @@
 import random
 from dataclasses import replace
 
-from sweeper.data.answers import Copies, Unrelated
+from sweeper.data.checks.answers import Copies, Unrelated
 from tests.looking import Row, clean_rows, look, prose, suspected, table
 
 ROWS = 1000

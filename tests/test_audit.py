@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from sweeper.data.audit import audit, read_audit
-from sweeper.data.checks import checks
+from sweeper.data.checks.lengths import Lengths
+from sweeper.data.checks.registry import checks
 from sweeper.data.findings import Batch, Finding
-from sweeper.data.lengths import Lengths
 from sweeper.errors import DataError
 from tests.rows import chat, configure, pairs, write_jsonl
 

@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from sweeper.data.bias import Bias, Moments, mean_gap, rate_gap, wilson
+from sweeper.data.checks.bias import Bias, Moments, mean_gap, rate_gap, wilson
 from tests.looking import Row, look, prose
 
 

@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 import pytest
 
-from sweeper.data.amount import Amount
-from sweeper.data.answers import Copies, Unrelated
-from sweeper.data.bias import Bias
+from sweeper.data.checks.amount import Amount
+from sweeper.data.checks.answers import Copies, Unrelated
+from sweeper.data.checks.bias import Bias
+from sweeper.data.checks.labels import Balance, Spellings
+from sweeper.data.checks.language import Languages, Spelling
+from sweeper.data.checks.mislabeled import Mislabeled
+from sweeper.data.checks.quality import Controls, Empty, Encoding, Markup
+from sweeper.data.checks.shapes import Formats, LengthOutliers
 from sweeper.data.findings import Check
-from sweeper.data.labels import Balance, Spellings
-from sweeper.data.language import Languages, Spelling
-from sweeper.data.mislabeled import Mislabeled
-from sweeper.data.quality import Controls, Empty, Encoding, Markup
-from sweeper.data.shapes import Formats, LengthOutliers
 from tests.looking import HOSTILE, look
 
 CHECKS: dict[str, Callable[[], Check]] = {

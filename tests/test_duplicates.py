@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from sweeper.data.duplicates import Duplicates, question_and_answer
+from sweeper.data.checks.duplicates import Duplicates, question_and_answer
 from sweeper.data.findings import Batch, Finding
 
 Row = tuple[str, str, str]

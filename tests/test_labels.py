@@ -1,4 +1,4 @@
-from sweeper.data.labels import Balance, Spellings
+from sweeper.data.checks.labels import Balance, Spellings
 from tests.looking import Row, look, suspected, table
 
 

@@ -1,6 +1,6 @@
 import random
 
-from sweeper.data.language import SAMPLED, Languages, Spelling
+from sweeper.data.checks.language import SAMPLED, Languages, Spelling
 from tests.looking import Row, clean_rows, look, suspected, table
 
 GERMAN = (

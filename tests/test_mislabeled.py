@@ -3,8 +3,8 @@ import time
 
 import pytest
 
+from sweeper.data.checks.mislabeled import Mislabeled
 from sweeper.data.docstrings import harvest
-from sweeper.data.mislabeled import Mislabeled
 from tests.looking import Row, look, prose, suspected, table
 
 PACKAGES = ("numpy", "pandas", "sqlalchemy")

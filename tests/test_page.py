@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import pytest
 
 from sweeper.data.audit import Audit
+from sweeper.data.checks.lengths import Histogram
 from sweeper.data.findings import Example, Finding, printable
-from sweeper.data.lengths import Histogram
 from sweeper.data.page import render
 from sweeper.data.queue import Suspect
 

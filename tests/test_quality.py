@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from sweeper.data.quality import Controls, Empty, Encoding, Markup
+from sweeper.data.checks.quality import Controls, Empty, Encoding, Markup
 from tests.looking import Row, clean_rows, look, suspected, table
 
 ROWS = 1000

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from sweeper.data.shapes import Formats, LengthOutliers
+from sweeper.data.checks.shapes import Formats, LengthOutliers
 from tests.looking import Row, clean_rows, look, prose, suspected, table
 
 ROWS = 1000

@@ -1,5 +1,5 @@
+from sweeper.data.checks.tally import Sample, Tally
 from sweeper.data.findings import Batch
-from sweeper.data.tally import Sample, Tally
 from tests.looking import Row, look
 
 

@@ -19,17 +19,17 @@ import sweeper
 from sweeper.config import Config
 from sweeper.data import sources
 from sweeper.data.cells import as_text, content
-from sweeper.data.checks import checks
-from sweeper.data.duplicates import Duplicates
+from sweeper.data.checks.duplicates import Duplicates
+from sweeper.data.checks.lengths import Histogram, Lengths
+from sweeper.data.checks.registry import checks
+from sweeper.data.checks.types import Types
 from sweeper.data.encode import check_messages
 from sweeper.data.findings import MOST_EXAMPLES, Batch, Check, Finding, Severity
-from sweeper.data.lengths import Histogram, Lengths
 from sweeper.data.manifest import defining
 from sweeper.data.personal import masked_excerpt
 from sweeper.data.pool import SPLITS
 from sweeper.data.queue import MOST_QUEUED, Suspect, suspects
 from sweeper.data.review import read_review
-from sweeper.data.types import Types
 from sweeper.errors import DataError
 from sweeper.layout import write_atomically
 from sweeper.loading import to_tree

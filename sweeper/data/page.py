@@ -10,8 +10,8 @@ from importlib import resources
 from typing import Any
 
 from sweeper.data.audit import Audit
+from sweeper.data.checks.lengths import Histogram
 from sweeper.data.findings import printable
-from sweeper.data.lengths import Histogram
 
 _MOST_SUSPECTS = 50
 """The rest is in queue.csv."""

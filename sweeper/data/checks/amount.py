@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from sweeper.data.checks.quality import Kind
 from sweeper.data.findings import Batch, Finding, Severity
 from sweeper.data.manifest import SplitInfo
-from sweeper.data.quality import Kind
 
 ENOUGH: Mapping[Kind, int] = {"classify": 2000, "generate": 5000, "chat": 5000}
 """Training rows from which on a fine-tune usually is worth its time: several thousand, more where text is

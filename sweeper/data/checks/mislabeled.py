@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sweeper.data.checks.tally import Sample
 from sweeper.data.findings import MOST_EXAMPLES, Batch, Example, Finding, excerpt, printable
-from sweeper.data.tally import Sample
 
 if TYPE_CHECKING:
     import numpy as np

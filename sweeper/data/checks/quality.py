@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
+from sweeper.data.checks.tally import Tally
 from sweeper.data.findings import Batch, Finding, Severity
-from sweeper.data.tally import Tally
 
 Kind = Literal["generate", "classify", "chat"]
 """task.kind"""

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
 
+from sweeper.data.checks.quality import Kind
 from sweeper.data.findings import Batch, Finding
-from sweeper.data.quality import Kind
 
 Interval = tuple[float, float]
 

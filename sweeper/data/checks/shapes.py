@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from sweeper.data.checks.quality import Kind
+from sweeper.data.checks.tally import Tally
 from sweeper.data.findings import MOST_EXAMPLES, Batch, Example, Finding
-from sweeper.data.quality import Kind
-from sweeper.data.tally import Tally
 
 _SHORT = 40
 """Characters up to which a text is a value rather than prose."""

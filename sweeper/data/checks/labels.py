@@ -5,8 +5,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from sweeper.data.checks.tally import Tally
 from sweeper.data.findings import MOST_EXAMPLES, Batch, Example, Finding, Severity, excerpt, printable
-from sweeper.data.tally import Tally
 
 FREE_TEXT = 1000
 """So many different labels are no classes (as `pool.gather` has it)."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sweeper.data.checks.tally import Tally
 from sweeper.data.findings import Batch, Finding
-from sweeper.data.tally import Tally
 
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
 """Scripts that put no space between words: every character counts as one."""

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sweeper.data.checks.quality import Kind
+from sweeper.data.checks.tally import Sample
 from sweeper.data.findings import MOST_EXAMPLES, Batch, Example, Finding, excerpt, printable
-from sweeper.data.quality import Kind
-from sweeper.data.tally import Sample
 
 SAMPLED = 2000
 """Rows that are looked at; all, where there are no more. A share of 1 % is then known to +-0.5 points."""
