@@ -15,10 +15,10 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install sweep test lint format bench ui clean
+.PHONY: help install sweep test lint format bench bench-audit ui clean
 
 help: ## List these targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo "  ARGS=... goes on to the command, e.g. make sweep ARGS='budget.trials=12'"
 
 install: $(INSTALLED) ## Make .venv with everything in it, embedded model included
@@ -54,6 +54,9 @@ format: install ## Put the code into the common format
 
 bench: install ## Time sweeper against transformers' own search on the same trials
 	$(BIN)/python -m tests.benchmarks.trainer_search $(ARGS)
+
+bench-audit: install ## Time the audit of 10,000, 30,000 and 100,000 rows
+	$(BIN)/python -m tests.benchmarks.audit_cost $(ARGS)
 
 clean: ## Remove .venv and what tools cache; sweeps/ stays
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
