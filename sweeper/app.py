@@ -68,7 +68,7 @@ def run(overrides: Sequence[str]) -> int:
 def audit(overrides: Sequence[str]) -> int:
     """Look at the rows without training anything; gives the exit code."""
     config, _ = read_config(compose(overrides), sweeping=False)
-    inspect(config, Layout(config.sweep.folder, config.sweep.name), make_screen())
+    inspect(config, Layout(config.sweep.folder, config.sweep.name), make_screen(), details=True)
     return 0
 
 

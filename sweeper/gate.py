@@ -36,8 +36,10 @@ class Viewer(Protocol):
         """One line of text."""
 
 
-def inspect(config: Config, layout: Layout, viewer: Viewer, frozen: bool = False) -> AuditInfo | None:
-    """Audit the rows of a sweep, write down and show what was found.
+def inspect(
+    config: Config, layout: Layout, viewer: Viewer, frozen: bool = False, details: bool = False
+) -> AuditInfo | None:
+    """Audit the rows of a sweep, write down and show what was found, with advice and examples for `details`.
 
     `frozen`: the sweep has begun, with rows of its own. Then what was found at its beginning counts; None if
     nothing was looked at then and the source can't be read any more.
@@ -48,7 +50,12 @@ def inspect(config: Config, layout: Layout, viewer: Viewer, frozen: bool = False
     found = _found(config, layout, viewer, frozen)
     if found is None:
         return None
-    show(found, viewer)
+    rows = ", ".join(f"{count:,} {split}" for split, count in found.rows.items())
+    viewer.say(f"Audit of {printable(found.source)}: {rows} rows; {found.totals}")
+    if details:
+        _tell(found.findings, viewer)
+    elif not frozen:
+        _name(found.at_least("warning"), viewer)
     if layout.audit.stat().st_mtime_ns != before or not layout.audit_page.exists():
         if found.queue:
             queue = write_queue(layout.queue, found.queue)
@@ -72,7 +79,7 @@ def complete(
     if full != found:
         write_audit(full, layout.audit)
         _write_page(full, layout)
-        _tell([finding for finding in full.findings if finding.check == CUT_OFF], viewer)
+        _name([finding for finding in full.findings if finding.check == CUT_OFF], viewer)
     return _passed(full, config, layout)
 
 
@@ -87,11 +94,9 @@ def _found(config: Config, layout: Layout, viewer: Viewer, frozen: bool) -> Audi
         return read_audit(layout.audit)
 
 
-def show(found: Audit, viewer: Viewer) -> None:
-    """The findings as a table, or line by line where there is no terminal."""
-    rows = ", ".join(f"{count:,} {split}" for split, count in found.rows.items())
-    viewer.say(f"Audit of {printable(found.source)}: {rows} rows; {found.totals}")
-    _tell(found.findings, viewer)
+def _name(findings: Sequence[Finding], viewer: Viewer) -> None:
+    for finding in findings:
+        viewer.say(f"  {finding.severity}: {_line(finding.message)}")
 
 
 def _tell(findings: Sequence[Finding], viewer: Viewer) -> None:

@@ -141,7 +141,7 @@ def test_bad_configuration_and_bad_files_are_told_without_a_traceback(tmp_path, 
     assert "--now: is neither a verb nor an override" in capsys.readouterr().err
 
 
-def looked_at(tmp_path, *more, frozen=False, terminal=False, **options):
+def looked_at(tmp_path, *more, frozen=False, terminal=False, details=True, **options):
     """What a person sees of an audit, and what it comes to."""
     path = tmp_path / "rows.jsonl"
     if not frozen:
@@ -150,7 +150,7 @@ def looked_at(tmp_path, *more, frozen=False, terminal=False, **options):
     config = replace(config, data=replace(config.data, audit=replace(config.data.audit, **options)))
     seen = io.StringIO()
     console = Console(file=seen, force_terminal=terminal, width=100, highlight=False)
-    found = inspect(config, Layout(tmp_path, "mine"), make_screen(console), frozen)
+    found = inspect(config, Layout(tmp_path, "mine"), make_screen(console), frozen, details)
     return seen.getvalue(), found
 
 
@@ -162,6 +162,22 @@ def test_in_a_terminal_there_is_a_table_that_hostile_rows_do_not_steer(tmp_path)
     plain, _ = looked_at(tmp_path, HOSTILE)
     assert "[red]a[/red]<1b>[2J" in plain
     assert "\x1b" not in plain
+
+
+def test_a_sweep_says_a_line_for_each_warning_and_nothing_when_it_goes_on(tmp_path):
+    told = looked_at(tmp_path, HOSTILE)[0]
+    assert "  Collect more rows" in told
+    brief = looked_at(tmp_path, HOSTILE, details=False)[0].splitlines()
+    warnings = [line for line in told.splitlines() if line.startswith("warning: ")]
+    assert warnings
+    assert [line for line in brief if line.startswith("  ")] == [
+        f"  {w.rpartition(' [')[0]}" for w in warnings
+    ]
+    again = looked_at(tmp_path, frozen=True, details=False)[0].splitlines()
+    assert [line.partition(":")[0].partition(" of ")[0] for line in again] == [
+        "Audit",
+        "With examples and histograms",
+    ]
 
 
 def test_a_sweep_that_goes_on_needs_its_source_no_more(tmp_path):
