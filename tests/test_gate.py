@@ -174,10 +174,7 @@ def test_a_sweep_says_a_line_for_each_warning_and_nothing_when_it_goes_on(tmp_pa
         f"  {w.rpartition(' [')[0]}" for w in warnings
     ]
     again = looked_at(tmp_path, frozen=True, details=False)[0].splitlines()
-    assert [line.partition(":")[0].partition(" of ")[0] for line in again] == [
-        "Audit",
-        "With examples and histograms",
-    ]
+    assert not [line for line in again if line.startswith("  ")]
 
 
 def test_a_sweep_that_goes_on_needs_its_source_no_more(tmp_path):
