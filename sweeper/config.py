@@ -132,6 +132,40 @@ class LengthConfig:
     max_target: Positive | None
 
 
+AugmentMethod = Literal["insertion", "deletion", "swap", "synonyms", "back_translation"]
+"""What each does: `sweeper.data.augment`."""
+
+
+@dataclass(frozen=True)
+class BackTranslationConfig:
+    """Local folders with MarianMT models, in Hugging Face's format with safetensors."""
+
+    __pydantic_config__ = _STRICT
+
+    there: Path | None
+    """From the language of the rows into another one."""
+    back: Path | None
+    """From that language back."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """The pool of augmented training rows; how much of it a trial takes says `trial.augment_rate`."""
+
+    __pydantic_config__ = _STRICT
+
+    methods: tuple[AugmentMethod, ...]
+    """Ways to change an input text; none: no pool."""
+    copies: Positive
+    """Augmented copies of each training row."""
+    share_of_words: Annotated[float, Field(gt=0, le=0.5)]
+    """So many words of a text are inserted, deleted, swapped or exchanged, one at least."""
+    synonyms: Path | None
+    """A .tsv file (a word and its synonyms a line, between tabs) or a .json object {word: [synonyms]}, for
+    the methods `synonyms` and `insertion`."""
+    back_translation: BackTranslationConfig
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Where the rows come from, how they are cleaned and how they are split."""
@@ -170,6 +204,7 @@ class DataConfig:
     length: LengthConfig
     keep_together: bool
     """No row of one split has a near-duplicate in another; false: only no copy."""
+    augment: AugmentConfig
     review: Path | None
     """The queue.csv of an audit with a person's decisions in it; null: no row was decided on."""
     audit: AuditConfig
@@ -283,6 +318,10 @@ class TrialSettings:
     """Noise on the input embeddings in training (arXiv 2310.05914); 0: none."""
     patience: NonNegative
     """Stop after this many marks without a better objective; 0: train to the end."""
+    augment_rate: Annotated[float, Field(ge=0, le=1)]
+    """Share of the training rows that give way to an augmented copy of theirs, drawn anew in each pass."""
+    reweight: Annotated[float, Field(ge=0, le=1)]
+    """Rows count by their label's independence of `data.slice`: weight ** reweight; 0: all the same."""
     lora: LoraSettings
 
 

@@ -134,6 +134,7 @@ def _contradictions(sections: Mapping[str, Any]) -> list[Fault]:
         faults += _task_faults(task)
     if data is not None:
         faults += _data_faults(data, task)
+    faults += _trial_faults(sections)
     faults += _option_faults("sampler", sections["sampler"]) + _option_faults("pruner", sections["pruner"])
     if model is not None and model.embedded and model.revision is not None:
         faults.append(
@@ -162,6 +163,28 @@ def _task_faults(task: TaskConfig) -> list[Fault]:
         faults.append(Fault("task.prompt", f"must contain {{input}} once (given: {task.prompt!r})"))
     if task.chat_template and task.kind == "classify":
         faults.append(Fault("task.chat_template", "does not fit task.kind=classify; set it to false"))
+    return faults
+
+
+def _trial_faults(sections: Mapping[str, Any]) -> list[Fault]:
+    """Trial settings, given or varied, for which data and task lack what they need."""
+    trial: TrialSettings | None = sections["trial"]
+    data: DataConfig | None = sections["data"]
+    task: TaskConfig | None = sections["task"]
+    lacking = {}
+    if data is not None and not data.augment.methods:
+        lacking["augment_rate"] = "needs a pool of augmented rows; name data.augment.methods"
+    if task is not None and task.kind != "classify":
+        lacking["reweight"] = f"needs labels, and task.kind={task.kind} has none; leave it at 0"
+    elif data is not None and data.slice in (None, data.target):
+        lacking["reweight"] = "needs groups; name their column, another one than the label's, in data.slice"
+    space = sections["space"] if isinstance(sections["space"], Mapping) else {}
+    faults = []
+    for name, why in lacking.items():
+        if trial is not None and getattr(trial, name) > 0:
+            faults.append(Fault(f"trial.{name}", why))
+        if space.get(name) is not None:
+            faults.append(Fault(f"space.{name}", why))
     return faults
 
 
@@ -211,7 +234,7 @@ def _data_faults(data: DataConfig, task: TaskConfig | None) -> list[Fault]:
             for name in ("group", "stratify")
             if getattr(data, name) is not None
         ]
-    return faults + _cleaning_faults(data)
+    return faults + _cleaning_faults(data) + _augment_faults(data)
 
 
 def _cleaning_faults(data: DataConfig) -> list[Fault]:
@@ -230,4 +253,24 @@ def _cleaning_faults(data: DataConfig) -> list[Fault]:
         least, most = bounds[f"min_{part}"], bounds[f"max_{part}"]
         if least is not None and most is not None and least > most:
             faults.append(Fault(f"data.length.min_{part}", f"{least} is more than max_{part}, {most}"))
+    return faults
+
+
+def _augment_faults(data: DataConfig) -> list[Fault]:
+    options = data.augment
+    faults = [
+        Fault("data.augment.methods", f"lists `{name}` more than once")
+        for name in dict.fromkeys(options.methods)
+        if options.methods.count(name) > 1
+    ]
+    if "synonyms" in options.methods and options.synonyms is None:
+        faults.append(Fault("data.augment.synonyms", "is needed for the method synonyms: a file"))
+    if options.synonyms is not None and not {"synonyms", "insertion"} & set(options.methods):
+        faults.append(Fault("data.augment.synonyms", "is given, and none of data.augment.methods uses it"))
+    for name, folder in asdict(options.back_translation).items():
+        where, is_used = f"data.augment.back_translation.{name}", "back_translation" in options.methods
+        if is_used and folder is None:
+            faults.append(Fault(where, "is needed for the method back_translation: a folder with a model"))
+        if not is_used and folder is not None:
+            faults.append(Fault(where, "is given, and data.augment.methods does not list back_translation"))
     return faults

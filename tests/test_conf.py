@@ -87,3 +87,14 @@ def test_choices_merged_over_a_range_are_refused_with_a_way_out_that_works() -> 
     nulls = [f"space.learning_rate.{key}=null" for key in ("low", "high", "log")]
     config = loaded("+experiment=summarize", choices, *nulls)
     assert Space.parse(config.space, config.trial).entries[0].choices == (2e-4, 1e-3)
+
+
+def test_augmentation_and_weights_can_be_searched_where_they_have_what_they_need() -> None:
+    searched = ["+space.augment_rate={low: 0.0, high: 0.5}", "+space.reweight={low: 0.0, high: 1.0}"]
+    config = loaded("+experiment=classify", "data.slice=file", "data.augment.methods=[swap]", *searched)
+    assert {"augment_rate", "reweight"} <= set(Space.parse(config.space, config.trial).names)
+    groups_alone = (
+        r"1 fault .*\n.*space\.reweight: needs groups; name their column, another one than the label"
+    )
+    with pytest.raises(ConfigError, match=groups_alone):
+        loaded("+experiment=classify", "data.augment.methods=[swap]", *searched)

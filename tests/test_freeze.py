@@ -16,7 +16,7 @@ def freeze_rows(tmp_path, rows, kind="generate", positions=None, candidates=None
     encoder = Encoder(config.task, tokenizer(CHATML), architecture)
     everything = np.arange(len(pool.rows))
     candidates = candidates or dict.fromkeys(("train", "validation", "test"), everything)
-    infos, _ = freeze(pool, candidates, encoder, config, tmp_path, positions)
+    infos, *_ = freeze(pool, candidates, encoder, config, tmp_path, positions)
     return infos, pool, warnings(config.task, infos, pool.labels)
 
 

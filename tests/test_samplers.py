@@ -20,6 +20,7 @@ SEED = 7
 TRIAL = TrialSettings(
     method="lora", learning_rate=2e-4, batch_size=8, epochs=1, scheduler="linear", warmup=0.05,
     weight_decay=0.0, max_grad_norm=1.0, label_smoothing=0.0, neftune_noise=0.0, patience=0,
+    augment_rate=0.0, reweight=0.0,
     lora=LoraSettings(rank=8, alpha=32.0, dropout=0.0, variant="lora", target_modules="all-linear"),
 )  # fmt: skip
 CONDITIONAL = Space.parse(

@@ -20,6 +20,8 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "label_smoothing": (0.0, 0.3, {}),
     "neftune_noise": (0.0, 10.0, {}),
     "patience": (0, 1, {"learning_rate": 1e-12}),
+    "augment_rate": (0.0, 0.5, {}),
+    "reweight": (0.0, 1.0, {}),
     "lora.rank": (2, 4, {}),
     "lora.alpha": (4.0, 16.0, {}),
     "lora.dropout": (0.0, 0.5, {}),
@@ -34,7 +36,9 @@ def trace(folder, name, value, others):
     changes = {name.replace("lora.", "lora_"): value} | others
     settings = tiny.settings(**{"warmup": 0.0, **changes})
     marks = tuple(range(4, ROWS * settings.epochs + 1, 4))
-    channel = tiny.run(tiny.spec(folder, settings, marks=marks), data=tiny.rows(train=ROWS, validation=4))
+    kind = "classifier" if name == "reweight" else "causal"
+    rows = tiny.rows(kind, train=ROWS, validation=4, pool=True)
+    channel = tiny.run(tiny.spec(folder, settings, marks=marks), kind=kind, data=rows)
     assert not channel.outcomes[0].reason or name == "patience"
     rates = [report.metrics["learning_rate"] for report in channel.reports if report.metrics]
     validation = [(one.mark, one.metrics["loss"]) for one in channel.evaluations]

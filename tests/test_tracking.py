@@ -32,6 +32,8 @@ SETTINGS = TrialSettings(
     label_smoothing=0.0,
     neftune_noise=0.0,
     patience=0,
+    augment_rate=0.0,
+    reweight=0.0,
     lora=LoraSettings(rank=8, alpha=32.0, dropout=0.0, variant="lora", target_modules="all-linear"),
 )
 DATA = (

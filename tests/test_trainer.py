@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from sweeper import metrics
 from sweeper.engines import checkpoints
-from sweeper.engines.batches import EffectiveBatches, collate, logits, read_rows
+from sweeper.engines.batches import collate, logits, read_rows
 from sweeper.engines.evaluate import Evaluator, out_of_memory, overfitting
 from sweeper.messages import BASE, Decision, Ending, Evaluation
 from tests import tiny
@@ -324,16 +324,6 @@ def test_the_output_layer_sees_labelled_positions_alone():
     assert seen == [(len(batch["targets"]), len(tiny.tokenizer()))]
     everywhere = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     torch.testing.assert_close(kept, everywhere[batch["keep"]])
-
-
-def test_training_order_depends_on_the_seed_alone():
-    whole = EffectiveBatches(10, 2, 4, 4, seed=3)
-    split = EffectiveBatches(10, 2, 4, 3, seed=3)
-    assert [i for batch in whole for i in batch] == [i for batch in split for i in batch]
-    assert [len(batch) for batch in split] == [3, 1] * 5
-    assert (len(whole), whole.per_step, split.per_step) == (5, 1, 2)
-    assert sorted(i for batch in whole for i in batch)[::2] == list(range(10))
-    assert list(whole) != list(EffectiveBatches(10, 2, 4, 4, seed=4))
 
 
 def curve(*points):

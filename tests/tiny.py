@@ -45,6 +45,7 @@ class Rows:
     validation: Dataset
     labels: tuple[str, ...] = ()
     digest: str = "tiny"
+    augmented: Dataset | None = None
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -121,8 +122,11 @@ def base(kind: str = "causal") -> BaseModel:
     return _base(kind)
 
 
-def rows(kind: str = "causal", train: int = 24, validation: int = 10) -> Rows:
-    """Copying tasks with a pattern: the answer is the last two words of the prompt."""
+def rows(kind: str = "causal", train: int = 24, validation: int = 10, pool: bool = False) -> Rows:
+    """Copying tasks with a pattern: the answer is the last two words of the prompt.
+
+    `pool`: each training row but every fourth has an augmented copy, with another first word.
+    """
     words = tokenizer()
 
     def row(i: int) -> dict[str, Any]:
@@ -130,7 +134,8 @@ def rows(kind: str = "causal", train: int = 24, validation: int = 10) -> Rows:
         prompt, answer = f"{' '.join(chosen)} :", " ".join(chosen[-2:])
         prompt_ids = words(prompt)["input_ids"]
         answer_ids = [*words(answer)["input_ids"], words.eos_token_id]
-        common = {"id": f"r{i}", "slice": "all", "prompt": prompt, "answer": answer, "prompt_ids": prompt_ids}
+        common = {"id": f"r{i}", "slice": "ab"[i % 3 == 1 or i % 4 == 0]}
+        common |= {"prompt": prompt, "answer": answer, "prompt_ids": prompt_ids}
         if kind == "classifier":
             label = i % len(LABELS)
             return common | {"answer": LABELS[label], "input_ids": prompt_ids, "labels": [], "label": label}
@@ -140,10 +145,17 @@ def rows(kind: str = "causal", train: int = 24, validation: int = 10) -> Rows:
         return common | {"input_ids": prompt_ids + answer_ids, "labels": labels, "label": -1}
 
     every = [row(i) for i in range(train + validation)]
+    other = words.convert_tokens_to_ids("says")
+    copies = [
+        one | {"id": f"{one['id']}+1", "original": one["id"], "input_ids": [other, *one["input_ids"][1:]]}
+        for i, one in enumerate(every[:train])
+        if i % 4
+    ]
     return Rows(
         Dataset.from_list(every[:train]),
         Dataset.from_list(every[train:]),
         LABELS if kind == "classifier" else (),
+        augmented=Dataset.from_list(copies) if pool else None,
     )
 
 

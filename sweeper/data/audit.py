@@ -237,7 +237,7 @@ def _contents(conversation: str) -> str:
 
 def _key(config: Config) -> str:
     data, task = defining(config.data), config.task
-    for option in ("sizes", "cleaning", "length", "keep_together"):
+    for option in ("sizes", "cleaning", "length", "keep_together", "augment"):
         del data[option]  # what becomes of the rows later
     audit: dict[str, Any] = to_tree(config.data.audit)
     del audit["fail_on"]  # a matter of what follows from an audit

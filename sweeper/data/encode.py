@@ -101,6 +101,12 @@ class Encoder:
         """Raises Unusable for a conversation in which nothing is left to learn."""
         return self._chat(row) if self._task.kind == "chat" else self._single(row)
 
+    def visible(self, row: Text) -> Text:
+        """The row with as much of its input as the length limit lets pass; a conversation as it is."""
+        if self._task.kind == "chat":
+            return row
+        return Text(self._cut(row.input, self._task.max_input_tokens)[0], row.target)
+
     def _single(self, row: Text) -> Encoded:
         text, input_cut = self._cut(row.input, self._task.max_input_tokens)
         prompt = self._task.prompt.replace("{input}", text)

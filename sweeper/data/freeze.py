@@ -31,8 +31,9 @@ def freeze(
     config: Config,
     folder: Path,
     positions: int | None,
-) -> tuple[dict[str, SplitInfo], dict[str, StepCounts]]:
-    """Write `folder`/SPLIT.arrow for every split; tell what is in them, and what cleaning has done.
+) -> tuple[dict[str, SplitInfo], dict[str, StepCounts], Codes]:
+    """Write `folder`/SPLIT.arrow for every split; tell what is in them, what cleaning has done, and which
+    rows of the pool are training rows.
 
     Test chooses first and takes rows as they are; validation and train take cleaned rows that are like none
     in the splits before them. Rows that can't be used are counted in `pool.dropped`. Raises DataError if a
@@ -52,7 +53,7 @@ def freeze(
             is_like = _count_likenesses(rows, alike_in, pool, config)
             split_of[rows[is_like]] = _USELESS
             rows = rows[~is_like]
-        with _SplitFile(folder / f"{name}.arrow", pool.labels) as file:
+        with SplitFile(folder / f"{name}.arrow", pool.labels) as file:
             for number, row, encoded in _encode(pool, rows, encoder, raw=name == "test"):
                 split_of[number] = _USELESS
                 if encoded is not None:
@@ -66,7 +67,8 @@ def freeze(
     _check(config.task, infos, positions)
     is_test = (split_of == SPLITS.index("test")) | (pool.parts == SPLITS.index("test"))
     cleaned = count(steps, pool.changed, pool.left_out, is_test)
-    return {name: infos[name] for name in SPLITS if name in infos}, cleaned
+    train = np.flatnonzero(split_of == SPLITS.index("train"))
+    return {name: infos[name] for name in SPLITS if name in infos}, cleaned, train
 
 
 def warnings(task: TaskConfig, infos: Mapping[str, SplitInfo], labels: Sequence[str]) -> tuple[str, ...]:
@@ -121,13 +123,14 @@ def _encode(
         for place, number in enumerate(some):
             row = {name: values[place] for name, values in columns.items()}
             try:
-                yield int(number), row, encoder.encode(_text(row, raw))
+                yield int(number), row, encoder.encode(text_of(row, raw))
             except Unusable as reason:
                 pool.dropped[str(reason)] += 1
                 yield int(number), row, None
 
 
-def _text(row: Mapping[str, str | None], raw: bool) -> Text:
+def text_of(row: Mapping[str, str | None], raw: bool) -> Text:
+    """A row of the pool as it was, or as it was cleaned."""
     text, target = (
         row[name] if raw or row[f"clean_{name}"] is None else row[f"clean_{name}"]
         for name in ("input", "target")
@@ -157,22 +160,24 @@ def _check(task: TaskConfig, infos: Mapping[str, SplitInfo], positions: int | No
         )
 
 
-class _SplitFile:
+class SplitFile:
     """An Arrow stream of one split, with what is to be known of it."""
 
-    def __init__(self, path: Path, labels: Sequence[str]) -> None:
+    def __init__(self, path: Path, labels: Sequence[str], marks: Sequence[str] = ()) -> None:
+        """`marks` are columns of text more, taken from a row as they are."""
         import pyarrow as pa
 
         tokens = pa.list_(pa.int32())
         text = pa.large_string()
         self._schema = pa.schema(
-            [(name, text) for name in ("id", "slice", "group", "prompt", "answer")]
+            [(name, text) for name in (*marks, "id", "slice", "group", "prompt", "answer")]
             + [(name, tokens) for name in ("input_ids", "labels", "prompt_ids")]
             + [("label", pa.int32())]
         )
         self._file = pa.OSFile(str(path), "wb")
         self._writer = pa.ipc.new_stream(self._file, self._schema)
         self._numbers = {name: code for code, name in enumerate(labels)}
+        self._marks = marks
         self._digest = hashlib.sha256()
         self._batch: list[dict[str, object]] = []
         self._longest = self._cut_inputs = self._cut_answers = 0
@@ -180,7 +185,7 @@ class _SplitFile:
         self._labels: set[int] = set()
         self.rows = 0
 
-    def __enter__(self) -> "_SplitFile":
+    def __enter__(self) -> "SplitFile":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -192,7 +197,8 @@ class _SplitFile:
         label = self._numbers.get(encoded.answer, -1)
         self._digest.update(f"{row['id']} {encoded.input_ids} {encoded.labels} {label}\n".encode())
         self._batch.append(
-            {
+            {name: row[name] for name in self._marks}
+            | {
                 "id": row["id"],
                 "slice": row["slice"],
                 "group": row["group"],

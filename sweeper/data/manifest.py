@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from sweeper.config import Config, DataConfig
+from sweeper.data.augment import defining as augmentation
 from sweeper.data.review import read_review
 from sweeper.events import DataSetInfo
 from sweeper.layout import write_atomically
@@ -82,6 +83,8 @@ class Manifest:
     """Sentences for people."""
     reviewed: Mapping[str, int] = field(default_factory=dict)
     """Rows by what a person decided on them: keep, drop, fix."""
+    augmented: SplitInfo | None = None
+    """The pool of augmented training rows, if there is one."""
 
 
 def frozen(config: Config, folder: Path) -> Manifest | None:
@@ -126,13 +129,14 @@ def defining(data: DataConfig) -> dict[str, Any]:
 
     Files count by their content, wherever they lie: that of the rows is compared on its own, a review is
     named by its decisions. How rows are audited changes none of them; only what counts as a near-duplicate
-    is asked for by cleaning and splits too. Raises DataError if the review can't be read.
+    is asked for by cleaning and splits too. Raises DataError if the review, or what augmentation takes, can't
+    be read.
     """
     tree: dict[str, Any] = to_tree(data)
     del tree["path"], tree["audit"]
     if data.keep_together or "near_duplicates" in data.cleaning:
         tree["near_duplicates"] = data.audit.near_duplicates
-    return tree | {"review": read_review(data.review).digest}
+    return tree | {"review": read_review(data.review).digest, "augment": augmentation(data.augment)}
 
 
 def cleaning(manifest: Manifest) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from sweeper.config import Config
 from sweeper.data import manifest as manifests
 from sweeper.data import sources, splits
+from sweeper.data.augmented import AUGMENTED, augment
 from sweeper.data.cleaning import KEPT
 from sweeper.data.encode import Architecture, Encoder
 from sweeper.data.freeze import freeze, warnings
@@ -53,6 +54,9 @@ class Prepared:
     labels: tuple[str, ...]
     digest: str
     manifest: Manifest
+    augmented: "Dataset | None" = None
+    """Augmented training rows with the same columns and two that mark them: `original`, the id of the row
+    that each was made from, and `method`."""
 
 
 def prepare(
@@ -71,7 +75,7 @@ def prepare(
     `positions` is the number of tokens that the model can look at, None if there is no limit.
 
     Raises DataError: a source that can't be read, a missing column or split, too few rows, no labels, a
-    single class, limits that leave nothing to learn, rows longer than `positions`.
+    single class, limits that leave nothing to learn, rows longer than `positions`, nothing to augment.
     """
     fingerprint = _tokenizer_digest(tokenizer)
     content = content_digest(config.data)
@@ -89,10 +93,12 @@ def prepare(
         pool = gather(source, config, Path(temporary) / "pool.arrow")
         rows = Path(temporary) / "rows"
         rows.mkdir()
-        infos, cleaned = freeze(pool, _candidates(pool, config), encoder, config, rows, positions)
+        infos, cleaned, train = freeze(pool, _candidates(pool, config), encoder, config, rows, positions)
+        augmented, sparse = augment(pool, train, encoder, config, rows, positions)
+        frozen_files = [*infos.values(), *([augmented] if augmented else [])]
         manifest = Manifest(
             key=manifests.key(config),
-            digest=hashlib.sha256("".join(info.digest for info in infos.values()).encode()).hexdigest()[:32],
+            digest=hashlib.sha256("".join(info.digest for info in frozen_files).encode()).hexdigest()[:32],
             source=source.description,
             content=content,
             tokenizer=fingerprint,
@@ -102,8 +108,9 @@ def prepare(
             cleaned=cleaned,
             splits=infos,
             labels=pool.labels,
-            warnings=warnings(config.task, infos, pool.labels),
+            warnings=(*warnings(config.task, infos, pool.labels), *sparse),
             reviewed=dict(pool.reviewed),
+            augmented=augmented,
         )
         manifests.write(manifest, rows)
         _put(rows, folder)
@@ -117,7 +124,8 @@ def open_rows(folder: Path) -> Prepared:
     except FileNotFoundError as error:
         raise DataError(f"{folder} holds no prepared rows; run the sweep to prepare them") from error
     train, validation = _open(folder / "train.arrow"), _open(folder / "validation.arrow")
-    return Prepared(train, validation, manifest.labels, manifest.digest, manifest)
+    augmented = _open(folder / AUGMENTED) if manifest.augmented else None
+    return Prepared(train, validation, manifest.labels, manifest.digest, manifest, augmented)
 
 
 def open_test(folder: Path) -> "Dataset":

@@ -15,9 +15,10 @@ from transformers import TrainerCallback
 from sweeper import metrics
 from sweeper.config import Config
 from sweeper.engines import checkpoints
-from sweeper.engines.batches import EffectiveBatches, Row, collate
+from sweeper.engines.batches import collate
 from sweeper.engines.checkpoints import Checkpoint, TrialState
 from sweeper.engines.evaluate import Evaluator, free_memory, out_of_memory, overfitting
+from sweeper.engines.order import TrainingRows
 from sweeper.engines.training import TrialTrainer, gradients
 from sweeper.errors import TrialError
 from sweeper.layout import Layout
@@ -37,7 +38,7 @@ class Workbench:
 
     config: Config
     base: BaseModel
-    train_rows: Sequence[Row]
+    train_rows: TrainingRows
     evaluator: Evaluator
     micro_batch: int
     """Rows per forward pass at most; becomes smaller for good when memory runs out."""
@@ -117,7 +118,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
 
     def _time_a_step(self, model: Any, micro_batch: int) -> None:
         base, settings = self._bench.base, self._spec.settings
-        rows = self._bench.train_rows[:micro_batch]
+        rows = self._bench.train_rows.rows[:micro_batch]
         batch = collate(rows, base.kind, base.tokenizer.pad_token_id)
         gradients(model, base, batch, settings)  # the first pass warms up
         started = time.perf_counter()
@@ -146,12 +147,10 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
 
     def _fit(self, model: Any, micro_batch: int) -> None:
         """Train from the newest checkpoint, or from the start, to the end."""
-        spec, rows = self._spec, self._bench.train_rows
+        spec = self._spec
         self._checkpoint = checkpoints.newest(spec.folder)
         self._state = self._checkpoint.state if self._checkpoint else TrialState()
-        order = EffectiveBatches(
-            len(rows), spec.settings.epochs, spec.settings.batch_size, micro_batch, spec.seed
-        )
+        rows, order = self._bench.train_rows.of_trial(spec.settings, spec.seed, micro_batch)
         writing = Layout.attempt(spec.folder, spec.attempt) / ".writing"
         self._trainer = TrialTrainer(self._bench.base, model, spec, rows, order, writing, self)
         try:

@@ -1,11 +1,11 @@
-"""Rows as tensors: collation, the order of training rows, and the forward pass.
+"""Rows as tensors: collation, and the forward pass.
 
 The output layer, which for a small model with a large vocabulary costs more than the rest, runs only
 at positions that have a label.
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,8 @@ IGNORED = -100
 Batch = dict[str, Tensor]
 """`input_ids`, `attention_mask` [rows, tokens]; `targets` [n], the labels in row order; causal: `keep`
 [rows, tokens], True where the next token has a label; seq2seq: `labels` [rows, answer tokens]; `row` [n],
-the row in the batch that a target belongs to."""
+the row in the batch that a target belongs to; `weights` [n], float32, by which the targets' losses count
+where they don't count the same."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,17 @@ class Row:
     labels: Sequence[int]
     prompt_ids: Sequence[int]
     label: int
+    slice: str = ""
+    weight: float = 1.0
+    """How much its loss counts in training."""
+
+
+_COLUMNS = ("id", "prompt", "answer", "input_ids", "labels", "prompt_ids", "label", "slice")
 
 
 def read_rows(dataset: Any) -> list[Row]:
     """All rows of a `datasets.Dataset`, held in memory for the life of a worker."""
-    columns = list(Row.__dataclass_fields__)
-    return [Row(**row) for row in dataset.select_columns(columns).to_list()]
+    return [Row(**row) for row in dataset.select_columns(list(_COLUMNS)).to_list()]
 
 
 def collate(rows: Sequence[Row], kind: Architecture, pad: int) -> Batch:
@@ -48,14 +54,22 @@ def collate(rows: Sequence[Row], kind: Architecture, pad: int) -> Batch:
     input_ids, attention_mask = pad_rows([row.input_ids for row in rows], pad)
     batch = {"input_ids": input_ids, "attention_mask": attention_mask}
     if kind == "classifier":
-        return batch | {"targets": torch.tensor([row.label for row in rows]), "row": torch.arange(len(rows))}
-    labels, _ = pad_rows([row.labels for row in rows], IGNORED)
+        batch |= {"targets": torch.tensor([row.label for row in rows]), "row": torch.arange(len(rows))}
+    else:
+        batch |= _text_targets([row.labels for row in rows], kind)
+    if any(row.weight != 1 for row in rows):
+        batch["weights"] = torch.tensor([row.weight for row in rows])[batch["row"]]
+    return batch
+
+
+def _text_targets(rows: Sequence[Sequence[int]], kind: Architecture) -> Batch:
+    labels, _ = pad_rows(rows, IGNORED)
     if kind == "seq2seq":
         keep = labels != IGNORED
-        return batch | {"labels": labels, "targets": labels[keep], "row": keep.nonzero()[:, 0]}
+        return {"labels": labels, "targets": labels[keep], "row": keep.nonzero()[:, 0]}
     following = F.pad(labels, (0, 1), value=IGNORED)[:, 1:]
     keep = following != IGNORED
-    return batch | {"keep": keep, "targets": following[keep], "row": keep.nonzero()[:, 0]}
+    return {"keep": keep, "targets": following[keep], "row": keep.nonzero()[:, 0]}
 
 
 def pad_rows(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> tuple[Tensor, Tensor]:
@@ -90,27 +104,3 @@ def can_keep(model: Any) -> bool:
     """True if the model can be told at which positions its output layer is to run."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     return "logits_to_keep" in inspect.signature(base.forward).parameters
-
-
-class EffectiveBatches:
-    """A batch sampler over row numbers: the training order of one trial, cut into micro-batches.
-
-    The order is a fresh permutation per epoch, drawn from `seed` alone, and the epochs follow one another
-    without a gap, so that every optimizer step but the last sees `batch_size` rows. Each step is made of
-    `per_step` micro-batches.
-    """
-
-    def __init__(self, rows: int, epochs: int, batch_size: int, micro_batch: int, seed: int) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        order = [i for _ in range(epochs) for i in torch.randperm(rows, generator=generator).tolist()]
-        self.micro_batches: list[list[int]] = []
-        for start in range(0, len(order), batch_size):
-            step = order[start : start + batch_size]
-            self.micro_batches += [step[i : i + micro_batch] for i in range(0, len(step), micro_batch)]
-        self.per_step = -(-batch_size // micro_batch)
-
-    def __len__(self) -> int:
-        return len(self.micro_batches)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.micro_batches)

@@ -9,6 +9,7 @@ from sweeper.engines import checkpoints
 from sweeper.engines.attempt import Attempt, Workbench
 from sweeper.engines.batches import read_rows
 from sweeper.engines.evaluate import Evaluator
+from sweeper.engines.order import read_training_rows
 from sweeper.messages import Channel, Done, Ending, Wait
 from sweeper.modeling import BaseModel
 
@@ -23,7 +24,7 @@ class TrainerEngine:
         self._bench = Workbench(
             config,
             base,
-            read_rows(rows.train),
+            read_training_rows(rows.train, rows.augmented),
             Evaluator(base, config.task, read_rows(rows.validation), rows.labels),
             config.engine.micro_batch or sys.maxsize,
             config.engine.report_seconds or 2.0,

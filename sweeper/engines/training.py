@@ -13,7 +13,8 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from sweeper import modeling
 from sweeper.config import TrialSettings
-from sweeper.engines.batches import Batch, EffectiveBatches, Row, collate, logits
+from sweeper.engines.batches import Batch, Row, collate, logits
+from sweeper.engines.order import EffectiveBatches
 from sweeper.messages import TrialSpec
 from sweeper.modeling import BaseModel
 
@@ -94,12 +95,21 @@ class TrialTrainer(Trainer):  # type: ignore[misc]
 def losses(
     model: Any, base: BaseModel, batch: Batch, smoothing: float = 0.0, autocast: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Summed over the batch's targets: the loss to train on, and the plain log-likelihood in nats."""
+    """Summed over the batch's targets: the loss to train on, and the plain log-likelihood in nats.
+
+    Rows that don't count the same count by their weight in the first. As weights are 1 on average over the
+    training rows, what it is divided by stays the number of targets.
+    """
     cuda = base.device.type == "cuda"
     with torch.autocast("cuda", torch.bfloat16, enabled=autocast and cuda):
         scores = logits(model, base.kind, batch)
-    loss = F.cross_entropy(scores, batch["targets"], reduction="sum", label_smoothing=smoothing)
-    if not smoothing:
+    weights = batch.get("weights")
+    if weights is None:
+        loss = F.cross_entropy(scores, batch["targets"], reduction="sum", label_smoothing=smoothing)
+    else:
+        each = F.cross_entropy(scores, batch["targets"], reduction="none", label_smoothing=smoothing)
+        loss = (each * weights).sum()
+    if not smoothing and weights is None:
         return loss, loss.detach()
     with torch.no_grad():
         return loss, F.cross_entropy(scores, batch["targets"], reduction="sum")

@@ -1,0 +1,72 @@
+"""The pool of augmented training rows: written once, beside the rows that it was made from."""
+
+from pathlib import Path
+
+from sweeper.config import Config
+from sweeper.data.augment import Augmenter
+from sweeper.data.encode import Encoded, Encoder, Text, Unusable
+from sweeper.data.freeze import SplitFile, text_of
+from sweeper.data.manifest import SplitInfo
+from sweeper.data.pool import Pool
+from sweeper.data.splits import Codes
+from sweeper.errors import DataError
+
+AUGMENTED = "augmented.arrow"
+
+_BATCH = 256
+_FEW = 0.5
+"""A warning is given where no larger share of the rows has a copy."""
+
+
+def augment(
+    pool: Pool, train: Codes, encoder: Encoder, config: Config, folder: Path, positions: int | None
+) -> tuple[SplitInfo | None, tuple[str, ...]]:
+    """Write augmented copies of the training rows, those with the numbers `train` in `pool`, to `folder`.
+
+    They have the columns of a split and two more, `original` and `method`; their own id is that of the
+    original with a number behind it. Copies longer than `positions` tokens are left out. Returns what
+    is in the file, None without `data.augment.methods`, and what a person should know, in sentences.
+
+    Raises DataError if not a single row can be augmented, or synonyms or models can't be read.
+    """
+    options = config.data.augment
+    if not options.methods:
+        return None, ()
+    augmenter = Augmenter(options, config.task.kind, config.sweep.seed)
+    covered: set[str] = set()
+    with SplitFile(folder / AUGMENTED, pool.labels, ("original", "method")) as file:
+        for start in range(0, len(train), _BATCH):
+            columns = pool.rows[train[start : start + _BATCH]]
+            rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+            by_id = {row["id"]: row for row in rows}
+            # What the limit cuts off need not be changed, and a copy that differs only there is none.
+            seen = {row["id"]: encoder.visible(text_of(row, raw=False)) for row in rows}
+            for copy in augmenter.copies(list(seen.items())):
+                encoded = _encoded(copy.text, seen[copy.original], encoder)
+                if encoded is None or (positions is not None and len(encoded.input_ids) > positions):
+                    continue
+                covered.add(copy.original)
+                marks = {"original": copy.original, "method": copy.method}
+                file.add(by_id[copy.original] | marks | {"id": f"{copy.original}+{copy.number + 1}"}, encoded)
+    if not file.rows:
+        raise DataError(
+            f"data.augment.methods: none of {len(train)} training rows could be changed by "
+            f"{', '.join(options.methods)}; take other methods or synonyms, or none: data.augment.methods=[]"
+        )
+    if len(covered) > _FEW * len(train):
+        return file.info(), ()
+    return file.info(), (
+        f"{len(covered)} of {len(train)} training rows have an augmented copy; the others are trained on as "
+        "they are, whatever trial.augment_rate says",
+    )
+
+
+def _encoded(text: Text, original: Text, encoder: Encoder) -> Encoded | None:
+    """None where the copy can't be used, or is cut to what the original is."""
+    try:
+        encoded = encoder.encode(text)
+    except Unusable:
+        return None
+    if encoded.input_cut and encoded.prompt == encoder.encode(original).prompt:
+        return None
+    return encoded
