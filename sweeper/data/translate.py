@@ -7,7 +7,7 @@ from typing import Any
 
 from sweeper.config import BackTranslationConfig, ModelConfig
 from sweeper.errors import DataError, ModelError
-from sweeper.modeling import choose_device, resolve
+from sweeper.pretrained import choose_device, resolve
 
 _PIECES = re.compile(r"(\s*\n\s*|(?<=[.!?…])\s+)")
 """What is translated at once: a sentence, or a line. Models know sentences, and cut what is longer."""
