@@ -79,7 +79,7 @@ def complete(
     if full != found:
         write_audit(full, layout.audit)
         _write_page(full, layout)
-        _name([finding for finding in full.findings if finding.check == CUT_OFF], viewer)
+        _name([finding for finding in full.at_least("warning") if finding.check == CUT_OFF], viewer)
     return _passed(full, config, layout)
 
 

@@ -20,8 +20,6 @@ from sweeper.errors import DataError
 _BATCH = 256
 _NONE, _USELESS = -1, -2
 """In the place of a split's number: not looked at; of no use to any split."""
-_MANY = 0.5
-"""A warning is given where more than this share of the rows is cut."""
 
 
 def freeze(
@@ -71,26 +69,12 @@ def freeze(
     return {name: infos[name] for name in SPLITS if name in infos}, cleaned, train
 
 
-def warnings(task: TaskConfig, infos: Mapping[str, SplitInfo], labels: Sequence[str]) -> tuple[str, ...]:
-    """What a person should know about the frozen rows, in sentences."""
-    train = infos["train"]
-    said = []
-    if train.cut_inputs > _MANY * train.rows:
-        said.append(
-            f"{train.cut_inputs} of {train.rows} training inputs are cut to task.max_input_tokens="
-            f"{task.max_input_tokens}"
-        )
-    if train.cut_answers > _MANY * train.rows:
-        said.append(
-            f"{train.cut_answers} of {train.rows} training answers are cut to task.max_answer_tokens="
-            f"{task.max_answer_tokens}; their median length is {train.answer_tokens} tokens"
-        )
-    missing = [name for code, name in enumerate(labels) if code not in train.labels]
-    if missing:
-        said.append(
-            f"no training row has the label {', '.join(missing)}; data.stratify keeps their shares equal"
-        )
-    return tuple(said)
+def warnings(infos: Mapping[str, SplitInfo], labels: Sequence[str]) -> tuple[str, ...]:
+    """What a person should know about the frozen rows, in sentences; the audit tells what is cut off."""
+    missing = [name for code, name in enumerate(labels) if code not in infos["train"].labels]
+    if not missing:
+        return ()
+    return (f"no training row has the label {', '.join(missing)}; data.stratify keeps their shares equal",)
 
 
 def _count_likenesses(rows: Codes, alike_in: Codes, pool: Pool, config: Config) -> NDArray[np.bool_]:

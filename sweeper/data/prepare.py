@@ -108,7 +108,7 @@ def prepare(
             cleaned=cleaned,
             splits=infos,
             labels=pool.labels,
-            warnings=(*warnings(config.task, infos, pool.labels), *sparse),
+            warnings=(*warnings(infos, pool.labels), *sparse),
             reviewed=dict(pool.reviewed),
             augmented=augmented,
         )
