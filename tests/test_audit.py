@@ -136,6 +136,50 @@ def test_personal_data_is_masked_in_the_queue(tmp_path):
     assert found.queue[0].text.startswith("write to [")
 
 
+SECRETS = "mail joe.smith@gmail.com or ghp_a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"
+
+
+@pytest.mark.parametrize("kind", ["generate", "classify"])
+def test_no_check_shows_personal_data(tmp_path, kind):
+    """Every fault that is looked for, with secrets beside it."""
+    faults = [
+        f"<p>{SECRETS}</p>",
+        f"{SECRETS} \x07",
+        f"{SECRETS} Ã©tÃ©",
+        f"{SECRETS} " + "word " * 3000,
+        f"{SECRETS} das ist ein deutscher Satz, in dem es um nichts geht, was jemand wissen muss",
+        f"{SECRETS} zxqv wqkj bvxz qqzx jjkw xxvq zzkw qpwx kkzq vvxj wwqz",
+        SECRETS,
+        f"{SECRETS}.",
+        f"{SECRETS} ",
+    ]
+    rows = [
+        {"text": text, "answer": answer}
+        for text in faults
+        for answer in ("Yes", "yes", SECRETS, "1.5", "1,5")
+    ]
+    rows += pairs(60)
+    config = configure(write_jsonl(tmp_path / "rows.jsonl", rows), kind)
+    found = audit(config)
+    assert len({finding.check for finding in found.findings}) > 4
+    told = json.dumps([[one.message, [e.text for e in one.examples]] for one in found.findings])
+    told += json.dumps([row.text for row in found.queue])
+    assert "joe.smith" not in told
+    assert "ghp_" not in told
+    assert "[e-mail]" in told
+
+
+def test_what_was_found_at_the_beginning_counts_for_a_sweep_that_goes_on(tmp_path):
+    cache = tmp_path / "audit.json"
+    path = write_jsonl(tmp_path / "rows.jsonl", pairs(60))
+    config = configure(path)
+    first = audit(config, cache)
+    other = replace(config, data=replace(config.data, audit=replace(config.data.audit, terms={"a": ("b",)})))
+    write_jsonl(path, pairs(70))
+    assert audit(other, cache, frozen=True) == first
+    assert audit(other, cache).rows == {"train": 70}
+
+
 def test_a_second_look_takes_what_was_found_as_long_as_nothing_changed(tmp_path):
     path = write_jsonl(tmp_path / "rows.jsonl", pairs(5))
     config, cache = configure(path), tmp_path / "audit.json"

@@ -202,6 +202,28 @@ def test_few_rows_are_no_reason_for_a_page_to_be_missing(tmp_path):
     assert (tmp_path / "sweeps" / "sweep" / "audit.html").exists()
 
 
+def test_what_was_cut_off_before_refuses_nothing_now(tmp_path):
+    config = looked_at(tmp_path)[1] and configure(tmp_path / "rows.jsonl")
+    screen = make_screen(Console(file=io.StringIO()))
+    train = SplitInfo(60, "digest", 99, cut_inputs=30, cut_answers=0, answer_tokens=9, labels=())
+    complete(config, Layout(tmp_path, "mine"), screen, {"train": train})
+    before = looked_at(tmp_path)[1]
+    assert "cut off" not in before.numbers
+    assert "cut off" in looked_at(tmp_path, frozen=True)[1].numbers
+
+
+def test_a_second_refusal_names_the_queue_that_has_no_decisions_yet(tmp_path, capsys):
+    write_jsonl(tmp_path / "rows.jsonl", rows(BAD))
+    main(["audit", *FILE])
+    queue = tmp_path / "sweeps" / "sweep" / "queue.csv"
+    lines = queue.read_text(encoding="utf-8").splitlines()
+    queue.write_text("\n".join([lines[0], lines[1].removesuffix('"","",""') + '"keep","",""', *lines[2:]]))
+    write_jsonl(tmp_path / "rows.jsonl", rows(BAD, BAD | {"text": ["c"]}))
+    capsys.readouterr()
+    assert main(["audit", *FILE]) == 3
+    assert "decide on them in sweeps/sweep/queue-2.csv" in capsys.readouterr().err
+
+
 def test_what_is_cut_off_is_told_once_tokens_are_counted(tmp_path):
     _, before = looked_at(tmp_path)
     config, layout, seen = configure(tmp_path / "rows.jsonl"), Layout(tmp_path, "mine"), io.StringIO()

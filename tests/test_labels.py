@@ -57,5 +57,5 @@ def test_spellings_of_one_label():
     recall, alarms = table("spellings of labels", suspected([same, typed]), planted, len(given))
     assert (recall, alarms) == (1, 0)
     assert (same.severity, same.count) == ("error", len(planted_case))
-    assert "'Spam' (400) / 'spam ' (9) / 'SPAM' (5)" in same.message
+    assert "'Spam' (400) / 'spam' (9) / 'SPAM' (5)" in same.message
     assert (typed.severity, typed.count) == ("warning", len(planted_typed))

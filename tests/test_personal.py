@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sweeper.data.docstrings import harvest
 from sweeper.data.findings import Batch
-from sweeper.data.personal import SUSPICION, Personal, find, mask, masked_excerpt
+from sweeper.data.personal import SUSPICION, Personal, find, mask, masked_excerpt, masked_part
 
 ALPHABET = string.ascii_letters + string.digits
 
@@ -179,3 +179,14 @@ def test_five_examples_at_most() -> None:
     check = Personal()
     check.see(Batch(0, list("abcdefg"), ["train"] * 7, ["jo@web.de"] * 7, [""] * 7, [""] * 7))
     assert [len(finding.examples) for finding in check.findings()] == [5]
+
+
+@pytest.mark.parametrize("start", range(0, 60, 7))
+def test_a_part_shows_no_half_of_a_secret(start: int) -> None:
+    text = f"write to somebody.with.a.long.name@company.com or use hf_{'aB3' * 11} today, {'x ' * 40}"
+    shown = masked_part(text, start, start + 20)
+    assert "somebody" not in shown
+    assert "company" not in shown
+    assert "aB3" not in shown
+    assert masked_part(text, 0, 9) == "write to [e-mail]"[:9]
+    assert masked_part(text, 110, 120) == text[110:120]

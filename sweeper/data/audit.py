@@ -26,7 +26,7 @@ from sweeper.data.checks.types import Types
 from sweeper.data.encode import check_messages
 from sweeper.data.findings import MOST_EXAMPLES, Batch, Check, Finding, Severity
 from sweeper.data.manifest import defining
-from sweeper.data.personal import masked_excerpt
+from sweeper.data.personal import mask, masked_excerpt
 from sweeper.data.pool import SPLITS
 from sweeper.data.queue import MOST_QUEUED, Suspect, suspects
 from sweeper.data.review import read_review
@@ -105,14 +105,14 @@ def audit(
     """Look at all rows of `config.data`, or take what was found in them before.
 
     `cache` is an audit.json: taken if it is of the same configuration, version and content, else written
-    anew. `frozen`: the rows of the sweep were prepared before; the content of the source may have changed
-    since and doesn't count.
+    anew. `frozen`: the rows of the sweep were prepared before; what was found then counts, whatever has
+    changed since.
 
     Raises DataError: a source that can't be read or holds no rows, decisions on rows that don't exist.
     """
     key, stamp = _key(config), sources.stamp(config.data)
     known = read_audit(cache)
-    if known is not None and known.key == key and (frozen or (stamp is not None and known.stamp == stamp)):
+    if known is not None and (frozen or (known.key == key and stamp is not None and known.stamp == stamp)):
         return known
     source = sources.load(config.data)
     seen = _Seen(config)
@@ -256,11 +256,12 @@ def _rank(finding: Finding) -> tuple[int, int]:
 
 
 def _bounded(finding: Finding) -> Finding:
-    """Without what no JSON can hold, and without more than anybody looks at."""
+    """Without personal data, without what no JSON can hold, and without more than anybody looks at."""
     numbers = {name: value for name, value in finding.numbers.items() if abs(value) < float("inf")}
     return replace(
         finding,
-        examples=finding.examples[:MOST_EXAMPLES],
+        message=mask(finding.message),
+        examples=tuple(replace(one, text=mask(one.text)) for one in finding.examples[:MOST_EXAMPLES]),
         suspects=finding.suspects[:MOST_QUEUED],
         numbers=numbers,
     )

@@ -47,7 +47,10 @@ def as_time(value: Any) -> float:
     if isinstance(value, datetime):
         return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise ValueError("a number without end tells no time") from error
     raise ValueError(f"a {type(value).__name__} tells no time")
 
 

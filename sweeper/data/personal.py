@@ -54,6 +54,19 @@ def mask(text: str) -> str:
     return "".join(parts) + text[done:] if parts else text
 
 
+def masked_part(text: str, start: int, end: int) -> str:
+    """`text[start:end]` with personal data masked, also what only begins or ends there."""
+    start, end = max(0, start), min(len(text), end)
+    first = max(0, start - _CUT_OFF)
+    parts, done = [], start
+    for span in find(text[first : end + _CUT_OFF]):
+        begins, ends = span.start + first, span.end + first
+        if ends > start and begins < end:
+            parts += [text[done : max(begins, done)], f"[{span.kind}]"]
+            done = ends
+    return "".join(parts) + text[done:end]
+
+
 def masked_excerpt(text: str, length: int = 160) -> str:
     """The beginning of `text` on one line, personal data masked, `length` characters at most."""
     window = text[: 4 * length]

@@ -80,7 +80,10 @@ def stamp(data: DataConfig) -> str | None:
             return None
     digest = hashlib.sha256()
     for path in files:
-        status = path.stat()
+        try:
+            status = path.stat()
+        except OSError:
+            return None
         digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 

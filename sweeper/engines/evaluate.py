@@ -97,10 +97,11 @@ class Evaluator:
 
     def _reads_once(self, model: Any) -> bool:
         """True where losses and answers can share what the model remembers of the prompts."""
-        causal = self.task.kind == "generate" and self.base.kind == "causal" and can_keep(model)
+        generates = self.task.kind == "generate" and self.task.generation.num_beams == 1
+        if not generates or self.base.kind != "causal" or not can_keep(model):
+            return False
         layers = DynamicCache(config=self.base.model.config).layers
-        plain = all(type(layer) is DynamicLayer for layer in layers)
-        return causal and plain and self.task.generation.num_beams == 1
+        return all(type(layer) is DynamicLayer for layer in layers)
 
     def _read_once(self, model: Any, rows: Sequence[Row]) -> list[tuple[float, int, str]]:
         """Per row: nats summed over its answer, the answer's tokens, and the answer that the model writes.

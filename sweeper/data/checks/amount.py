@@ -45,7 +45,7 @@ class Amount:
             said = f"{train:,} training rows; for task.kind={self._kind} several thousand are usual"
             advice = (
                 f"Collect more rows (rule of thumb: {enough:,}), or augment them; with few rows prefer small "
-                "ranks and short training, and look at the intervals of the verdict."
+                "ranks and short training, and mind the standard errors."
             )
             found.append(
                 Finding("amount", "error" if few else "warning", said, advice, train, of, numbers=numbers)

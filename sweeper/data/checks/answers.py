@@ -9,6 +9,7 @@ import numpy as np
 
 from sweeper.data.checks.tally import Tally
 from sweeper.data.findings import Batch, Finding
+from sweeper.data.personal import masked_part
 
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
 """Scripts that put no space between words: every character counts as one."""
@@ -113,7 +114,7 @@ class Unrelated:
             if self._waiting is None:
                 self._judge(row, split, words, said, target)
                 continue
-            self._waiting.append((row, split, words, said, target[:400]))
+            self._waiting.append((row, split, words, said, masked_part(target, 0, 400)))
             if len(self._waiting) == self._LEARNED_FROM:
                 self._learn()
 

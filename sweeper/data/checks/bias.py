@@ -173,7 +173,7 @@ class Bias:
                 f"{len(under)} of {len(groups)} groups have under a fifth of an even share "
                 f"({1 / len(groups):.1%}): {', '.join(told)}"
                 + (f"; {small} with under {self._FEWEST} rows can't be compared further" if small else ""),
-                "Collect more rows of them, or weight rows by group; look at results by group.",
+                "Collect more rows of them; look at results by group.",
                 sum(under.values()),
                 self._all.rows,
                 numbers={f"share of {name[:40]}": rows / total for name, rows in under.items()},
@@ -228,8 +228,8 @@ class Bias:
             f"{what} by group",
             "warning",
             said,
-            "Is the gap so in the world, or does it come from how rows were collected? Weight rows by group "
-            "and label, or collect more; look at results by group.",
+            "Is the gap so in the world, or does it come from how rows were collected? "
+            "Collect more rows; for classes, trial.reweight evens out labels over groups.",
             group.rows,
             self._all.rows,
             numbers={"gap": gap, "low": low, "high": high},

@@ -248,7 +248,9 @@ class _Texts:
         self._ends = array("q", [0])
 
     def add(self, name: str, question: str, answer: str) -> None:
-        record = "\0".join([name, *(text[: 4 * _SHOWN].replace("\0", " ") for text in (question, answer))])
+        record = "\0".join(
+            [name, *(text[: 4 * _SHOWN + 1].replace("\0", " ") for text in (question, answer))]
+        )
         self._ends.append(self._ends[-1] + self._file.write(record.encode("utf-8", "surrogatepass")))
 
     def name(self, row: int) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from sweeper.data.checks.tally import Tally
 from sweeper.data.findings import MOST_EXAMPLES, Batch, Example, Finding, Severity, excerpt, printable
+from sweeper.data.personal import masked_part
 
 FREE_TEXT = 1000
 """So many different labels are no classes (as `pool.gather` has it)."""
@@ -37,7 +38,7 @@ class Balance:
             if label not in self._firsts:
                 if len(self._firsts) == _COUNTED:
                     continue
-                seen = printable(excerpt(f"{label[:40]}: {batch.inputs[place][:200]}"))
+                seen = printable(excerpt(f"{label[:40]}: {masked_part(batch.inputs[place], 0, 200)}"))
                 self._firsts[label] = Example(batch.ids[place], batch.splits[place], seen)
             self._counts.setdefault(batch.splits[place], Counter())[label] += 1
 
@@ -81,7 +82,7 @@ class Balance:
                     "warning" if drowning else "note",
                     f"{_named([label])} is the label of {most / train.total():.0%} of the training rows, "
                     f"{most / least:,.0f} times as many as the rarest label has",
-                    "Judge by macro_f1 rather than accuracy; consider weighting rows by label.",
+                    "Judge by macro_f1 rather than accuracy.",
                     {label: most},
                 )
             )
@@ -133,13 +134,14 @@ class Spellings:
 
     def see(self, batch: Batch) -> None:
         self._rows += len(batch.ids)
-        for place, label in enumerate(batch.targets):
+        for place, label in enumerate(map(str.strip, batch.targets)):  # blanks around a label are cut off
             tally = self._labels.get(label)
             if tally is None:
-                if not label.strip() or len(self._labels) > FREE_TEXT:
+                if not label or len(self._labels) > FREE_TEXT:
                     continue
                 tally = self._labels[label] = Tally(20)
-            tally.add(batch.ids[place], batch.splits[place], f"{label!r}: {batch.inputs[place][:200]}", 0.8)
+            seen = f"{label!r}: {masked_part(batch.inputs[place], 0, 200)}"
+            tally.add(batch.ids[place], batch.splits[place], seen, 0.8)
 
     def findings(self) -> Sequence[Finding]:
         if len(self._labels) > FREE_TEXT:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sweeper.data.checks.tally import Sample
 from sweeper.data.findings import MOST_EXAMPLES, Batch, Example, Finding, excerpt, printable
+from sweeper.data.personal import masked_part
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,7 +86,8 @@ class Mislabeled:
 
         def example(place: int) -> Example:
             row, split, text, label = rows[place]
-            said = f"labelled {label.strip()[:40]!r}, reads like {names[best[place]][:40]!r}: {text[:200]}"
+            reads = f"labelled {label.strip()[:40]!r}, reads like {names[best[place]][:40]!r}"
+            said = f"{reads}: {masked_part(text, 0, 200)}"
             return Example(row, split, printable(excerpt(said)))
 
         return Finding(

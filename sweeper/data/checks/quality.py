@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from sweeper.data.checks.tally import Tally
 from sweeper.data.findings import Batch, Finding, Severity
+from sweeper.data.personal import masked_part
 
 Kind = Literal["generate", "classify", "chat"]
 """task.kind"""
@@ -94,7 +95,7 @@ class _Scan:
                     continue  # counted by its input
                 kind, start = fault
                 self._kinds[kind] += 1
-                seen = f"{field}: {text[max(0, start - 60) : start + 100]}"
+                seen = f"{field}: {masked_part(text, start - 60, start + 100)}"
                 self._tally.add(batch.ids[place], batch.splits[place], seen, self.score)
 
     def findings(self) -> Sequence[Finding]:
@@ -138,7 +139,7 @@ class Controls(_Scan):
 
     check = "control characters"
     said = "control or invisible characters"
-    advice = "Remove them with the cleaning step `whitespace`; find out which program wrote them."
+    advice = "The cleaning steps `encoding` and `whitespace` remove most; find out which program wrote them."
     score = 0.4
 
     def fault(self, text: str) -> tuple[str, int] | None:

@@ -11,6 +11,7 @@ import numpy as np
 from sweeper.data.checks.quality import Kind
 from sweeper.data.checks.tally import Tally
 from sweeper.data.findings import MOST_EXAMPLES, Batch, Example, Finding
+from sweeper.data.personal import masked_part
 
 _SHORT = 40
 """Characters up to which a text is a value rather than prose."""
@@ -119,7 +120,7 @@ class Formats:
             "mixed formats",
             "warning",
             said,
-            "Write all in one format (cleaning step `formats`), or the model learns to guess.",
+            "Write all in one format, or the model learns to guess.",
             count,
             self._rows,
             examples[:MOST_EXAMPLES],
@@ -161,7 +162,7 @@ class LengthOutliers:
             )
             for tally, places, sign in ((self._long, longest, 1), (self._short, shortest, -1)):
                 for place in places:
-                    seen = f"{lengths[place]:,} characters: {texts[place][:200]}"
+                    seen = f"{lengths[place]:,} characters: {masked_part(texts[place], 0, 200)}"
                     tally[field].add(batch.ids[place], batch.splits[place], seen, sign * lengths[place])
 
     def findings(self) -> Sequence[Finding]:

@@ -7,6 +7,7 @@ from sweeper.config import Config
 from sweeper.data.cells import Content, as_text
 from sweeper.data.encode import RIGHT_FORM
 from sweeper.data.findings import MOST_EXAMPLES, Example, Finding, excerpt
+from sweeper.data.personal import masked_part
 from sweeper.data.sources import Row
 
 _KINDS = {str: "text", bool: "truth values", int: "numbers", float: "numbers"}
@@ -37,7 +38,7 @@ class Types:
             examples = self._examples.setdefault(content.wrong, [])
             if len(examples) < MOST_EXAMPLES:
                 shown = content.target if content.wrong == "target" else content.text
-                examples.append(Example(content.digest.hex(), split, excerpt(shown[:1000])))
+                examples.append(Example(content.digest.hex(), split, excerpt(masked_part(shown, 0, 1000))))
 
     def findings(self) -> Sequence[Finding]:
         """Cells of a wrong kind, and columns that hold several."""
