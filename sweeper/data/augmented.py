@@ -33,14 +33,16 @@ def augment(
     if not options.methods:
         return None, ()
     augmenter = Augmenter(options, config.task.kind, config.sweep.seed)
+    met: set[str] = set()
     covered: set[str] = set()
     with SplitFile(folder / AUGMENTED, pool.labels, ("original", "method")) as file:
         for start in range(0, len(train), _BATCH):
             columns = pool.rows[train[start : start + _BATCH]]
             rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-            by_id = {row["id"]: row for row in rows}
+            by_id = {row["id"]: row for row in rows if row["id"] not in met}  # equal rows have one id
+            met |= by_id.keys()
             # What the limit cuts off need not be changed, and a copy that differs only there is none.
-            seen = {row["id"]: encoder.visible(text_of(row, raw=False)) for row in rows}
+            seen = {name: encoder.visible(text_of(row, raw=False)) for name, row in by_id.items()}
             for copy in augmenter.copies(list(seen.items())):
                 encoded = _encoded(copy.text, seen[copy.original], encoder)
                 if encoded is None or (positions is not None and len(encoded.input_ids) > positions):
