@@ -45,7 +45,8 @@ def run(overrides: Sequence[str]) -> int:
     layout = Layout(config.sweep.folder, config.sweep.name)
     url = _study_url(config, layout)
     check_database(url)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for signum in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs begin with SIGINT ignored
+        signal.signal(signum, signal.default_int_handler)
     with lock.hold(layout, sqlite_path(url)):
         known = _known(url, config, space, layout)
         if known is not None and _is_over(known, config, layout):

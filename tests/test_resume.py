@@ -106,11 +106,16 @@ def test_a_signal_while_rows_are_prepared_leaves_nothing_half_done(tmp_path, how
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=lambda: signal.signal(how, signal.SIG_IGN),
     )
-    read_until(process, "Preparing the rows")
-    time.sleep(0.5)
-    process.send_signal(how)
-    rest = process.communicate(timeout=60)[0]
+    try:
+        read_until(process, "Preparing the rows")
+        time.sleep(0.5)
+        process.send_signal(how)
+        rest = process.communicate(timeout=60)[0]
+    finally:
+        process.kill()
+        process.communicate(timeout=30)
     assert process.returncode == 130
     assert "interrupted; the same command goes on where it stopped" in rest
     assert "Traceback" not in rest
