@@ -27,6 +27,7 @@ class LeanLinear(lora.Linear):  # type: ignore[misc]
     """y = x Wᵀ + b + s dropout(x) Aᵀ Bᵀ (Hu et al., arXiv 2106.09685)."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """The layer's output for x [..., in]: our own pass in training, else PEFT's."""
         training = self.training and torch.is_grad_enabled()
         if not training or self.disable_adapters or self.merged or len(self.active_adapters) != 1:
             return super().forward(x, *args, **kwargs)  # type: ignore[no-any-return]

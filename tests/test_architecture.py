@@ -71,7 +71,8 @@ def test_imports_run_one_way() -> None:
 
 
 def test_imports_go_in_no_circle() -> None:
-    TopologicalSorter({module: imports(module) for module in MODULES}).prepare()
+    order = TopologicalSorter({module: imports(module) for module in MODULES}).static_order()
+    assert set(order) >= set(MODULES)
 
 
 def test_light_modules_leave_heavy_libraries_out() -> None:

@@ -62,7 +62,8 @@ def test_own_groups_join_the_shipped_ones(tmp_path, monkeypatch):
     ],
 )
 def test_the_command_line_of_hydra(overrides):
-    read_config(compose(["+experiment=summarize", *overrides]))
+    changed = read_config(compose(["+experiment=summarize", *overrides]))
+    assert changed != read_config(compose(["+experiment=summarize"]))
 
 
 @pytest.mark.parametrize(

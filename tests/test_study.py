@@ -104,8 +104,9 @@ def test_a_changed_configuration_is_refused_with_the_difference(tmp_path):
 
 
 def test_what_may_change_is_not_refused(tmp_path):
-    open_study(tmp_path)
-    open_study(tmp_path, "budget.trials=20", "sampler=random", "pruner=none", "task.evaluation.batch_size=4")
+    first = open_study(tmp_path)
+    changes = ["budget.trials=20", "sampler=random", "pruner=none", "task.evaluation.batch_size=4"]
+    assert open_study(tmp_path, *changes).fingerprint == first.fingerprint
 
 
 def test_an_unknown_study_is_named_with_the_known_ones(tmp_path):

@@ -178,6 +178,7 @@ class SplitFile:
         self._file.close()
 
     def add(self, row: Mapping[str, str], encoded: Encoded) -> None:
+        """Append a row, and take it into account in what `info` tells."""
         label = self._numbers.get(encoded.answer, -1)
         self._digest.update(f"{row['id']} {encoded.input_ids} {encoded.labels} {label}\n".encode())
         self._batch.append(

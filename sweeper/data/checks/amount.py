@@ -34,6 +34,7 @@ class Amount:
         self._rows.update(batch.splits)
 
     def findings(self) -> Sequence[Finding]:
+        """Too few rows for the task, and splits too small to measure anything by."""
         of = self._rows.total()
         numbers = {f"{split} rows": float(count) for split, count in self._rows.items()}
         train, enough = self._rows["train"], ENOUGH[self._kind]

@@ -43,6 +43,7 @@ class Balance:
             self._counts.setdefault(batch.splits[place], Counter())[label] += 1
 
     def findings(self) -> Sequence[Finding]:
+        """Labels without training rows, rare ones, and one that drowns the others."""
         total = sum(self._counts.values(), Counter[str]())
         train = self._counts.get("train", total)
         if not total:
@@ -144,6 +145,7 @@ class Spellings:
             tally.add(batch.ids[place], batch.splits[place], seen, 0.8)
 
     def findings(self) -> Sequence[Finding]:
+        """One finding for forms of the same label, one for probable typing errors."""
         if len(self._labels) > FREE_TEXT:
             return ()
         forms: dict[str, list[str]] = {}

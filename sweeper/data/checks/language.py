@@ -113,6 +113,7 @@ class Spelling:
         self._sample.see(batch)
 
     def findings(self) -> Sequence[Finding]:
+        """The rate of unknown words, and the rows with most; nothing for a language without a word list."""
         rows = self._sample.rows
         sure = Counter(guess.language for guess in _guess(row[2] for row in rows) if guess.language)
         known = _word_list(sure.most_common(1)[0][0]) if sure else None

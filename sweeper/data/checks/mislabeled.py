@@ -47,6 +47,7 @@ class Mislabeled:
         self._sample.see(batch)
 
     def findings(self) -> Sequence[Finding]:
+        """The rows whose words speak for another label; nothing where words do not tell the labels."""
         rows = [row for row in self._sample.rows if row[2].strip() and row[3].strip()]
         counts = Counter(row[3].strip() for row in rows)
         names = sorted(label for label, count in counts.items() if count >= _FOLDS)

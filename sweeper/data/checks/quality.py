@@ -1,6 +1,7 @@
 """Checks of single texts: nothing there, broken encoding, control characters, left-overs of HTML."""
 
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
@@ -64,7 +65,7 @@ class Empty:
         )
 
 
-class _Scan:
+class _Scan(ABC):
     """Looks for one family of faults in the input and the answer of every row."""
 
     check: ClassVar[str]
@@ -77,9 +78,9 @@ class _Scan:
         self._tally = Tally()
         self._kinds: Counter[str] = Counter()
 
+    @abstractmethod
     def fault(self, text: str) -> tuple[str, int] | None:
         """The kind of the first fault and its place in `text`."""
-        raise NotImplementedError
 
     def severity(self) -> Severity:
         return "warning"
