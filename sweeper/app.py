@@ -4,12 +4,11 @@ import os
 import shlex
 import shutil
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -26,11 +25,11 @@ from sweeper.gate import inspect
 from sweeper.inputs import Inputs, fingerprint, longest, prepare_inputs, rows_are_unchanged
 from sweeper.journal import Journal
 from sweeper.layout import Layout, write_atomically
-from sweeper.loading import to_tree
 from sweeper.messages import BASE
 from sweeper.pruners import make_pruner
 from sweeper.screen import Screen, conclusions, make_screen, number, trial_table
 from sweeper.space import Space
+from sweeper.stored import as_yaml, names, public, stored, stored_config, study_url
 from sweeper.study import Study
 from sweeper.tracking import make_tracker, ui_command, ui_environment
 
@@ -43,7 +42,7 @@ def run(overrides: Sequence[str]) -> int:
     config, space = read_config(compose(overrides))
     screen = make_screen()
     layout = Layout(config.sweep.folder, config.sweep.name)
-    url = _study_url(config, layout)
+    url = study_url(config, layout)
     check_database(url)
     for signum in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs begin with SIGINT ignored
         signal.signal(signum, signal.default_int_handler)
@@ -76,22 +75,22 @@ def audit(overrides: Sequence[str]) -> int:
 def show_config(overrides: Sequence[str]) -> int:
     """Print the composed configuration, passwords masked, after checking it."""
     config, _ = read_config(compose(overrides))
-    print(_yaml(public(config)), end="")
+    print(as_yaml(public(config)), end="")
     return 0
 
 
 def list_sweeps(folder: Path) -> int:
     """Print a line for every sweep in `folder`."""
     screen = make_screen()
-    names = sorted(path.parent.name for path in folder.glob("*/config.yaml"))
-    if not names:
+    found = names(folder)
+    if not found:
         screen.say(f"No sweep in {folder}/ yet; begin one with: python -m sweeper +experiment=summarize")
         return 0
     table = Table()
     for column in ("sweep", "state", "trials", "objective", "best", "trial"):
         table.add_column(column, justify="right" if column in ("trials", "best", "trial") else "left")
     faults = []
-    for name in names:
+    for name in found:
         try:
             table.add_row(*_row(Layout(folder, name)))
         except SweeperError as error:
@@ -104,7 +103,7 @@ def list_sweeps(folder: Path) -> int:
 
 
 def _row(layout: Layout) -> list[str]:
-    config, study = _stored(layout)
+    config, study = stored(layout)
     trials = [r for r in study.records() if r.number != BASE]
     over, best = sum(r.state.is_over for r in trials), study.best()
     total = config["budget"]["trials"]
@@ -122,7 +121,7 @@ def _row(layout: Layout) -> list[str]:
 def show_sweep(folder: Path, name: str) -> int:
     """Print the trials and the result of one sweep."""
     layout = Layout(folder, name)
-    config, study = _stored(layout)
+    config, study = stored(layout)
     screen = make_screen()
     info = _info(study, read_config(config)[0], layout)
     _conclude(study, info, screen, "", samples=True)
@@ -134,7 +133,7 @@ def show_sweep(folder: Path, name: str) -> int:
 def delete_sweep(folder: Path, name: str, yes: bool) -> int:
     """Delete a sweep: its trials in the study database, its runs in MLflow, its folder."""
     layout = Layout(folder, name)
-    config, url = _stored_config(layout)
+    config, url = stored_config(layout)
     screen = make_screen()
     study = Study.known(url, name, layout.folder)
     count = 0 if study is None else len([r for r in study.records() if r.number != BASE])
@@ -201,7 +200,7 @@ def _pruning_range(config: Config, space: Space, rows: int) -> tuple[int, int]:
 def _sweep(study: Study, inputs: Inputs, layout: Layout, screen: Screen, command: str) -> int:
     """The sweep itself, between an open study and the result on screen."""
     config = inputs.config
-    write_atomically(layout.config, _yaml(public(config)))
+    write_atomically(layout.config, as_yaml(public(config)))
     info = _info(study, config, layout, inputs)
     tracker = make_tracker(config.tracking, layout)
     coordinator = Coordinator(
@@ -269,7 +268,7 @@ def _info(study: Study, config: Config, layout: Layout, inputs: Inputs | None = 
         varied=study.space.names,
         model=inputs.model if inputs is not None else config.model.name,
         data=inputs.data if inputs is not None else (),
-        study=masked(_study_url(config, layout)),
+        study=masked(study_url(config, layout)),
         audit=inputs.audit if inputs is not None else None,
     )
 
@@ -309,51 +308,3 @@ def _save_best(study: Study, layout: Layout) -> None:
     shutil.copytree(best.adapter, fresh)
     shutil.rmtree(layout.best, ignore_errors=True)
     os.replace(fresh, layout.best)
-
-
-def _stored(layout: Layout) -> tuple[dict[str, Any], Study]:
-    """The stored configuration of a sweep, and its study for reading."""
-    tree, url = _stored_config(layout)
-    return tree, Study.read(url, layout.name, layout.folder)
-
-
-def _stored_config(layout: Layout) -> tuple[dict[str, Any], str]:
-    """The stored configuration of a sweep, and the URL of its study."""
-    from omegaconf import OmegaConf
-    from yaml import YAMLError
-
-    if not layout.config.exists():
-        known = ", ".join(sorted(p.parent.name for p in layout.root.glob("*/config.yaml"))) or "none yet"
-        raise StudyError(f"no sweep `{layout.name}` in {layout.root}/; known sweeps: {known}")
-    try:
-        tree: Any = OmegaConf.to_container(OmegaConf.load(layout.config))
-        stored = tree["sweep"]["study"]
-    except (YAMLError, KeyError, TypeError, ValueError) as error:
-        raise StudyError(
-            f"{layout.config} is damaged; run the sweep's command again to write it anew"
-        ) from error
-    url = os.environ.get("SWEEPER_STUDY") or stored or layout.study_url
-    if "***" in url:
-        raise StudyError(f"the study {url} needs its password: set SWEEPER_STUDY to the whole URL")
-    return tree, url
-
-
-def _study_url(config: Config, layout: Layout) -> str:
-    """The study's URL; a password need not stand in a file: SWEEPER_STUDY goes before it."""
-    return os.environ.get("SWEEPER_STUDY") or config.sweep.study or layout.study_url
-
-
-def public(config: Config) -> dict[str, Any]:
-    """The configuration as a plain tree without secrets: passwords and tokens in URLs are masked."""
-    tree: dict[str, Any] = to_tree(config)
-    if config.sweep.study is not None:
-        tree["sweep"]["study"] = masked(config.sweep.study)
-    if config.tracking.uri is not None:
-        tree["tracking"]["uri"] = masked(config.tracking.uri)
-    return tree
-
-
-def _yaml(tree: Mapping[str, Any]) -> str:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_yaml(OmegaConf.create(dict(tree)))

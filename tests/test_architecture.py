@@ -25,7 +25,7 @@ LAYERS = [
     {"modeling", "data", "metrics", "tracking_runs"},
     {"engines", "samplers", "pruners"},
     {"worker", "study", "tracking"},
-    {"coordinator", "screen", "compose", "inputs", "gate"},
+    {"coordinator", "screen", "compose", "inputs", "gate", "stored"},
     {"executors", "verdict", "report"},
     {"app"},
     {"__main__"},

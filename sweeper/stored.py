@@ -1,0 +1,70 @@
+"""Sweeps that are stored: their configuration and their study, found again by name."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sweeper.config import Config
+from sweeper.database import masked
+from sweeper.errors import StudyError
+from sweeper.layout import Layout
+from sweeper.loading import to_tree
+from sweeper.study import Study
+
+
+def names(folder: Path) -> list[str]:
+    """The names of all sweeps in `folder`."""
+    return sorted(path.parent.name for path in folder.glob("*/config.yaml"))
+
+
+def stored(layout: Layout) -> tuple[dict[str, Any], Study]:
+    """The stored configuration of a sweep, and its study for reading.
+
+    Raises StudyError if there is no such sweep, or its configuration or study can't be read.
+    """
+    tree, url = stored_config(layout)
+    return tree, Study.read(url, layout.name, layout.folder)
+
+
+def stored_config(layout: Layout) -> tuple[dict[str, Any], str]:
+    """The stored configuration of a sweep, and the URL of its study. Raises as `stored` does."""
+    from omegaconf import OmegaConf
+    from yaml import YAMLError
+
+    if not layout.config.exists():
+        known = ", ".join(names(layout.root)) or "none yet"
+        raise StudyError(f"no sweep `{layout.name}` in {layout.root}/; known sweeps: {known}")
+    try:
+        tree: Any = OmegaConf.to_container(OmegaConf.load(layout.config))
+        url = tree["sweep"]["study"]
+    except (YAMLError, KeyError, TypeError, ValueError) as error:
+        raise StudyError(
+            f"{layout.config} is damaged; run the sweep's command again to write it anew"
+        ) from error
+    url = os.environ.get("SWEEPER_STUDY") or url or layout.study_url
+    if "***" in url:
+        raise StudyError(f"the study {url} needs its password: set SWEEPER_STUDY to the whole URL")
+    return tree, url
+
+
+def study_url(config: Config, layout: Layout) -> str:
+    """The study's URL; a password need not stand in a file: SWEEPER_STUDY goes before it."""
+    return os.environ.get("SWEEPER_STUDY") or config.sweep.study or layout.study_url
+
+
+def public(config: Config) -> dict[str, Any]:
+    """The configuration as a plain tree without secrets: passwords and tokens in URLs are masked."""
+    tree: dict[str, Any] = to_tree(config)
+    if config.sweep.study is not None:
+        tree["sweep"]["study"] = masked(config.sweep.study)
+    if config.tracking.uri is not None:
+        tree["tracking"]["uri"] = masked(config.tracking.uri)
+    return tree
+
+
+def as_yaml(tree: Mapping[str, Any]) -> str:
+    """A plain tree as YAML text."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(dict(tree)))
