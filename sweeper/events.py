@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sweeper.config import ObjectiveConfig, TrialSettings
-from sweeper.messages import Sample, TrialState
+from sweeper.messages import HeldOutScores, Sample, SliceScores, TrialState
 
 Scalar = bool | int | float | str | None
 
@@ -51,6 +51,8 @@ class TrialRecord:
     best_mark: int | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Every metric at the best mark."""
+    slices: tuple[SliceScores, ...] = ()
+    """The same over parts of the validation rows."""
     trained: int = 0
     """Training examples computed over all attempts, repeated ones included."""
     seconds: float = 0.0
@@ -62,6 +64,8 @@ class TrialRecord:
     warnings: tuple[str, ...] = ()
     adapter: Path | None = None
     samples: tuple[Sample, ...] = ()
+    test: HeldOutScores | None = None
+    """In a verdict alone."""
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,17 @@ class Done:
 
 
 @dataclass(frozen=True)
+class SliceScores:
+    """Scores over those evaluation rows that have one value in common."""
+
+    by: str
+    """What the rows were told apart by: `slice`, `group`, `length` or `label`."""
+    value: str
+    rows: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Scores of a trial on the validation rows at `mark` (training examples seen)."""
 
@@ -108,6 +119,7 @@ class Evaluation:
     """Standard error of the objective over the evaluation rows; NaN where it has none."""
     metrics: Mapping[str, float]
     """Every metric of the task, the objective's included."""
+    slices: tuple[SliceScores, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,6 +135,20 @@ class Progress:
     examples: int
     metrics: Mapping[str, float] = field(default_factory=dict)
     evaluation: Evaluation | None = None
+
+
+@dataclass(frozen=True)
+class HeldOutScores:
+    """Scores of a trial's best checkpoint on the test rows; made for the verdict alone."""
+
+    objective: float
+    error: float
+    """Standard error of the objective over the test rows; NaN where it has none."""
+    metrics: Mapping[str, float]
+    rows: tuple[float, ...] = ()
+    """The objective of every test row, in their order; empty for a metric that a single row hasn't."""
+    slices: tuple[SliceScores, ...] = ()
+    samples: tuple["Sample", ...] = ()
 
 
 @dataclass(frozen=True)
@@ -147,6 +173,7 @@ class Outcome:
     cost: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     samples: tuple["Sample", ...] = ()
+    test: HeldOutScores | None = None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from sweeper.database import masked, open_storage, sqlite_path
 from sweeper.errors import StudyError
 from sweeper.events import TrialRecord
 from sweeper.loading import dotted, read, to_tree
-from sweeper.messages import BASE, Ending, Evaluation, Outcome, Sample, TrialState
+from sweeper.messages import BASE, Ending, Evaluation, HeldOutScores, Outcome, Sample, SliceScores, TrialState
 from sweeper.pruners import EXAMPLES
 from sweeper.samplers import derive_seed, grid_order, make_sampler
 from sweeper.space import Space
@@ -350,15 +350,34 @@ def _with_outcome(record: TrialRecord, tree: Mapping[str, Any] | None, folder: P
         cost=tree["cost"],
         warnings=tuple(tree["warnings"]),
         adapter=folder / tree["adapter"] if tree["adapter"] else None,
-        samples=tuple(Sample(**sample) for sample in tree["samples"]),
+        samples=_read_samples(tree),
+        test=_read_test(tree.get("test")),
     )
     if tree["best"] is None:
         return record
-    best = Evaluation(**tree["best"])
+    best = Evaluation(**tree["best"] | {"slices": _read_slices(tree["best"])})
     return replace(
         record,
         objective=best.objective,
         error=None if math.isnan(best.error) else best.error,
         best_mark=best.mark,
         metrics=best.metrics,
+        slices=best.slices,
     )
+
+
+def _read_test(tree: Mapping[str, Any] | None) -> HeldOutScores | None:
+    if tree is None:
+        return None
+    return HeldOutScores(
+        **dict(tree)
+        | {"rows": tuple(tree["rows"]), "slices": _read_slices(tree), "samples": _read_samples(tree)}
+    )
+
+
+def _read_samples(tree: Mapping[str, Any]) -> tuple[Sample, ...]:
+    return tuple(Sample(**sample) for sample in tree["samples"])
+
+
+def _read_slices(tree: Mapping[str, Any]) -> tuple[SliceScores, ...]:
+    return tuple(SliceScores(**one) for one in tree.get("slices", ()))
