@@ -16,9 +16,11 @@ from sweeper.messages import (
     Done,
     Ending,
     Evaluation,
+    HeldOutScores,
     Outcome,
     Progress,
     Sample,
+    SliceScores,
     TrialSpec,
     TrialState,
     Wait,
@@ -31,8 +33,10 @@ SETTINGS = TrialSettings(
     lora=LoraSettings(rank=8, alpha=32.0, dropout=0.0, variant="lora", target_modules="all-linear"),
 )  # fmt: skip
 SPEC = TrialSpec(7, 2, 99, SETTINGS, (48, 96), 96, Path("sweeps/mine/trials/0007"))
-EVALUATION = Evaluation(48, 0.3, 0.02, {"rougeL": 0.3, "loss": 2.5})
+SLICE = SliceScores("slice", "numpy", 12, {"rougeL": 0.2})
+EVALUATION = Evaluation(48, 0.3, 0.02, {"rougeL": 0.3, "loss": 2.5}, (SLICE,))
 SAMPLE = Sample("numpy:abs", "Text: ...", "Absolute value.", "The value.")
+HELD_OUT = HeldOutScores(0.25, 0.01, {"rougeL": 0.25}, (0.2, 0.3), (SLICE,), (SAMPLE,))
 MESSAGES = [
     SPEC,
     Wait(0.5),
@@ -51,8 +55,11 @@ MESSAGES = [
         {"seconds": 1.5},
         ("w",),
         (SAMPLE,),
+        HELD_OUT,
     ),
     SAMPLE,
+    SLICE,
+    HELD_OUT,
 ]
 
 
