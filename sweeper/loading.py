@@ -10,7 +10,6 @@ from typing import Any, TypeVar, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from sweeper.config import (
-    METRICS,
     Config,
     DataConfig,
     ModelConfig,
@@ -19,6 +18,7 @@ from sweeper.config import (
     TaskConfig,
     TrialSettings,
 )
+from sweeper.config.metrics import MetricName, metric_direction, metric_fault
 from sweeper.errors import ConfigError, Fault
 
 SpaceCheck = Callable[[Mapping[str, Any], TrialSettings], Sequence[Fault]]
@@ -121,9 +121,6 @@ def unknown_name(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
     return f"unknown name; {hint}"
 
 
-_MINIMIZED = ("loss", "perplexity")
-
-
 def _contradictions(sections: Mapping[str, Any]) -> list[Fault]:
     """Faults that show only when two fields are looked at together."""
     faults: list[Fault] = []
@@ -134,6 +131,8 @@ def _contradictions(sections: Mapping[str, Any]) -> list[Fault]:
         faults += _task_faults(task)
     if data is not None:
         faults += _data_faults(data, task)
+    if task is not None and data is not None:
+        faults += _column_faults(task, data)
     faults += _trial_faults(sections)
     faults += _option_faults("sampler", sections["sampler"]) + _option_faults("pruner", sections["pruner"])
     if model is not None and model.embedded and model.revision is not None:
@@ -145,25 +144,34 @@ def _contradictions(sections: Mapping[str, Any]) -> list[Fault]:
 
 def _task_faults(task: TaskConfig) -> list[Fault]:
     faults = []
-    known = METRICS[task.kind]
-    metric, direction = task.objective.metric, task.objective.direction
-    if metric not in known:
+    objective = task.objective
+    named = {"task.objective.metric": [objective.metric], "task.evaluation.metrics": task.evaluation.metrics}
+    for field, names in named.items():
+        wrong = (metric_fault(task.kind, name) for name in names)
+        faults += [Fault(field, why) for why in wrong if why is not None]
+    if not faults and metric_direction(objective.metric) not in (None, objective.direction):
+        right = metric_direction(objective.metric)
         faults.append(
             Fault(
-                "task.objective.metric",
-                f"`{metric}` does not fit task.kind={task.kind}; allowed: {', '.join(known)}",
+                "task.objective.direction",
+                f"`{objective.metric}` is there to {right}, not to {objective.direction}",
             )
-        )
-    elif (direction == "minimize") != (metric in _MINIMIZED):
-        right = "minimize" if metric in _MINIMIZED else "maximize"
-        faults.append(
-            Fault("task.objective.direction", f"`{metric}` is there to {right}, not to {direction}")
         )
     if task.kind != "chat" and task.prompt.count("{input}") != 1:
         faults.append(Fault("task.prompt", f"must contain {{input}} once (given: {task.prompt!r})"))
     if task.chat_template and task.kind == "classify":
         faults.append(Fault("task.chat_template", "does not fit task.kind=classify; set it to false"))
     return faults
+
+
+def _column_faults(task: TaskConfig, data: DataConfig) -> list[Fault]:
+    """Metrics over slices whose column is not named."""
+    needed = {name: MetricName.parse(name).column for name in task.named_metrics}
+    return [
+        Fault(f"data.{column}", f"is needed for the metric `{name}`: the name of a column")
+        for name, column in needed.items()
+        if column is not None and getattr(data, column) is None
+    ]
 
 
 def _trial_faults(sections: Mapping[str, Any]) -> list[Fault]:

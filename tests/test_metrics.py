@@ -36,7 +36,7 @@ def task(kind, metric):
         max_answer_tokens=8,
         objective=ObjectiveConfig(metric=metric, direction=direction),
         generation=GenerationConfig(max_new_tokens=8, num_beams=1),
-        evaluation=EvaluationConfig(marks_per_epoch=1, batch_size=1, samples=0),
+        evaluation=EvaluationConfig(marks_per_epoch=1, batch_size=1, samples=0, slice_rows=5, metrics=()),
     )
 
 

@@ -19,6 +19,7 @@ from sweeper.config.data import (
     PartsConfig,
     SizesConfig,
 )
+from sweeper.config.metrics import METRICS
 from sweeper.config.sweep import (
     BudgetConfig,
     EngineConfig,
@@ -29,7 +30,7 @@ from sweeper.config.sweep import (
     SweepConfig,
     TrackingConfig,
 )
-from sweeper.config.task import METRICS, EvaluationConfig, GenerationConfig, ObjectiveConfig, TaskConfig
+from sweeper.config.task import EvaluationConfig, GenerationConfig, ObjectiveConfig, TaskConfig
 from sweeper.config.trial import LoraSettings, TrialSettings
 
 __all__ = [

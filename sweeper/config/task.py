@@ -42,14 +42,11 @@ class EvaluationConfig:
     """Rows per forward pass in evaluation; has no influence on the scores."""
     samples: NonNegative
     """Validation rows whose outputs are kept for people to read."""
-
-
-METRICS = {
-    "generate": ("rouge1", "rouge2", "rougeL", "bleu", "chrf", "exact_match", "loss", "perplexity"),
-    "chat": ("loss", "perplexity"),
-    "classify": ("accuracy", "macro_f1", "micro_f1", "macro_precision", "macro_recall", "loss"),
-}
-"""What each task kind is measured by; `sweeper.metrics` computes every one."""
+    slice_rows: Positive
+    """Rows that a slice or the rarest class needs to count for metrics such as `worst_slice.rougeL`."""
+    metrics: tuple[str, ...]
+    """Metrics to measure beside the usual ones and those that the task is judged by: names such as
+    `slice_gap.rougeL`, or of metrics that installed packages add."""
 
 
 @dataclass(frozen=True)
@@ -71,3 +68,8 @@ class TaskConfig:
     objective: ObjectiveConfig
     generation: GenerationConfig
     evaluation: EvaluationConfig
+
+    @property
+    def named_metrics(self) -> tuple[str, ...]:
+        """Every metric that the task names, once, the objective's first."""
+        return tuple(dict.fromkeys([self.objective.metric, *self.evaluation.metrics]))
