@@ -8,6 +8,7 @@
     │   ├── ModelError              the base model: absent, gated, without the LoRA target
     │   └── StudyError              the study: in use, changed under the same name, no database
     ├── TrialError                  one trial failed; the sweep goes on
+    ├── VerdictError                test scores that can't be compared
     └── SweepFailed                 the sweep as a whole: too many failures in a row
 
 Every message says what was given, what is allowed and what to do.
@@ -74,6 +75,10 @@ class StudyError(InputError):
 
 class TrialError(SweeperError):
     """One trial failed, for the reason given; other trials are not affected."""
+
+
+class VerdictError(SweeperError):
+    """The test scores of the retrained settings can't be compared."""
 
 
 class SweepFailed(SweeperError):

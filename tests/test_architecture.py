@@ -17,8 +17,8 @@ MODULES = {
 # From the bottom to the top; a module imports from its own line or from those above it.
 LAYERS = [
     {"errors"},
-    {"config"},
-    {"loading"},
+    {"config", "comparison"},
+    {"loading", "sentence"},
     {"messages"},
     {"events", "layout", "entry"},
     {"space", "lock", "database", "journal", "adapters", "pretrained"},
@@ -32,7 +32,7 @@ LAYERS = [
 ]
 LIGHT = (
     "errors", "config", "loading", "messages", "events", "layout", "entry", "space", "samplers", "pruners",
-    "study", "coordinator", "app",
+    "study", "coordinator", "app", "comparison", "sentence",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "peft", "datasets", "mlflow", "accelerate", "sklearn")
 
