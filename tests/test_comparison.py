@@ -9,7 +9,17 @@ from scipy import stats
 
 from sweeper.comparison import Comparison, Outcome, Runs, compare, jackknife_rows
 from sweeper.errors import VerdictError
-from tests.benchmarks.verdict_power import BUDGETS, METHODS, RATIOS, Noise, Rates, method_rates, simulate
+from tests.benchmarks.verdict_power import (
+    BUDGETS,
+    METHODS,
+    RATIOS,
+    Noise,
+    Rates,
+    draw,
+    judge,
+    method_rates,
+    simulate,
+)
 
 
 def by_row(name: str, rows: object, seconds: float = 60.0, **kwargs: float) -> Runs:
@@ -172,6 +182,13 @@ def test_constant_scores_are_a_tie_when_equal_and_a_gain_when_not():
     assert above.low == pytest.approx(0.9)
 
 
+@pytest.mark.parametrize(("seeds", "rows"), [(7, 2), (7, 30), (10, 30), (11, 3)])
+def test_equal_scores_added_in_another_order_are_a_tie(seeds, rows):
+    default, candidate = (by_row(f"side {n}", np.full((n, rows), 0.1)) for n in (2, seeds))
+    (found,) = judged(default, candidate).compared
+    assert (found.outcome, found.gain, found.p) == (Outcome.TIE, 0, 1)
+
+
 def test_overwhelming_gains_have_a_p_value_of_zero():
     (found,) = judged(
         noisy("default", 0.0, rows=2000, seeds=400), noisy("trial 1", 9.0, rows=2000, seeds=400, seed=1)
@@ -269,7 +286,7 @@ def test_a_level_that_is_no_share_is_refused(level):
         judged(noisy("default", 0.1), noisy("trial 1", 0.2), level=level)
 
 
-REPETITIONS = 250
+REPETITIONS = 200
 
 
 @pytest.fixture(scope="module")
@@ -312,6 +329,35 @@ def test_trials_that_were_lucky_on_validation_rows_are_called_a_tie():
     assert found.tied >= 0.93
     assert found.validation_gain > 1.5
     assert abs(found.test_gain) < 0.25
+
+
+def macro_f1_rows(correct: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Rows of macro-F1 by the jackknife, [side, seed, row], for two classes."""
+    predicted = np.where(correct, true, 1 - true)
+    without, overall = np.zeros(correct.shape), np.zeros(correct.shape[:2])
+    for label in (0, 1):
+        hits = (predicted == label) & (true == label)
+        named = (predicted == label) * 1 + (true == label)
+        overall += hits.sum(-1) / named.sum(-1)
+        without += (hits.sum(-1, keepdims=True) - hits) / (named.sum(-1, keepdims=True) - named)
+    return np.array(
+        [
+            [jackknife_rows(score, row) for score, row in zip(scores, rows, strict=True)]
+            for scores, rows in zip(overall, without, strict=True)
+        ]
+    )
+
+
+def test_macro_f1_by_the_jackknife_is_covered_as_well():
+    rng = np.random.default_rng(0)
+    budget = BUDGETS["standard"]
+    wrong, _ = draw(budget, Noise("zero-one"), np.zeros((250, budget.finalists)), rng)
+    ties = []
+    for run in wrong:
+        rows = macro_f1_rows(run == 0, rng.random(budget.rows) < 0.3)
+        found = judge(rows, np.zeros(budget.finalists + 1))
+        ties.append(all(one.outcome is Outcome.TIE for one in found.compared))
+    assert np.mean(ties) >= 0.93
 
 
 def test_the_simulation_fails_methods_that_are_known_to_fail():
