@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sweeper.config import ObjectiveConfig, TrialSettings
-from sweeper.messages import HeldOutScores, Sample, SliceScores, TrialState
+from sweeper.messages import Confusion, HeldOutScores, Sample, SliceScores, TrialState
 
 Scalar = bool | int | float | str | None
 
@@ -53,6 +53,9 @@ class TrialRecord:
     """Every metric at the best mark."""
     slices: tuple[SliceScores, ...] = ()
     """The same over parts of the validation rows."""
+    errors: Mapping[str, float] = field(default_factory=dict)
+    """Standard errors of those metrics that have one."""
+    confusion: Confusion | None = None
     trained: int = 0
     """Training examples computed over all attempts, repeated ones included."""
     seconds: float = 0.0

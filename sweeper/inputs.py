@@ -6,15 +6,19 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from sweeper.config import Config, ModelConfig, TrialSettings
+from sweeper.config import Config, ModelConfig, TaskConfig, TrialSettings
+from sweeper.config.metrics import MetricName
 from sweeper.errors import StudyError
 from sweeper.events import AuditInfo, DataSetInfo
 from sweeper.gate import Viewer, complete, inspect
 from sweeper.layout import Layout
 from sweeper.loading import read, to_tree
 from sweeper.space import Space
+
+if TYPE_CHECKING:
+    from sweeper.data.prepare import Prepared
 
 
 class Steps(Viewer, Protocol):
@@ -94,6 +98,7 @@ def prepare_inputs(
     with screen.step("Preparing the rows"):
         limit = pretrained.positions(resolved)
         prepared = prepare.prepare(config, tokenizer, architecture, layout.rows, limit)
+    _check_slices(config.task, prepared)
     if audit is not None:
         audit = complete(config, layout, screen, prepared.manifest.splits)
     if prepared.manifest.reviewed:
@@ -113,6 +118,14 @@ def prepare_inputs(
         pins=pinned | {"rows": prepared.digest},
         audit=audit,
     )
+
+
+def _check_slices(task: TaskConfig, prepared: "Prepared") -> None:
+    """Raise DataError if the validation rows are too few for a metric over slices that the task names."""
+    from sweeper.metrics import About, check
+
+    if any(MetricName.parse(name).how != "whole" for name in task.named_metrics):
+        check(task, About.read(prepared.validation))
 
 
 def _pinned(config: Config, pins: Mapping[str, Any]) -> Config:

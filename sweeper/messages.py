@@ -107,6 +107,18 @@ class SliceScores:
     value: str
     rows: int
     metrics: Mapping[str, float]
+    """Every metric of the task; of a label precision, recall and F1."""
+    errors: Mapping[str, float] = field(default_factory=dict)
+    """Standard errors of those metrics that have one."""
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How often rows of each class were taken for each class."""
+
+    labels: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+    """[true class, predicted class]"""
 
 
 @dataclass(frozen=True)
@@ -120,6 +132,11 @@ class Evaluation:
     metrics: Mapping[str, float]
     """Every metric of the task, the objective's included."""
     slices: tuple[SliceScores, ...] = ()
+    """Told where the mark is the trial's best so far."""
+    errors: Mapping[str, float] = field(default_factory=dict)
+    """Standard errors of those metrics that have one."""
+    confusion: Confusion | None = None
+    """task.kind=classify, with not too many classes; as `slices`."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +166,9 @@ class HeldOutScores:
     """The objective of every test row, in their order; empty for a metric that a single row hasn't."""
     slices: tuple[SliceScores, ...] = ()
     samples: tuple["Sample", ...] = ()
+    errors: Mapping[str, float] = field(default_factory=dict)
+    """Standard errors of those metrics that have one."""
+    confusion: Confusion | None = None
 
 
 @dataclass(frozen=True)

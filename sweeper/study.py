@@ -22,7 +22,17 @@ from sweeper.database import masked, open_storage, sqlite_path
 from sweeper.errors import StudyError
 from sweeper.events import TrialRecord
 from sweeper.loading import dotted, read, to_tree
-from sweeper.messages import BASE, Ending, Evaluation, HeldOutScores, Outcome, Sample, SliceScores, TrialState
+from sweeper.messages import (
+    BASE,
+    Confusion,
+    Ending,
+    Evaluation,
+    HeldOutScores,
+    Outcome,
+    Sample,
+    SliceScores,
+    TrialState,
+)
 from sweeper.pruners import EXAMPLES
 from sweeper.samplers import derive_seed, grid_order, make_sampler
 from sweeper.space import Space
@@ -355,7 +365,7 @@ def _with_outcome(record: TrialRecord, tree: Mapping[str, Any] | None, folder: P
     )
     if tree["best"] is None:
         return record
-    best = Evaluation(**tree["best"] | {"slices": _read_slices(tree["best"])})
+    best = Evaluation(**tree["best"] | _read_parts(tree["best"]))
     return replace(
         record,
         objective=best.objective,
@@ -363,6 +373,8 @@ def _with_outcome(record: TrialRecord, tree: Mapping[str, Any] | None, folder: P
         best_mark=best.mark,
         metrics=best.metrics,
         slices=best.slices,
+        errors=best.errors,
+        confusion=best.confusion,
     )
 
 
@@ -370,8 +382,7 @@ def _read_test(tree: Mapping[str, Any] | None) -> HeldOutScores | None:
     if tree is None:
         return None
     return HeldOutScores(
-        **dict(tree)
-        | {"rows": tuple(tree["rows"]), "slices": _read_slices(tree), "samples": _read_samples(tree)}
+        **dict(tree) | _read_parts(tree) | {"rows": tuple(tree["rows"]), "samples": _read_samples(tree)}
     )
 
 
@@ -379,5 +390,10 @@ def _read_samples(tree: Mapping[str, Any]) -> tuple[Sample, ...]:
     return tuple(Sample(**sample) for sample in tree["samples"])
 
 
-def _read_slices(tree: Mapping[str, Any]) -> tuple[SliceScores, ...]:
-    return tuple(SliceScores(**one) for one in tree.get("slices", ()))
+def _read_parts(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """What is told of parts of the rows, as it was before it was stored."""
+    confusion = tree.get("confusion")
+    if confusion is not None:
+        counts = tuple(tuple(row) for row in confusion["counts"])
+        confusion = Confusion(tuple(confusion["labels"]), counts)
+    return {"slices": tuple(SliceScores(**one) for one in tree.get("slices", ())), "confusion": confusion}

@@ -12,6 +12,7 @@ from sweeper import messages
 from sweeper.config import LoraSettings, TrialSettings
 from sweeper.messages import (
     BASE,
+    Confusion,
     Decision,
     Done,
     Ending,
@@ -33,10 +34,11 @@ SETTINGS = TrialSettings(
     lora=LoraSettings(rank=8, alpha=32.0, dropout=0.0, variant="lora", target_modules="all-linear"),
 )  # fmt: skip
 SPEC = TrialSpec(7, 2, 99, SETTINGS, (48, 96), 96, Path("sweeps/mine/trials/0007"))
-SLICE = SliceScores("slice", "numpy", 12, {"rougeL": 0.2})
-EVALUATION = Evaluation(48, 0.3, 0.02, {"rougeL": 0.3, "loss": 2.5}, (SLICE,))
+SLICE = SliceScores("slice", "numpy", 12, {"rougeL": 0.2}, {"rougeL": 0.1})
+CONFUSION = Confusion(("cat", "dog"), ((3, 1), (0, 4)))
+EVALUATION = Evaluation(48, 0.3, 0.02, {"rougeL": 0.3, "loss": 2.5}, (SLICE,), {"loss": 0.1}, CONFUSION)
 SAMPLE = Sample("numpy:abs", "Text: ...", "Absolute value.", "The value.")
-HELD_OUT = HeldOutScores(0.25, 0.01, {"rougeL": 0.25}, (0.2, 0.3), (SLICE,), (SAMPLE,))
+HELD_OUT = HeldOutScores(0.25, 0.01, {"rougeL": 0.25}, (0.2, 0.3), (SLICE,), (SAMPLE,), {"rougeL": 0.01})
 MESSAGES = [
     SPEC,
     Wait(0.5),
@@ -59,6 +61,7 @@ MESSAGES = [
     ),
     SAMPLE,
     SLICE,
+    CONFUSION,
     HELD_OUT,
 ]
 

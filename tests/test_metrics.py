@@ -1,59 +1,15 @@
+"""Scores: every metric that a configuration may name, with its standard error."""
+
 import math
 
 import numpy as np
 import pytest
-from rouge_score.rouge_scorer import RougeScorer
-from sacrebleu.metrics import BLEU, CHRF
-from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 
-from sweeper.config import METRICS, EvaluationConfig, GenerationConfig, ObjectiveConfig, TaskConfig
-from sweeper.metrics import Answers, Classes, Texts, score
+from sweeper.config import METRICS
+from sweeper.metrics import Answers, Texts, score
+from tests.measuring import EXAMPLES, LOSSES, classes, drawn_classes, take, task, texts
 
-REFERENCES = [
-    "Return the number of rows in the table.",
-    "Compute the running means of all columns.",
-    "Open a file for reading.",
-    "Draw samples from a normal distribution.",
-    "Draw samples from a normal distribution.",
-]
-OUTPUTS = [
-    "Returns the number of rows.",
-    "Computes the mean of a column",
-    "Open a file for reading.",
-    "",
-    "Draw samples from a uniform distribution, quickly.",
-]
-LOSSES = {"loss_sums": [3.0, 8.0, 2.5, 4.0, 6.0], "token_counts": [3, 6, 5, 4, 2]}
-
-
-def task(kind, metric):
-    direction = "minimize" if metric in ("loss", "perplexity") else "maximize"
-    return TaskConfig(
-        kind=kind,
-        prompt="{input}",
-        chat_template=False,
-        max_input_tokens=8,
-        max_answer_tokens=8,
-        objective=ObjectiveConfig(metric=metric, direction=direction),
-        generation=GenerationConfig(max_new_tokens=8, num_beams=1),
-        evaluation=EvaluationConfig(marks_per_epoch=1, batch_size=1, samples=0, slice_rows=5, metrics=()),
-    )
-
-
-def texts(outputs=OUTPUTS, references=REFERENCES, **losses):
-    return Texts(outputs=outputs, references=references, **(losses or LOSSES))
-
-
-def classes(predicted, true):
-    n = len(true)
-    return Classes(predicted=predicted, true=true, loss_sums=[0.5] * n, token_counts=[1] * n)
-
-
-EXAMPLES = {
-    "generate": texts(),
-    "chat": Answers(**LOSSES),
-    "classify": classes([0, 1, 2, 2, 0], [0, 1, 1, 2, 2]),
-}
+WITHOUT_ERROR = {"distinct_1", "distinct_2", "calibration_error"}
 
 
 @pytest.mark.parametrize(("kind", "metric"), [(kind, name) for kind in METRICS for name in METRICS[kind]])
@@ -62,50 +18,9 @@ def test_every_metric_that_a_configuration_may_name_is_computed(kind, metric):
     assert tuple(scores.metrics) == METRICS[kind]
     assert scores.objective == scores.metrics[metric]
     assert math.isfinite(scores.objective)
-    assert math.isfinite(scores.error)
-    assert all(len(rows) == 5 for rows in scores.rows.values())
-
-
-@pytest.mark.parametrize("name", ["rouge1", "rouge2", "rougeL"])
-def test_rouge_equals_the_library(name):
-    scorer = RougeScorer([name], use_stemmer=True)
-    rows = [scorer.score(r, o)[name].fmeasure for r, o in zip(REFERENCES, OUTPUTS, strict=True)]
-    scores = score(task("generate", name), texts())
-    assert scores.rows[name] == pytest.approx(rows)
-    assert scores.objective == pytest.approx(np.mean(rows))
-    assert scores.error == pytest.approx(np.std(rows, ddof=1) / math.sqrt(5))
-
-
-@pytest.mark.parametrize("text", ["Кошка сидит на окне", "猫が窓に座っている", "القطة على النافذة", "แมวนั่ง"])
-def test_rouge_knows_other_scripts(text):
-    assert (
-        score(task("generate", "rougeL"), texts([text], [text], loss_sums=[1], token_counts=[1])).objective
-        == 1
-    )
-    other = score(task("generate", "rouge1"), texts(["dog"], [text], loss_sums=[1], token_counts=[1]))
-    assert other.objective == 0
-
-
-@pytest.mark.parametrize(("name", "metric"), [("bleu", BLEU), ("chrf", CHRF)])
-def test_bleu_and_chrf_equal_the_library_on_a_scale_to_one(name, metric):
-    scores = score(task("generate", name), texts())
-    assert scores.objective == pytest.approx(metric().corpus_score(OUTPUTS, [REFERENCES]).score / 100)
-    assert 0 < scores.error < 0.5
-    assert scores.error == score(task("generate", name), texts()).error
-
-
-@pytest.mark.parametrize("name", ["bleu", "chrf"])
-def test_nothing_in_common_scores_zero_with_no_error(name):
-    nothing = texts(["???"] * 3, ["abc"] * 3, loss_sums=[1] * 3, token_counts=[1] * 3)
-    scores = score(task("generate", name), nothing)
-    assert (scores.objective, scores.error) == (0, 0)
-
-
-def test_exact_match_looks_past_white_space_only():
-    answers = texts(["a  b\n", "A b", ""], ["a b", "a b", " "], loss_sums=[1] * 3, token_counts=[1] * 3)
-    scores = score(task("generate", "exact_match"), answers)
-    assert list(scores.rows["exact_match"]) == [1, 0, 1]
-    assert scores.objective == pytest.approx(2 / 3)
+    assert math.isfinite(scores.error) == (metric not in WITHOUT_ERROR)
+    assert scores.errors.keys() == set(METRICS[kind]) - WITHOUT_ERROR
+    assert all(len(rows) == len(EXAMPLES[kind].loss_sums) for rows in scores.rows.values())
 
 
 def test_loss_counts_every_token_alike_and_perplexity_is_its_exponential():
@@ -129,36 +44,30 @@ def test_a_diverged_loss_stays_visible():
     assert math.isnan(score(task("chat", "loss"), Answers([math.nan, 1.0], [1, 1])).objective)
 
 
-def test_classification_equals_scikit_learn():
-    draw = np.random.default_rng(1)
-    true = draw.integers(0, 4, 80)
-    predicted = np.where(draw.random(80) < 0.6, true, draw.integers(0, 6, 80))  # 4 and 5 are never true
-    metrics = score(task("classify", "macro_f1"), classes(predicted, true)).metrics
-    assert metrics["accuracy"] == pytest.approx(accuracy_score(true, predicted))
-    assert metrics["micro_f1"] == pytest.approx(f1_score(true, predicted, average="micro"))
-    for name, function in (("f1", f1_score), ("precision", precision_score), ("recall", recall_score)):
-        wanted = function(true, predicted, average="macro", zero_division=0)
-        assert metrics[f"macro_{name}"] == pytest.approx(wanted)
+def generated(rows, draw):
+    """Random texts, of which seven words in ten are right."""
+    words = np.array([f"word{i}" for i in range(40)])
+    spoken = [list(draw.choice(words, draw.integers(4, 12))) for _ in range(rows)]
+    heard = [[w if draw.random() < 0.7 else draw.choice(words) for w in text] for text in spoken]
+    given = [text[: len(text) // 2 + 2] for text in spoken]
+    parts = [[" ".join(text) for text in part] for part in (heard, spoken, given)]
+    return Texts(draw.gamma(2, 4, rows), draw.integers(4, 12, rows), *parts)
 
 
-@pytest.mark.parametrize("name", ["accuracy", "macro_f1", "macro_precision", "macro_recall"])
-def test_the_error_is_what_resampling_shows(name):
+@pytest.mark.parametrize("kind", ["generate", "classify"])
+def test_the_error_is_what_resampling_shows(kind):
     draw = np.random.default_rng(2)
-    true = draw.integers(0, 3, 300)
-    predicted = np.where(draw.random(300) < 0.7, true, draw.integers(0, 3, 300))
-    scores = score(task("classify", name), classes(predicted, true))
-    resampled = []
-    for _ in range(300):
-        rows = draw.integers(0, 300, 300)
-        resampled.append(score(task("classify", name), classes(predicted[rows], true[rows])).objective)
-    assert scores.error == pytest.approx(np.std(resampled), rel=0.2)
+    answers = drawn_classes(150) if kind == "classify" else generated(150, draw)
+    wanted = task(kind, "loss")
+    errors = score(wanted, answers).errors
+    resampled = [score(wanted, take(answers, draw.integers(0, 150, 150))).metrics for _ in range(80)]
+    shown = {name: np.std([one[name] for one in resampled]) for name in errors}
+    assert errors == pytest.approx(shown, rel=0.35)
 
 
 def test_one_row_has_a_score_but_no_error():
-    for kind, answers in (
-        ("generate", texts(["a"], ["a"], loss_sums=[1], token_counts=[1])),
-        ("classify", classes([1], [1])),
-    ):
+    for kind, answers in (("generate", texts(["a"], ["a"], ["a"])), ("classify", classes([1], [1]))):
         scores = score(task(kind, METRICS[kind][0]), answers)
         assert scores.objective == 1
         assert math.isnan(scores.error)
+        assert scores.errors == {}

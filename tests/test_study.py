@@ -1,5 +1,6 @@
 """The study: proposals, reports and results in the database, and who is refused."""
 
+import math
 from dataclasses import replace
 
 import optuna
@@ -8,7 +9,17 @@ import pytest
 from sweeper.config import SamplerConfig
 from sweeper.errors import StudyError
 from sweeper.layout import Layout
-from sweeper.messages import BASE, Ending, Evaluation, Outcome, Sample, TrialState
+from sweeper.messages import (
+    BASE,
+    Confusion,
+    Ending,
+    Evaluation,
+    HeldOutScores,
+    Outcome,
+    Sample,
+    SliceScores,
+    TrialState,
+)
 from sweeper.study import Spent, Study, best_of
 from tests.sweeps import configure, open_study
 
@@ -48,6 +59,32 @@ def test_a_finished_trial_is_read_back_whole(tmp_path):
     assert record.warnings == ("it overfits",)
     assert record.samples == (Sample("r1", "p", "a", "b"),)
     assert record.settings == configure(tmp_path)[0].trial
+
+
+def test_slices_errors_and_confusion_are_read_back(tmp_path):
+    study = open_study(tmp_path)
+    study.propose(8, RANDOM)
+    slices = (SliceScores("slice", "numpy", 12, {"rougeL": 0.2, "auroc": math.nan}, {"rougeL": 0.1}),)
+    parts = {
+        "slices": slices,
+        "errors": {"rougeL": 0.02},
+        "confusion": Confusion(("a", "b"), ((3, 1), (0, 4))),
+    }
+    outcome = finished(0, 0.3, tmp_path / "summarize")
+    outcome = replace(
+        outcome,
+        best=replace(outcome.best, **parts),
+        test=HeldOutScores(0.2, 0.1, {"rougeL": 0.2}, (0.1, 0.3), **parts),
+    )
+    study.finish(outcome, Spent(96, 10.0, 1))
+    folder = tmp_path / "summarize"
+    record = Study.read(Layout(tmp_path, "summarize").study_url, "summarize", folder).record(0)
+    for found in (record, record.test):
+        (one,) = found.slices
+        assert (one.by, one.value, one.rows, one.errors) == ("slice", "numpy", 12, {"rougeL": 0.1})
+        assert one.metrics["rougeL"] == 0.2
+        assert math.isnan(one.metrics["auroc"])
+        assert (found.errors, found.confusion) == (parts["errors"], parts["confusion"])
 
 
 def test_base_model_is_kept_outside_the_trials(tmp_path):

@@ -43,6 +43,25 @@ def test_a_trial_is_trained_evaluated_and_leaves_one_adapter(tmp_path, kind):
     ]
 
 
+@pytest.mark.parametrize("kind", ["causal", "classifier"])
+def test_the_best_mark_is_told_by_slices(tmp_path, kind):
+    further = ["task.evaluation.metrics=[worst_slice.loss]", "task.evaluation.slice_rows=2"]
+    channel = tiny.run(tiny.spec(tmp_path, tiny.settings()), kind=kind, overrides=further)
+    best = channel.outcomes[0].best
+    rows = {(one.by, one.value): one.rows for one in best.slices}
+    assert rows["slice", "a"] + rows["slice", "b"] == 10
+    assert sum(count for (by, _), count in rows.items() if by == "group") == 10
+    assert sum(count for (by, _), count in rows.items() if by == "length") == 10
+    losses = {one.value: one.metrics["loss"] for one in best.slices if one.by == "slice"}
+    assert best.metrics["worst_slice.loss"] == max(losses.values())
+    assert 0 < best.errors["loss"] < best.metrics["loss"]
+    if kind == "classifier":
+        assert sum(count for (by, _), count in rows.items() if by == "label") == 10
+        assert [sum(row) for row in best.confusion.counts] == [4, 3, 3]
+        assert 0 <= best.metrics["auroc"] <= 1
+    assert sum(one.slices != () for one in channel.evaluations) <= 2
+
+
 def test_training_reports_loss_rate_and_speed(tmp_path):
     channel = tiny.run(tiny.spec(tmp_path, tiny.settings(warmup=0.0)))
     training = [report for report in channel.reports if report.metrics]

@@ -134,7 +134,7 @@ def rows(kind: str = "causal", train: int = 24, validation: int = 10, pool: bool
         prompt, answer = f"{' '.join(chosen)} :", " ".join(chosen[-2:])
         prompt_ids = words(prompt)["input_ids"]
         answer_ids = [*words(answer)["input_ids"], words.eos_token_id]
-        common = {"id": f"r{i}", "slice": "ab"[i % 3 == 1 or i % 4 == 0]}
+        common = {"id": f"r{i}", "slice": "ab"[i % 3 == 1 or i % 4 == 0], "group": f"g{i % 4}"}
         common |= {"prompt": prompt, "answer": answer, "prompt_ids": prompt_ids}
         if kind == "classifier":
             label = i % len(LABELS)

@@ -24,9 +24,35 @@ Kind = Literal["generate", "classify", "chat"]
 Direction = Literal["maximize", "minimize"]
 
 METRICS = {
-    "generate": ("rouge1", "rouge2", "rougeL", "bleu", "chrf", "exact_match", "loss", "perplexity"),
+    "generate": (
+        "rouge1",
+        "rouge2",
+        "rougeL",
+        "bleu",
+        "chrf",
+        "exact_match",
+        "token_f1",
+        "length_ratio",
+        "distinct_1",
+        "distinct_2",
+        "copied_trigrams",
+        "loss",
+        "perplexity",
+    ),
     "chat": ("loss", "perplexity"),
-    "classify": ("accuracy", "macro_f1", "micro_f1", "macro_precision", "macro_recall", "loss"),
+    "classify": (
+        "accuracy",
+        "balanced_accuracy",
+        "macro_f1",
+        "macro_precision",
+        "macro_recall",
+        "micro_f1",
+        "micro_precision",
+        "micro_recall",
+        "auroc",
+        "calibration_error",
+        "loss",
+    ),
 }
 """What each task kind is measured by at every evaluation."""
 

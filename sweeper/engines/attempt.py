@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from sweeper import metrics
 from sweeper.config import Config
 from sweeper.engines import checkpoints
 from sweeper.engines.batches import collate
@@ -23,6 +22,7 @@ from sweeper.engines.training import TrialTrainer, gradients
 from sweeper.errors import TrialError
 from sweeper.layout import Layout
 from sweeper.messages import Channel, Decision, Ending, Evaluation, Outcome, Progress, TrialSpec
+from sweeper.metrics import Scores
 from sweeper.modeling import BaseModel
 
 _ENDINGS = {
@@ -231,7 +231,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
         try:
             evaluator = self._bench.evaluator
             answers = evaluator.answers(model, self._while_evaluating)
-            self._remember(metrics.score(self._bench.config.task, answers), marks)
+            self._remember(evaluator.scores(answers), marks)
             if marks[-1] == self._spec.marks[-1] or self._out_of_patience():
                 samples = evaluator.samples(model, answers, self._while_evaluating)
                 self._state = replace(self._state, samples=samples)
@@ -244,7 +244,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
             self._tell(evaluation)
         self._stop_without_patience()
 
-    def _remember(self, scores: metrics.Scores, marks: Sequence[int]) -> None:
+    def _remember(self, scores: Scores, marks: Sequence[int]) -> None:
         """Add the scores to what is known of the trial."""
         known, found = self._state, dict(scores.metrics)
         if not (math.isfinite(scores.objective) and math.isfinite(found["loss"])):
@@ -255,11 +255,20 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
         if known.loss_tokens:
             found["train_loss"] = known.loss_sum / known.loss_tokens
             found["generalization_gap"] = found["loss"] - found["train_loss"]
-        evaluations = tuple(Evaluation(mark, scores.objective, scores.error, found) for mark in marks)
-        self._state = replace(known, evaluations=known.evaluations + evaluations, loss_sum=0.0, loss_tokens=0)
-        if known.best is None or self._objective.better(scores.objective, known.best.objective):
+        first, *others = (
+            Evaluation(mark, scores.objective, scores.error, found, errors=scores.errors) for mark in marks
+        )
+        earlier = known.evaluations
+        is_best = known.best is None or self._objective.better(scores.objective, known.best.objective)
+        if is_best:
+            # Every checkpoint holds all evaluations, and slices are large: only the best mark keeps them.
+            first = replace(first, slices=scores.slices, confusion=scores.confusion)
+            earlier = tuple(replace(one, slices=(), confusion=None) for one in earlier)
+        evaluations = (*earlier, first, *others)
+        self._state = replace(known, evaluations=evaluations, loss_sum=0.0, loss_tokens=0)
+        if is_best:
             folder = str(self._checkpoint.folder.relative_to(self._spec.folder)) if self._checkpoint else None
-            self._state = replace(self._state, best=evaluations[0], best_folder=folder)
+            self._state = replace(self._state, best=first, best_folder=folder)
 
     def _keep_best_and_last(self) -> None:
         assert self._checkpoint is not None  # noqa: S101

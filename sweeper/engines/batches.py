@@ -37,11 +37,12 @@ class Row:
     prompt_ids: Sequence[int]
     label: int
     slice: str = ""
+    group: str = ""
     weight: float = 1.0
     """How much its loss counts in training."""
 
 
-_COLUMNS = ("id", "prompt", "answer", "input_ids", "labels", "prompt_ids", "label", "slice")
+_COLUMNS = ("id", "prompt", "answer", "input_ids", "labels", "prompt_ids", "label", "slice", "group")
 
 
 def read_rows(dataset: Any) -> list[Row]:

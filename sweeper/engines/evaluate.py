@@ -4,6 +4,7 @@ import gc
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,7 +14,7 @@ from transformers.cache_utils import DynamicLayer
 from sweeper.config import TaskConfig
 from sweeper.engines.batches import Row, can_keep, collate, logits, pad_rows
 from sweeper.messages import Evaluation, Sample
-from sweeper.metrics import Answers, Classes, Texts
+from sweeper.metrics import About, Answers, Classes, Floats, Scores, Slicing, Texts, score
 from sweeper.modeling import BaseModel
 
 GAP_SHARE = 0.5
@@ -34,11 +35,22 @@ class Evaluator:
     it is halved for good.
     """
 
-    def __init__(self, base: BaseModel, task: TaskConfig, rows: Sequence[Row], labels: Sequence[str]) -> None:
+    def __init__(
+        self,
+        base: BaseModel,
+        task: TaskConfig,
+        rows: Sequence[Row],
+        labels: Sequence[str],
+        slicing: Slicing | None = None,
+    ) -> None:
+        """`slicing` tells the rows apart; by default it is fixed by them, as it is for validation rows."""
         self.base = base
         self.task = task
         self.rows = rows
         self.labels = labels
+        about = _about(rows)
+        self.slicing = slicing or Slicing.of(about)
+        self._slices = self.slicing.over(about)
         self._batch_size = task.evaluation.batch_size
 
     def answers(self, model: Any, tick: Tick) -> Answers:
@@ -48,18 +60,20 @@ class Evaluator:
             if self._reads_once(model):
                 found = self._over(self.rows, _prompt_length, lambda rows: self._read_once(model, rows), tick)
                 nats, tokens, outputs = zip(*found, strict=True)
-                return Texts(nats, tokens, outputs, [row.answer for row in self.rows])
+                return self._texts_of(nats, tokens, outputs)
             losses = self._over(self.rows, _length, lambda rows: self._losses(model, rows), tick)
             sums, counts = [loss for loss, _, _ in losses], [count for _, count, _ in losses]
             if self.task.kind == "classify":
-                return Classes(
-                    sums, counts, [best for _, _, best in losses], [row.label for row in self.rows]
-                )
+                shares = np.stack([probabilities for _, _, probabilities in losses])
+                likeliest, true = shares.argmax(-1).tolist(), [row.label for row in self.rows]
+                return Classes(sums, counts, likeliest, true, shares, self.labels)
             if self.task.kind == "chat":
                 return Answers(sums, counts)
-            return Texts(
-                sums, counts, self._generate(model, self.rows, tick), [row.answer for row in self.rows]
-            )
+            return self._texts_of(sums, counts, self._generate(model, self.rows, tick))
+
+    def scores(self, answers: Answers) -> Scores:
+        """Every metric of the answers, over all rows and over slices of them."""
+        return score(self.task, answers, self._slices)
 
     def samples(self, model: Any, answers: Answers, tick: Tick) -> tuple[Sample, ...]:
         """The first rows with the model's answers, for people to read."""
@@ -74,23 +88,28 @@ class Evaluator:
                 outputs = self._generate(model, rows, tick)
         return tuple(Sample(r.id, r.prompt, r.answer, o) for r, o in zip(rows, outputs, strict=False))
 
-    def _losses(self, model: Any, rows: Sequence[Row]) -> list[tuple[float, int, int]]:
-        """Per row: nats summed over its targets, their number, and the likeliest class of the last one."""
+    def _texts_of(self, sums: Sequence[float], counts: Sequence[int], outputs: Sequence[str]) -> Texts:
+        rows = self.rows
+        return Texts(sums, counts, outputs, [row.answer for row in rows], [row.prompt for row in rows])
+
+    def _losses(self, model: Any, rows: Sequence[Row]) -> list[tuple[float, int, Floats]]:
+        """Per row: nats summed over its targets, their number, and the probabilities of classes, if any."""
         at_once = len(rows)
         if self.base.device.type == "cpu":
             at_once = max(1, _PASS_TOKENS // max(map(_length, rows)))
         parts = (rows[start : start + at_once] for start in range(0, len(rows), at_once))
         return [loss for part in parts for loss in self._forward(model, part)]
 
-    def _forward(self, model: Any, rows: Sequence[Row]) -> list[tuple[float, int, int]]:
+    def _forward(self, model: Any, rows: Sequence[Row]) -> list[tuple[float, int, Floats]]:
         batch = collate(rows, self.base.kind, self.base.tokenizer.pad_token_id)
         batch = {name: tensor.to(self.base.device) for name, tensor in batch.items()}
         scores = logits(model, self.base.kind, batch)
         nats = F.cross_entropy(scores, batch["targets"], reduction="none").double()
         sums = torch.zeros(len(rows), dtype=torch.double).index_add_(0, batch["row"].cpu(), nats.cpu())
         counts = torch.bincount(batch["row"], minlength=len(rows)).tolist()
-        likeliest = scores.argmax(-1).tolist() if self.task.kind == "classify" else [-1] * len(rows)
-        return list(zip(sums.tolist(), counts, likeliest, strict=True))
+        classifies = self.task.kind == "classify"
+        shares = scores.double().softmax(-1) if classifies else torch.zeros(len(rows), 0)
+        return list(zip(sums.tolist(), counts, shares.cpu().numpy(), strict=True))
 
     def _generate(self, model: Any, rows: Sequence[Row], tick: Tick) -> list[str]:
         return self._over(rows, _prompt_length, lambda some: self._texts(model, some), tick)
@@ -228,6 +247,15 @@ def overfitting(evaluations: Sequence[Evaluation]) -> str:
             "fewer epochs, a lower learning rate or more rows help"
         )
     return ""
+
+
+def _about(rows: Sequence[Row]) -> About:
+    return About(
+        [row.slice for row in rows],
+        [row.group for row in rows],
+        [len(row.prompt_ids) for row in rows],
+        [row.label for row in rows],
+    )
 
 
 def _length(row: Row) -> int:

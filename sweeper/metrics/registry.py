@@ -1,0 +1,46 @@
+"""Which metrics there are: by task kind, and those that other packages add."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from sweeper.config import METRICS, TaskConfig
+from sweeper.config.metrics import MetricName, added_metric
+from sweeper.errors import TrialError
+from sweeper.metrics import classification, generation, language
+from sweeper.metrics.answers import Answers
+from sweeper.metrics.measured import Measured
+
+_FAMILIES: Mapping[str, tuple[Callable[[Any], Mapping[str, Measured]], ...]] = {
+    "generate": (generation.measure, language.measure),
+    "chat": (language.measure,),
+    "classify": (classification.measure, language.measure),
+}
+"""What measures the metrics of each task kind, several at once, for they share most of the work."""
+
+
+def measure(task: TaskConfig, answers: Answers) -> dict[str, Measured]:
+    """The usual metrics of `task.kind`, in the order of METRICS, then the added ones that the task names.
+
+    Raises TrialError if an added one fails.
+    """
+    found = {name: one for family in _FAMILIES[task.kind] for name, one in family(answers).items()}
+    measured = {name: found[name] for name in METRICS[task.kind]}
+    for parsed in map(MetricName.parse, task.named_metrics):
+        if parsed.how != "rarest" and parsed.metric not in measured:
+            measured[parsed.metric] = _added(parsed.metric, answers)
+    return measured
+
+
+def _added(name: str, answers: Answers) -> Measured:
+    try:
+        measured: Measured = added_metric(name).measure(answers)
+        rows = np.arange(len(answers.loss_sums))
+        float(measured.value(rows)), float(measured.error(rows))
+    except Exception as error:
+        raise TrialError(
+            f"the metric `{name}` of another package failed ({type(error).__name__}: {error}); mend that "
+            "package, or name another metric"
+        ) from error
+    return measured
