@@ -253,7 +253,10 @@ def choose_device(model: ModelConfig) -> "torch.device":
 
 
 def choose_dtype(model: ModelConfig, device: "torch.device") -> "torch.dtype":
-    """The frozen base's type. auto: bfloat16 where it is computed in hardware (GPUs, CPUs with AMX)."""
+    """The frozen base's type. auto: bfloat16 where hardware computes it: GPUs, CPUs with AMX or AVX512-BF16.
+
+    On two cores of an AVX512-BF16 processor a trial of the default sweep took 28 s, in float32 43 s.
+    """
     import torch
 
     if model.dtype != "auto":
@@ -261,7 +264,8 @@ def choose_dtype(model: ModelConfig, device: "torch.device") -> "torch.dtype":
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        fast = device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+        able = torch.cpu.get_capabilities()
+        fast = device.type == "cpu" and bool(able.get("amx_bf16") or able.get("avx512_bf16"))
     return torch.bfloat16 if fast else torch.float32
 
 

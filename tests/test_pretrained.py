@@ -153,6 +153,21 @@ def test_the_type_of_the_base_is_what_was_asked_for():
     assert pretrained.choose_dtype(tiny.model_config(dtype="auto"), cpu) in (torch.float32, torch.bfloat16)
 
 
+@pytest.mark.parametrize(
+    ("able", "dtype"),
+    [
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"avx2": True}, torch.float32),
+    ],
+)
+def test_a_cpu_computes_in_bfloat16_where_its_hardware_does(
+    monkeypatch: pytest.MonkeyPatch, able: dict[str, bool], dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert pretrained.choose_dtype(tiny.model_config(dtype="auto"), torch.device("cpu")) is dtype
+
+
 def test_the_embedded_model_is_converted_once_and_speaks(tmp_path):
     config = tiny.model_config(embedded=True)
     resolved = resolve(config)
