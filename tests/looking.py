@@ -1,9 +1,11 @@
 """What tests of checks share: rows to look at, faults planted among them, and a table of what was found."""
 
+import functools
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from sweeper.data.docstrings import Docstring, harvest
 from sweeper.data.findings import Batch, Check, Finding
 
 _VOCABULARY = """
@@ -52,6 +54,12 @@ def look(check: Check, rows: Sequence[Row], size: int = 64) -> list[Finding]:
             )
         )
     return list(check.findings())
+
+
+@functools.cache
+def docstrings(package: str) -> list[Docstring]:
+    """Real prose, read once for all tests of a process."""
+    return list(harvest([package]))
 
 
 def suspected(findings: Iterable[Finding]) -> set[int]:

@@ -62,5 +62,21 @@ def test_nothing_in_common_everywhere_is_the_nature_of_the_task():
     assert "so do most" in finding.message
 
 
+def test_short_inputs_that_share_nothing_by_nature_are_not_told():
+    rng = random.Random(3)
+
+    def words(count):
+        return " ".join("".join(rng.choices("abcdefghijklmnop", k=8)) for _ in range(count))
+
+    short = [Row(words(12), words(6)) for _ in range(60)]
+    short += [Row(f"{text} {words(6)}", text) for text in (words(6) for _ in range(340))]
+    long = [Row(f"{text} {words(40)}", text) for text in (words(6) for _ in range(400))]
+    planted = Row(words(46), words(6))
+    (finding,) = look(Unrelated(), [*short, *long, planted])
+    assert suspected([finding]) == {800}
+    assert finding.numbers["left out as their inputs are short"] == 400
+    assert look(Unrelated(), short)[0].count == 60, "with nothing to compare them with"
+
+
 def test_short_answers_are_not_judged():
     assert look(Unrelated(), [Row(row.text, "no idea at all") for row in clean_rows(50)]) == []

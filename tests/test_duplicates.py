@@ -158,6 +158,14 @@ def test_many_copies_of_one_row_leak_once_each() -> None:
     assert len(found["duplicates"].suspects) <= 1000
 
 
+def test_of_many_copies_some_from_everywhere_are_put_into_the_queue() -> None:
+    rows = [("train", sentence(n // 2, n % 2), "a") for n in range(1400)]
+    suspects = [int(row[1:]) for row, _ in audit(rows, size=1000)["near_duplicates"].suspects]
+    assert len(suspects) == 500
+    assert (suspects[0], suspects[-1]) == (0, 1399)
+    assert suspects == sorted(set(suspects))
+
+
 def test_batches_make_no_difference() -> None:
     rng = np.random.default_rng(0)
     splits = rng.choice(["train", "validation", "test"], size=60)

@@ -86,6 +86,12 @@ def test_misspelt_rows_are_found():
     assert findings[0].severity == "note"
 
 
+def test_rows_in_another_language_are_not_misspelt():
+    rows = english(100)
+    rows[7:9] = [Row(GERMAN, GERMAN)] * 2
+    assert look(Spelling(0), rows) == []
+
+
 def test_many_misspelt_words_are_a_warning():
     rng = random.Random(0)
     rows = [Row(f"{ENGLISH[0]} {misspelt(ENGLISH[1], rng)}", "") for _ in range(50)]

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from sweeper.data.checks.mislabeled import Mislabeled
-from sweeper.data.docstrings import harvest
+from tests import looking
 from tests.looking import Row, look, prose, suspected, table
 
 PACKAGES = ("numpy", "pandas", "sqlalchemy")
@@ -12,7 +12,7 @@ PACKAGES = ("numpy", "pandas", "sqlalchemy")
 
 @pytest.fixture(scope="module")
 def docstrings():
-    rows = [Row(row.text, row.package) for row in harvest(PACKAGES)]
+    rows = [Row(row.text, row.package) for package in PACKAGES for row in looking.docstrings(package)]
     random.Random(0).shuffle(rows)
     return rows
 

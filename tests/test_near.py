@@ -55,7 +55,7 @@ def planted(
     return np.append(found, links - found.sum())
 
 
-@pytest.mark.parametrize("length", [10, 80, 300])
+@pytest.mark.parametrize("length", [10, 300])  # rows of 80: test_planted
 def test_recall_and_false_alarms(length: int, capsys: pytest.CaptureFixture[str]) -> None:
     table = [f"rows of {length} tokens: found of 200 copies with a share of tokens in common, other links"]
     for how in ("replace", "every nth", "delete", "insert"):

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeper.data.docstrings import harvest
 from sweeper.data.findings import Batch
 from sweeper.data.personal import SUSPICION, Personal, find, mask, masked_excerpt, masked_part
+from tests.looking import docstrings
 
 ALPHABET = string.ascii_letters + string.digits
 
@@ -68,9 +68,8 @@ def draw(rng: random.Random, kind: str) -> str:
 @pytest.fixture(scope="module")
 def prose() -> list[str]:
     """Real docstrings: versions, floats, shapes, code. These packages name no authors' addresses in them."""
-    return [
-        row.document for row in harvest(["json", "email", "logging", "rich", "hydra", "optuna", "pandas"])
-    ]
+    packages = ["json", "email", "logging", "rich", "hydra", "optuna", "pandas"]
+    return [row.document for package in packages for row in docstrings(package)]
 
 
 def test_recall_and_false_alarms(prose: list[str], capsys: pytest.CaptureFixture[str]) -> None:

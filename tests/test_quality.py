@@ -66,6 +66,7 @@ def test_accents_signs_and_code_are_no_faults():
         "Ça va très bien, señor Muñoz: 20 € à Zürich \u2013 “d\u2019accord”…",
         "Ñandú, Ångström, São Paulo, Đà Nẵng, Łódź, Ærø",
         "if a < b && b > c: x = List<String>; y &= mask; usage: run <name> <a>",
+        'The class of all <td> cells; given a list of <tr>s, text in "<p>" and (<div>) elements',
         "line one\nline two\tand a tab\r\n",
         "ภาษา\u200bไทย",
     ]

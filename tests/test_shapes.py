@@ -50,7 +50,8 @@ def test_what_may_be_one_format_is_no_finding(values):
 
 
 def test_casing_of_short_answers():
-    values = ["yes"] * 20 + ["Yes"] * 3 + ["NO"] * 4 + ["no"] * 9 + ["Paris"]
+    values = ["Pair for Tensor-like inputs.", "Pair for tensor-like inputs."]  # sentences
+    values += ["yes"] * 20 + ["Yes"] * 3 + ["NO"] * 4 + ["no"] * 9 + ["Paris"]
     rows = [Row("a question", value) for value in values]
     (finding,) = look(Formats("generate"), rows)
     assert finding.count == 3 + 4

@@ -12,6 +12,7 @@ from sweeper.data.findings import MOST_EXAMPLES, Batch, Example, Finding
 from sweeper.data.near import Matches, NearDuplicates, clusters, digest, scratch
 from sweeper.data.personal import masked_excerpt
 from sweeper.data.pool import SPLITS
+from sweeper.data.queue import MOST_QUEUED
 from sweeper.data.shingles import normal
 from sweeper.data.splits import Codes
 
@@ -20,7 +21,7 @@ __all__ = ["Duplicates", "clusters", "question_and_answer"]
 Rows = NDArray[np.bool_]
 """[rows] which ones."""
 
-_MOST_SUSPECTS = 1000
+_MOST_SUSPECTS = MOST_QUEUED
 _SHOWN = 75
 """Characters of either row of a pair."""
 
@@ -237,7 +238,10 @@ class _Report:
         return tuple(examples)
 
     def _suspects(self, rows: Rows, suspicion: float) -> tuple[tuple[str, float], ...]:
-        return tuple((self._texts.name(int(row)), suspicion) for row in np.flatnonzero(rows)[:_MOST_SUSPECTS])
+        found = np.flatnonzero(rows)
+        if len(found) > _MOST_SUSPECTS:  # from everywhere: the first ones may all be of one kind
+            found = found[np.linspace(0, len(found) - 1, _MOST_SUSPECTS).astype(np.int64)]
+        return tuple((self._texts.name(int(row)), suspicion) for row in found)
 
 
 class _Texts:

@@ -115,10 +115,14 @@ class Spelling:
     def findings(self) -> Sequence[Finding]:
         """The rate of unknown words, and the rows with most; nothing for a language without a word list."""
         rows = self._sample.rows
-        sure = Counter(guess.language for guess in _guess(row[2] for row in rows) if guess.language)
-        known = _word_list(sure.most_common(1)[0][0]) if sure else None
+        guesses = _guess(row[2] for row in rows)
+        sure = Counter(guess.language for guess in guesses if guess.language)
+        main = sure.most_common(1)[0][0] if sure else ""
+        known = _word_list(main) if main else None
         if known is None:
             return ()
+        # The words of another language are a matter of `Languages`.
+        rows = [row for row, guess in zip(rows, guesses, strict=True) if guess.language in (main, "")]
         words = [_words(f"{text} {target}") for _, _, text, target in rows]
         unknown = [[word for word in row if not known(word)] for row in words]
         spread = Counter(word for row in unknown for word in set(row))

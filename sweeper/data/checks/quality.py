@@ -182,11 +182,12 @@ _PAIRED = (
     "|iframe|section|article|blockquote|center|small|button|form|sup|sub"
 )
 # A lone <name> may be a placeholder or a type, as in `List<a>`: it takes a closing tag, an attribute, or a
-# name that is nothing else.
+# name that is nothing else. That is meant where it stands among words like one of them: `all <td> cells`.
 _TAG = re.compile(
     rf"</(?:{_PAIRED})>|<(?:{_PAIRED})\s{{1,9}}[a-z-]{{1,30}}\s?=\s?[\"']"
-    r"|<(?:br|hr|div|span|li|ul|ol|td|tr|p)\s?/?>|<!--|<!doctype html",
-    re.IGNORECASE,
+    r"|<[bh]r\s?/?>|(?:^|(?<=[^\s\"'`(\[{]))<(?:div|span|li|ul|ol|td|tr|p)\s?/?>"
+    r"|<(?:div|span|li|ul|ol|td|tr|p)\s?/?>(?=<|\w\w)|<!--|<!doctype html",
+    re.IGNORECASE | re.MULTILINE,
 )
 _ENTITY = re.compile(
     r"&(?:nbsp|amp|lt|gt|quot|apos|copy|reg|hellip|mdash|ndash|[lr][sd]quo|[a-z]uml|[a-z]acute|[a-z]grave"

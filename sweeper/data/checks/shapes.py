@@ -15,6 +15,8 @@ from sweeper.data.personal import masked_part
 
 _SHORT = 40
 """Characters up to which a text is a value rather than prose."""
+_FEW_WORDS = 3
+"""Of an answer that is compared by casing: in sentences, `Inputs` and `inputs` are names of things."""
 
 _EITHER = "1/2/2024"
 
@@ -66,7 +68,7 @@ class Formats:
                     thing, form = found
                     forms = self._tallies.setdefault((field, thing), {})
                     forms.setdefault(form, Tally(MOST_EXAMPLES)).add(row, split, text)
-                elif field == "answer" and self._kind == "generate":
+                elif field == "answer" and self._kind == "generate" and len(value.split()) <= _FEW_WORDS:
                     self._see_casing(value, row, split)
 
     def _see_casing(self, value: str, row: str, split: str) -> None:
