@@ -242,6 +242,8 @@ def _data_faults(data: DataConfig, task: TaskConfig | None) -> list[Fault]:
             for name in ("group", "stratify")
             if getattr(data, name) is not None
         ]
+    if data.audit.spacy is not None and not data.audit.presidio:
+        faults.append(Fault("data.audit.spacy", "is given, and only data.audit.presidio=true uses it"))
     return faults + _cleaning_faults(data) + _augment_faults(data)
 
 

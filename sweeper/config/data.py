@@ -50,6 +50,12 @@ class AuditConfig:
     `data.cleaning` and `data.keep_together` too."""
     terms: Mapping[str, tuple[str, ...]]
     """Word lists by the name of the group that they speak of, e.g. {women: [she, her], men: [he, his]}."""
+    presidio: bool
+    """Look for personal data with Presidio's recognizers too (`pip install 'sweeper[presidio]'`)."""
+    spacy: Path | None
+    """Folder of a spaCy model by which Presidio finds names; null: it knows patterns alone."""
+    toxicity: Path | None
+    """Folder of a classifier of insults and hatred, such as unitary/toxic-bert; null: no look for them."""
 
 
 CleaningStep = Literal[

@@ -20,6 +20,7 @@ from sweeper.config import Config
 from sweeper.data import sources
 from sweeper.data.cells import as_text, content
 from sweeper.data.checks.duplicates import Duplicates
+from sweeper.data.checks.entities import Entities
 from sweeper.data.checks.lengths import Histogram, Lengths
 from sweeper.data.checks.registry import checks
 from sweeper.data.checks.types import Types
@@ -134,14 +135,15 @@ def audit(
         for number, check in enumerate(all_checks):
             progress("Comparing the rows", number, len(all_checks))
             found += check.findings()
-        queue = tuple(_with_texts(suspects(found, seen.review.kept), excerpts))
+        hide = _hider(all_checks)
+        queue = tuple(_with_texts(suspects(found, seen.review.kept), excerpts, hide))
     result = Audit(
         key=key,
         digest=hashlib.sha256((key + seen.digest).encode()).hexdigest()[:32],
         stamp=stamp,
         source=source.description,
         rows={split: seen.rows[split] for split in SPLITS if seen.rows[split]},
-        findings=tuple(sorted(map(_bounded, found), key=_rank)),
+        findings=tuple(sorted((_bounded(one, hide) for one in found), key=_rank)),
         lengths=lengths.histograms(),
         queue=queue,
         decided=seen.review.counts.total(),
@@ -241,6 +243,9 @@ def _key(config: Config) -> str:
         del data[option]  # what becomes of the rows later
     audit: dict[str, Any] = to_tree(config.data.audit)
     del audit["fail_on"]  # a matter of what follows from an audit
+    for model in ("spacy", "toxicity"):
+        if audit[model] is not None:
+            audit[model] = sources.stamp_of(sorted(Path(audit[model]).expanduser().rglob("*")))
     tree = {
         "format": [_FORMAT, sweeper.__version__],
         "seed": config.sweep.seed,
@@ -255,13 +260,19 @@ def _rank(finding: Finding) -> tuple[int, int]:
     return SEVERITIES.index(finding.severity), -finding.count
 
 
-def _bounded(finding: Finding) -> Finding:
+def _hider(all_checks: Sequence[Check]) -> Callable[[str], str]:
+    """Masks what only one of the checks knows for personal data."""
+    entities = next((check for check in all_checks if isinstance(check, Entities)), None)
+    return str if entities is None else entities.mask
+
+
+def _bounded(finding: Finding, hide: Callable[[str], str] = str) -> Finding:
     """Without personal data, without what no JSON can hold, and without more than anybody looks at."""
     numbers = {name: value for name, value in finding.numbers.items() if abs(value) < float("inf")}
     return replace(
         finding,
         message=mask(finding.message),
-        examples=tuple(replace(one, text=mask(one.text)) for one in finding.examples[:MOST_EXAMPLES]),
+        examples=tuple(replace(one, text=mask(hide(one.text))) for one in finding.examples[:MOST_EXAMPLES]),
         suspects=finding.suspects[:MOST_QUEUED],
         numbers=numbers,
     )
@@ -273,7 +284,7 @@ def _note(batch: Batch, excerpts: IO[str]) -> None:
         excerpts.write(f"{json.dumps(row, ensure_ascii=False)}\n")
 
 
-def _with_texts(queue: Sequence[Suspect], excerpts: IO[str]) -> Iterator[Suspect]:
+def _with_texts(queue: Sequence[Suspect], excerpts: IO[str], hide: Callable[[str], str]) -> Iterator[Suspect]:
     """The suspects with what can be read of them; of rows with the same id, the first."""
     wanted = {suspect.id for suspect in queue}
     found: dict[str, list[str]] = {}
@@ -286,5 +297,5 @@ def _with_texts(queue: Sequence[Suspect], excerpts: IO[str]) -> Iterator[Suspect
         if suspect.id in found:
             split, text, answer = found[suspect.id]
             # Masked only now: few rows come this far.
-            text, answer = masked_excerpt(text, _TEXT), masked_excerpt(answer, _ANSWER)
+            text, answer = masked_excerpt(hide(text), _TEXT), masked_excerpt(hide(answer), _ANSWER)
             yield replace(suspect, split=split, text=text, answer=answer)

@@ -7,7 +7,7 @@ import csv
 import difflib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,11 @@ def stamp(data: DataConfig) -> str | None:
         files = sorted(Path(str(data.name)).rglob("*")) if Path(str(data.name)).is_dir() else []
         if not files:
             return None
+    return stamp_of(files)
+
+
+def stamp_of(files: Iterable[Path]) -> str | None:
+    """A digest of names, sizes and times of these files; None if one is gone."""
     digest = hashlib.sha256()
     for path in files:
         try:

@@ -5,17 +5,22 @@ from sweeper.data.checks.amount import Amount
 from sweeper.data.checks.answers import Copies, Unrelated
 from sweeper.data.checks.bias import Bias
 from sweeper.data.checks.duplicates import Duplicates
+from sweeper.data.checks.entities import Entities
 from sweeper.data.checks.labels import Balance, Spellings
 from sweeper.data.checks.language import Languages, Spelling
 from sweeper.data.checks.mislabeled import Mislabeled
 from sweeper.data.checks.quality import Controls, Empty, Encoding, Markup
 from sweeper.data.checks.shapes import Formats, LengthOutliers
+from sweeper.data.checks.toxicity import Toxicity
 from sweeper.data.findings import Check
 from sweeper.data.personal import Personal
 
 
 def checks(config: Config) -> list[Check]:
-    """A fresh check of every kind that fits the task."""
+    """A fresh check of every kind that fits the task.
+
+    Raises DataError if one needs a library or a model that isn't there.
+    """
     kind, seed, options = config.task.kind, config.sweep.seed, config.data.audit
     found: list[Check] = [
         Amount(kind),
@@ -31,6 +36,10 @@ def checks(config: Config) -> list[Check]:
         Personal(),
         Bias(kind, options.terms),
     ]
+    if options.presidio:
+        found.append(Entities(options.spacy, seed))
+    if options.toxicity is not None:
+        found.append(Toxicity(options.toxicity, seed))
     if kind == "generate":
         found += [Copies(), Unrelated()]
     if kind == "classify":
