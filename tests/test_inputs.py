@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from sweeper.errors import StudyError
+from sweeper.errors import ConfigError, StudyError
 from sweeper.inputs import check_disk, fingerprint, longest, lora_targets
 from sweeper.layout import Layout
 from tests.sweeps import configure
@@ -52,3 +52,14 @@ def test_every_target_the_space_may_choose_is_checked(tmp_path):
     targets = {settings.lora.target_modules for settings in lora_targets(space)}
     assert targets == {"all-linear", "q_proj,v_proj"}
     assert list(lora_targets(replace(space, entries=()))) == [config.trial]
+
+
+@pytest.mark.parametrize(("metric", "column"), [("worst_slice.loss", "slice"), ("group_gap.loss", "group")])
+def test_a_metric_over_slices_needs_their_column(tmp_path, metric, column):
+    overrides = [f"task.evaluation.metrics=[{metric}]", f"data.{column}=null"]
+    with pytest.raises(
+        ConfigError, match=rf"data\.{column}: is needed for the metric `{metric}`: the name of a"
+    ):
+        configure(tmp_path, *overrides)
+    config, _ = configure(tmp_path, overrides[0])
+    assert config.task.named_metrics == ("rougeL", metric)

@@ -89,6 +89,17 @@ FAULTS = [
         "rouge",
         "`rouge` does not fit task.kind=generate; allowed: rouge1, rouge2, rougeL",
     ),
+    ("task.objective.metric", "worst_slice.bleu3", "did you mean `worst_slice.bleu`? allowed: rouge1,"),
+    (
+        "task.evaluation.metrics",
+        ["loss", "f1"],
+        "task.evaluation.metrics: `f1` does not fit task.kind=generate;",
+    ),
+    (
+        "task.evaluation.slice_rows",
+        0,
+        "task.evaluation.slice_rows: must be greater than or equal to 1 (given: 0)",
+    ),
     ("task.objective.direction", "minimize", "`rougeL` is there to maximize, not to minimize"),
     ("task.prompt", "Summarize.", "task.prompt: must contain {input} once (given: 'Summarize.')"),
     ("data.input", None, "data.input: is needed for task.kind=generate: the name of a column"),
