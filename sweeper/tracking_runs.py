@@ -148,6 +148,8 @@ class SweepRuns:
         # The UI draws what is at step 0 alone as bars, a bar for each trial.
         self.log(trial.number, [Measurement(trial.number, trial.attempt, moment, 0, final)])
         run_id = self._run_id(trial.number)
+        if trial.slices:
+            self._client.log_dict(run_id, {"slices": [asdict(one) for one in trial.slices]}, "slices.json")
         self._client.update_run(run_id, name=_run_name(trial))
         self._client.set_terminated(run_id, _STATUS[trial.state], round(time * 1000))
 

@@ -17,7 +17,7 @@ from sweeper.config import LoraSettings, ObjectiveConfig, TrackingConfig, TrialS
 from sweeper.events import AuditInfo, DataSetInfo, Listener, Measurement, SweepInfo, TrialRecord
 from sweeper.journal import Journal
 from sweeper.layout import Layout
-from sweeper.messages import BASE, Sample, TrialState
+from sweeper.messages import BASE, Sample, SliceScores, TrialState
 from sweeper.tracking import MlflowTracker, forget_sent, make_tracker, ui_command, ui_environment
 
 SETTINGS = TrialSettings(
@@ -187,6 +187,16 @@ def test_every_trial_is_a_child_with_its_settings_and_curves(layout: Layout) -> 
     assert trial.data.metrics["peak_memory_bytes"] == 1e9
     assert trial.data.metrics["examples_seen"] == 96
     assert trial.data.metrics["seconds"] == 12.5
+
+
+def test_slices_are_an_artifact_of_their_trial(layout: Layout) -> None:
+    one = SliceScores("slice", "numpy", 12, {"rougeL": 0.2, "auroc": math.nan}, {"rougeL": 0.1})
+    sweep(layout, [over(0), over(1, slices=(one,))])
+    found = runs(layout)
+    from mlflow.artifacts import load_dict
+
+    (told,) = load_dict(f"{found['trial 1'].info.artifact_uri}/slices.json")["slices"]
+    assert (told["value"], told["rows"], told["metrics"]["rougeL"]) == ("numpy", 12, 0.2)
 
 
 def test_data_sets_are_inputs(layout: Layout) -> None:
