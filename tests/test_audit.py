@@ -326,6 +326,6 @@ def test_a_source_that_is_empty_or_no_table(tmp_path):
     (tmp_path / "rows.jsonl").write_text("this is no table")
     with pytest.raises(DataError, match=r"rows\.jsonl, line 1 is no JSON"):
         audit(configure(tmp_path / "rows.jsonl"))
-    (tmp_path / "rows.csv").write_bytes(b"\xff\xfe\x00text")
+    (tmp_path / "rows.csv").write_bytes(b"\x89PNG\x00text")
     with pytest.raises(DataError, match="is not UTF-8"):
         audit(configure(tmp_path / "rows.csv"))

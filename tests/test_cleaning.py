@@ -63,6 +63,20 @@ def test_what_stands_for_nothing_is_missing(text):
     assert cleaner("missing").clean(Text("text", text)).left_out == 0
 
 
+@pytest.mark.parametrize(
+    "text", ["N/A", " null ", "[deleted]", "None", "-", "?", "#n/a", "none of it", "nil"]
+)
+@pytest.mark.parametrize(
+    ("kind", "field"), [("generate", "input"), ("generate", "target"), ("classify", "input")]
+)
+def test_what_the_audit_counts_as_a_placeholder_is_what_the_step_leaves_out(text, kind, field):
+    row = replace(Text("a text", "an answer"), **{field: text})
+    check = Empty(kind)
+    check.see(Batch(0, ["0" * 16], ["train"], [row.input], [row.target], [""]))
+    left_out = cleaner("missing", kind=kind).clean(row).left_out == 0
+    assert left_out == bool(check.findings())
+
+
 @pytest.mark.parametrize("text", ["none", "-", "no", "?", "42", "null and void"])
 def test_short_answers_are_answers(text):
     assert cleaner("missing").clean(Text("text", text)).left_out == KEPT

@@ -1,4 +1,5 @@
 import csv
+import gzip
 import json
 import tracemalloc
 
@@ -62,8 +63,13 @@ BROKEN = [
         b'{"text": "a", "answer": "b"}\n{"text": \n',
         r"rows.jsonl, line 2 is no JSON .*one object a",
     ),
-    ("rows.jsonl", b'["text"]\n', "line 1 holds no JSON object"),
-    ("rows.jsonl", b"[" * 100_000, "line 1 is no JSON .nested too deeply"),
+    ("rows.jsonl", b'["text"]\n', "line 1 holds no JSON object but a list"),
+    ("rows.jsonl", b"1\n", "line 1 holds no JSON object; one"),
+    ("rows.jsonl", b'{"text": ' + b"[" * 100_000, "line 1 is no JSON .nested too deeply"),
+    ("rows.jsonl", b'{"text": ' + b"9" * 5000 + b"}", "line 1 is no JSON .a number without end"),
+    ("rows.jsonl", gzip.compress(b"{}"), "is compressed .gzip.; unpack it first"),
+    ("rows.jsonl", '{"text": "a"}'.encode("utf-16"), "is UTF-16; save it as UTF-8"),
+    ("rows.jsonl", '{"text": "a"}'.encode("utf-16-le"), "is UTF-16 or no text; save it as UTF-8"),
     ("rows.jsonl", '{"text": "é"}'.encode("latin-1"), "is not UTF-8 .byte 0xe9.; save it as UTF-8"),
     (
         "rows.jsonl",
@@ -71,9 +77,13 @@ BROKEN = [
         r"no column `text`; did you mean `texts`\? It has: answer",
     ),
     ("rows.csv", b"text,answer\na,b,c\n", "line 2 has more fields than the header"),
-    ("rows.csv", b'text,answer\n"a" b,c\n', "is no readable .csv"),
+    ("rows.csv", b'text,answer\n"a" b,c\n', "line 2 is no readable .csv .*those within it doubled"),
+    ("rows.csv", b'text,answer\na,b\n"c,d\ne,f\n', "line 3 is no readable .csv .unexpected end"),
+    ("rows.csv", b"text,text,answer\na,b,c\n", "data.input: .* has 2 columns `text`; rename all but one"),
+    ("rows.csv", b"text;answer\na;b\n", "has ';' between its fields; save it with commas"),
+    ("rows.csv", b"text\tanswer\na\tb\n", r"has '\\t' between its fields"),
+    ("rows.csv", b"PK\x03\x04", "is a zip archive or a spreadsheet; unpack it"),
     ("rows.csv", "text,answer\né,b\n".encode("latin-1"), "is not UTF-8"),
-    ("rows.csv", b"text;answer\na;b\n", "no column `text`.*It has: text;answer"),
     ("rows.parquet", b"nothing of the kind", "is no readable .parquet"),
 ]
 
@@ -119,6 +129,9 @@ def test_where_the_file_is_not(tmp_path):
 def test_extensions_that_are_not_read(tmp_path):
     for name, message in (
         ("a.txt", "extension `.txt`; allowed: .jsonl, .csv, .parquet"),
+        ("a.jsonl.gz", "extension `.gz`; allowed: .* Unpack it first"),
+        ("a.xlsx", r"extension `.xlsx`; allowed: .* Save the sheet as \.csv"),
+        ("a", "has no extension; allowed: .jsonl"),
         ("a.json", "a .jsonl file"),
     ):
         (tmp_path / name).write_text("[]")

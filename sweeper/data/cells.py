@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -28,6 +29,22 @@ def as_text(value: Any) -> str | None:
     if isinstance(value, str):
         return encodable(value)
     return str(value) if isinstance(value, bool | int | float) else None
+
+
+_PLACEHOLDER = re.compile(r"\W*(?:n/a|nan|null|undefined|\[?(?:removed|deleted)\]?)\W*", re.IGNORECASE)
+"""What programs write where there is no text."""
+_NO_INPUT = frozenset({"none", "na", "nil", "-", "--", "?"})
+"""The same, but it can be somebody's answer."""
+_LONGEST = 16
+"""Characters of a placeholder."""
+
+
+def is_placeholder(text: str, is_input: bool) -> bool:
+    """Whether `text` stands for nothing, such as `n/a`; `none` does as an input, and may be meant as an answer."""
+    bare = text.strip()
+    if not bare or len(bare) > _LONGEST:
+        return False
+    return _PLACEHOLDER.fullmatch(bare) is not None or (is_input and bare.casefold() in _NO_INPUT)
 
 
 def as_time(value: Any) -> float:

@@ -15,7 +15,8 @@ the raw text is kept beside the cleaned one, and a row that a step leaves out is
 | near_duplicates | leaves out all but the first of rows that are alike (`data.audit.near_duplicates`) |
 | personal | puts placeholders in the place of personal data and secrets |
 
-Labels (task.kind=classify) are never changed. A step that leaves nothing of a text leaves the row out.
+Labels (task.kind=classify) are never changed. A step that leaves nothing of a text leaves the row out. A row that a
+person has decided to keep (`data.review`) is changed by steps, and left out by none.
 """
 
 import functools
@@ -30,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeper.config import DataConfig, LengthConfig
+from sweeper.data.cells import is_placeholder
 from sweeper.data.encode import Text
 from sweeper.data.manifest import StepCounts
 
@@ -66,8 +68,8 @@ class Cleaner:
         self._kind = kind
         self._seen: set[int] = set()
 
-    def clean(self, row: Text) -> Cleaned:
-        """The row after all steps, or up to the step that leaves it out."""
+    def clean(self, row: Text, keep: bool = False) -> Cleaned:
+        """The row after all steps, or up to the step that leaves it out; none does if a person said `keep`."""
         fields = _fields(row, self._kind)
         changed, compared = 0, None
         for number, step in enumerate(self._steps):
@@ -76,17 +78,20 @@ class Cleaner:
             elif step in _CHANGES:
                 after = [_CHANGES[step](field) for field in fields]
                 if not all(field.strip() for field in after):
+                    if keep:
+                        continue
                     return Cleaned(row, changed, number, "\n".join(compared or fields))
                 if after != fields:
                     changed |= 1 << number
                     fields, row = after, _rebuilt(row, after, self._kind)
-            elif self._leaves_out(step, row, fields):
+            elif self._leaves_out(step, row, fields) and not keep:
                 return Cleaned(row, changed, number, "\n".join(compared or fields))
         return Cleaned(row, changed, KEPT, "\n".join(compared or fields))
 
     def _leaves_out(self, step: str, row: Text, fields: Sequence[str]) -> bool:
         if step == "missing":
-            return any(_PLACEHOLDER.fullmatch(field) for field in fields)
+            is_input = self._kind != "chat"  # there `none` may be somebody's answer, too
+            return any(is_placeholder(field, is_input and n == 0) for n, field in enumerate(fields))
         if step == "length":
             return _is_out_of_bounds(row, fields, self._kind, self._length)
         key = hash((row.input, row.target))
@@ -124,10 +129,6 @@ def _rebuilt(row: Text, fields: Sequence[str], kind: str) -> Text:
         said = [{**message, "content": text} for message, text in zip(messages, fields, strict=True)]
         return Text(json.dumps(said, ensure_ascii=False), row.target)
     return Text(fields[0], row.target if kind == "classify" else fields[1].strip())
-
-
-_PLACEHOLDER = re.compile(r"\W*(?:n/a|nan|null|undefined|\[?(?:removed|deleted)\]?)\W*", re.IGNORECASE)
-"""What exports write where there is no text. Not `none`, `na`, `-`: they can be somebody's answer."""
 
 
 def _is_out_of_bounds(row: Text, fields: Sequence[str], kind: str, bounds: LengthConfig) -> bool:

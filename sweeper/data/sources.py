@@ -19,8 +19,30 @@ from sweeper.errors import DataError
 Row = Mapping[str, Any]
 """Column name to value, as the source has it."""
 
-_MAX_FIELD = 2**31 - 1
-"""Characters that one field of a .csv file may have; Python's own limit of 131,072 cuts long articles."""
+_MAX_FIELD = 100_000_000
+"""Characters that one field of a .csv file may have. Python's own limit of 131,072 cuts long articles;
+without any, a quote that is never closed takes the rest of the file into memory."""
+
+_ADVICE = {
+    ".json": "One JSON object a line makes a .jsonl file.",
+    ".tsv": "Save it as .csv, with commas between the fields.",
+    ".txt": "A table is needed: rows with an input and a target.",
+    **dict.fromkeys((".xls", ".xlsx", ".ods"), "Save the sheet as .csv (UTF-8)."),
+    **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".7z"), "Unpack it first."),
+}
+"""What to do with a file of another kind, by its extension."""
+
+_BEGINNINGS = (
+    (b"\x1f\x8b", "compressed (gzip); unpack it first"),
+    (b"PK\x03\x04", "a zip archive or a spreadsheet; unpack it, or save the sheet as .csv"),
+    (b"BZh", "compressed (bzip2); unpack it first"),
+    (b"\xfd7zXZ", "compressed (xz); unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "compressed (zstd); unpack it first"),
+    (b"PAR1", "a .parquet file; rename it"),
+    (b"\xff\xfe", "UTF-16; save it as UTF-8"),
+    (b"\xfe\xff", "UTF-16; save it as UTF-8"),
+)
+"""How files begin that are no UTF-8 text, and what they are."""
 
 
 @dataclass(frozen=True)
@@ -132,10 +154,9 @@ def _files(data: DataConfig) -> Source:
             raise DataError(_missing(data, path))
         reader = _READERS.get(path.suffix.lower())
         if reader is None:
-            hint = " One JSON object a line makes a .jsonl file." if path.suffix == ".json" else ""
-            raise DataError(
-                f"data.path: {path} has the extension `{path.suffix}`; allowed: {', '.join(_READERS)}.{hint}"
-            )
+            has = f"has the extension `{path.suffix}`" if path.suffix else "has no extension"
+            advice = _ADVICE.get(path.suffix.lower(), "")
+            raise DataError(f"data.path: {path} {has}; allowed: {', '.join(_READERS)}. {advice}".rstrip())
         parts[split] = Part(path.name, _reading(reader, path, data))
     names = ", ".join(part.name for part in parts.values())
     return Source(f"{data.path} ({names})" if data.parts.train else names, parts)
@@ -181,7 +202,22 @@ def _reading(reader: Reader, path: Path, data: DataConfig) -> Callable[[], Itera
     return rows
 
 
+def _check_beginning(path: Path) -> None:
+    """Refuse what is known by its first bytes to be no text, before anything else is said of it."""
+    with path.open("rb") as file:
+        begins = file.read(64)
+    for magic, kind in _BEGINNINGS:
+        if begins.startswith(magic):
+            raise DataError(f"{path} is {kind}")
+    if b"\0" in begins[:2]:
+        raise DataError(f"{path} is UTF-16 or no text; save it as UTF-8")
+    if path.suffix.lower() == ".jsonl" and begins.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+        # One array of a large file would be read whole.
+        raise DataError(f"{path}, line 1 holds no JSON object but a list; one {{...}} a line is needed")
+
+
 def _read_jsonl(path: Path, data: DataConfig) -> Iterator[Row]:
+    _check_beginning(path)
     known: set[str] = set()
     with path.open(encoding="utf-8-sig", newline="\n") as file:
         for number, line in enumerate(file, start=1):
@@ -190,7 +226,8 @@ def _read_jsonl(path: Path, data: DataConfig) -> Iterator[Row]:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+                reason = "nested too deeply" if isinstance(error, RecursionError) else "a number without end"
+                reason = error.msg if isinstance(error, json.JSONDecodeError) else reason
                 raise DataError(f"{path}, line {number} is no JSON ({reason}); one object a line") from error
             if not isinstance(row, dict):
                 raise DataError(f"{path}, line {number} holds no JSON object; one {{...}} a line is needed")
@@ -201,23 +238,40 @@ def _read_jsonl(path: Path, data: DataConfig) -> Iterator[Row]:
 
 
 def _read_csv(path: Path, data: DataConfig) -> Iterator[Row]:
-    before = csv.field_size_limit(_MAX_FIELD)
+    _check_beginning(path)
+    before, line = csv.field_size_limit(_MAX_FIELD), 1
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             if reader.fieldnames is not None:
-                _check_columns(data, list(reader.fieldnames), str(path))
+                _check_header(data, reader.fieldnames, str(path))
+            line = reader.line_num + 1
             for row in reader:
                 if None in row:
                     raise DataError(
                         f"{path}, line {reader.line_num} has more fields than the header; "
                         "put fields that hold commas in double quotes"
                     )
+                line = reader.line_num + 1
                 yield row
     except csv.Error as error:
-        raise DataError(f"{path} is no readable .csv: {error}") from error
+        raise DataError(
+            f"{path}, line {line} is no readable .csv ({error}); a field with commas, quotes or line ends "
+            'stands in double quotes, those within it doubled: "she said ""yes"""'
+        ) from error
     finally:
         csv.field_size_limit(before)
+
+
+def _check_header(data: DataConfig, names: Sequence[str], path: str) -> None:
+    if len(names) == 1 and (other := next((sign for sign in ";\t|" if sign in names[0]), None)):
+        raise DataError(f"{path} has {other!r} between its fields; save it with commas")
+    for option, column in wanted_columns(data).items():
+        if names.count(column) > 1:
+            raise DataError(
+                f"data.{option}: {path} has {names.count(column)} columns `{column}`; rename all but one"
+            )
+    _check_columns(data, names, path)
 
 
 def _read_parquet(path: Path, data: DataConfig) -> Iterator[Row]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
+from sweeper.data.cells import is_placeholder
 from sweeper.data.checks.tally import Tally
 from sweeper.data.findings import Batch, Finding, Severity
 from sweeper.data.personal import masked_part
@@ -16,17 +17,11 @@ Kind = Literal["generate", "classify", "chat"]
 _MANY = 0.1
 """From this share of rows on, what is wrong with a few rows is wrong with the data."""
 
-_PLACEHOLDERS = frozenset({"null", "nan", "none", "n/a", "na", "nil", "undefined", "#n/a", "-", "--", "?"})
-"""What programs write where there was nothing."""
-
 _INVISIBLE = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad"
 
 
 class Empty:
-    """Inputs and answers that are empty, invisible or a placeholder such as `null`.
-
-    Of labels and answers, placeholders are left alone: "none" may be meant.
-    """
+    """Inputs and answers that are empty, invisible or a placeholder such as `null`; labels may be any word."""
 
     def __init__(self, kind: Kind) -> None:
         self._kind = kind
@@ -49,8 +44,10 @@ class Empty:
             return "no input"
         if self._kind != "chat" and _blank(target):
             return "no answer"
-        if len(text) <= 16 and text.strip().casefold() in _PLACEHOLDERS:
+        if is_placeholder(text, is_input=self._kind != "chat"):
             return "placeholder as input"
+        if self._kind == "generate" and is_placeholder(target, is_input=False):
+            return "placeholder as answer"
         return ""
 
     def findings(self) -> Sequence[Finding]:
