@@ -195,6 +195,7 @@ class Coordinator:
             marks=marks,
             examples=marks[-1],
             folder=self._layout.trial(record.number),
+            held_out=self._sweep.is_verdict,
         )
         told = {p.mark for p in measurements(self._layout.metrics(spec.trial)) if p.mark is not None}
         self._running[spec.trial] = _Running(spec, self._clock(), set(record.reports), told)

@@ -68,7 +68,11 @@ class TrialRecord:
     adapter: Path | None = None
     samples: tuple[Sample, ...] = ()
     test: HeldOutScores | None = None
-    """In a verdict alone."""
+    """In a verdict alone, as the two that follow."""
+    retrains: int | None = None
+    """The trial of the sweep whose settings this one has."""
+    repeat: int = 0
+    """Which of the seeds it is, from 1."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,8 @@ class SweepInfo:
     """Study database URL, password masked."""
     audit: AuditInfo | None = None
     """None where the rows were not looked at."""
+    is_verdict: bool = False
+    """The trials are runs of a verdict: settings of a sweep, trained again and scored on the test rows."""
 
 
 class Listener(Protocol):

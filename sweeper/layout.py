@@ -15,6 +15,7 @@ class Layout:
     ROOT/NAME/config.yaml                 the composed configuration, secrets masked
     ROOT/NAME/lock                        held by the living coordinator
     ROOT/NAME/holder.json                 which process that is
+    ROOT/NAME/started.json                the command, the versions, the machine
     ROOT/NAME/rows/                       the frozen, prepared data (Arrow)
     ROOT/NAME/audit.json                  what was found in the data, for programs
     ROOT/NAME/audit.html                  the same for people
@@ -23,6 +24,8 @@ class Layout:
     ROOT/NAME/trials/0007/attempt-2/      checkpoints of the second attempt
     ROOT/NAME/trials/base/                the untouched base model
     ROOT/NAME/best/                       the best adapter, an ordinary PEFT folder
+    ROOT/NAME/best/README.md              its model card
+    ROOT/NAME/report.html                 everything about the sweep, for people
     """
 
     root: Path
@@ -75,6 +78,18 @@ class Layout:
     @property
     def best(self) -> Path:
         return self.folder / "best"
+
+    @property
+    def card(self) -> Path:
+        return self.best / "README.md"
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "report.html"
+
+    @property
+    def provenance(self) -> Path:
+        return self.folder / "started.json"
 
     def trial(self, number: int) -> Path:
         return self.folder / "trials" / ("base" if number == BASE else f"{number:04d}")

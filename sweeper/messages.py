@@ -78,6 +78,8 @@ class TrialSpec:
     examples: int
     folder: Path
     """The trial's folder, e.g. sweeps/NAME/trials/0007; attempt n writes below `attempt-n`."""
+    held_out: bool = False
+    """In the verdict alone: score the best checkpoint on the test rows at the end."""
 
     @property
     def is_base(self) -> bool:

@@ -70,6 +70,7 @@ class Spent:
         )
 
 
+_RETRAINS, _REPEAT = "retrains", "repeat"
 _ABOUT = "sweeper"
 """Study attribute with everything that reading the study takes, written in one go."""
 
@@ -206,9 +207,19 @@ class Study:
             self._study.enqueue_trial(point)
         return True
 
+    def enqueue(self, params: Mapping[str, Any], retrains: int, repeat: int) -> None:
+        """Have these settings trained, as run number `repeat` of what the sweep's trial `retrains` was."""
+        self._study.enqueue_trial(dict(params), user_attrs={_RETRAINS: retrains, _REPEAT: repeat})
+
     def seed(self, number: int) -> int:
-        """The seed of trial `number`: data order, adapter init and dropout follow from it."""
-        return derive_seed(self._seed, "trial", number)
+        """The seed of trial `number`: data order, adapter init and dropout follow from it.
+
+        In a verdict the runs with the same `repeat` share one, which no trial of the sweep has.
+        """
+        repeat = 0 if number == BASE else self._frozen(number).user_attrs.get(_REPEAT, 0)
+        return (
+            derive_seed(self._seed, "repeat", repeat) if repeat else derive_seed(self._seed, "trial", number)
+        )
 
     def set_examples(self, number: int, examples: int) -> None:
         """Store the trial's whole length, which pruners compare by."""
@@ -318,6 +329,8 @@ class Study:
             reports=dict(trial.intermediate_values),
             trained=spent.examples,
             seconds=spent.seconds,
+            retrains=attrs.get(_RETRAINS),
+            repeat=attrs.get(_REPEAT, 0),
         )
         return _with_outcome(record, attrs.get("outcome"), self._folder)
 

@@ -29,6 +29,7 @@ from sweeper.config.sweep import (
     SamplerConfig,
     SweepConfig,
     TrackingConfig,
+    VerdictConfig,
 )
 from sweeper.config.task import EvaluationConfig, GenerationConfig, ObjectiveConfig, TaskConfig
 from sweeper.config.trial import LoraSettings, TrialSettings
@@ -59,6 +60,7 @@ __all__ = [
     "TaskConfig",
     "TrackingConfig",
     "TrialSettings",
+    "VerdictConfig",
 ]
 
 
@@ -79,3 +81,4 @@ class Config:
     executor: ExecutorConfig
     tracking: TrackingConfig
     budget: BudgetConfig
+    verdict: VerdictConfig

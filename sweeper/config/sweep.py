@@ -128,3 +128,19 @@ class BudgetConfig:
     """Time that devices spent on trials, added up."""
     failures_in_row: Positive
     """This many failed trials in a row stop the sweep."""
+    finalists: Positive
+    """The best trials that the verdict compares with the default settings."""
+    seeds: Positive
+    """Runs of each side of the verdict, every one with another seed. Below two there is no verdict."""
+
+
+@dataclass(frozen=True)
+class VerdictConfig:
+    """How it is told whether the best settings are really better than the default ones."""
+
+    __pydantic_config__ = STRICT
+
+    name: Literal["holdout", "none"]
+    """holdout: finalists and defaults are retrained over seeds and compared on the test rows."""
+    level: Annotated[float, Field(gt=0.5, lt=1)] | None = None
+    """Of the interval around a gain, e.g. 0.95."""

@@ -1,0 +1,294 @@
+"""Everything that a report tells, read from the study database and the sweep's folder, and nothing else.
+
+Reading changes nothing: the study is opened as `show` opens it, no lock is taken, so that a running sweep goes
+on undisturbed. What is not there is None here, and said to be missing on the page.
+"""
+
+import functools
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from sweeper import lock, provenance
+from sweeper.config import ObjectiveConfig
+from sweeper.data import manifest
+from sweeper.data.audit import Audit, read_audit
+from sweeper.data.manifest import Manifest
+from sweeper.entry import Entry
+from sweeper.events import TrialRecord
+from sweeper.journal import measurements
+from sweeper.layout import Layout
+from sweeper.messages import BASE, TrialState
+from sweeper.provenance import Provenance
+from sweeper.stored import stored
+
+SweepState = Literal["running", "stopped", "complete"]
+
+_MOST_POINTS = 20_000
+"""Points of training curves on a page, over all trials."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SideFacts:
+    """One setting in a verdict: its runs on the test rows."""
+
+    name: str
+    """What a sentence calls it: "trial 5", "the default settings"."""
+    scores: tuple[float, ...]
+    """A test score per seed."""
+    seconds: float
+    """Of one run."""
+    failed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateFacts(SideFacts):
+    """A finalist against the default settings; positive gains are better, whatever the direction."""
+
+    trial: int
+    """The trial whose settings it has."""
+    outcome: str
+    """`gain`, `tie`, `worse` or `not enough seeds`."""
+    gain: float
+    """NaN where a side has no finished run."""
+    low: float
+    high: float
+    """Interval of the gain, corrected for all comparisons; infinite without enough seeds."""
+    p: float
+    """Corrected for all comparisons."""
+    shrinkage: float | None = None
+    """Gain on validation rows less gain on test rows."""
+
+
+@dataclass(frozen=True)
+class VerdictFacts:
+    """The verdict: the default settings and the finalists, retrained and scored on rows nobody saw."""
+
+    sentence: str
+    outcome: str
+    """As `CandidateFacts.outcome`, of the verdict as a whole."""
+    level: float
+    """Of the intervals, all together: 0.95."""
+    rows: int
+    """Test rows."""
+    default: SideFacts
+    candidates: tuple[CandidateFacts, ...]
+    seeds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Training loss of one trial, thinned out."""
+
+    trial: int
+    examples: tuple[int, ...]
+    loss: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class SweepFacts:
+    """A sweep as its report tells it; no value in it holds a secret."""
+
+    name: str
+    state: SweepState
+    written: float
+    """Unix time in seconds at which all this was read."""
+    config: Mapping[str, Any]
+    """The composed configuration as a plain tree, as it is stored."""
+    objective: ObjectiveConfig
+    also: tuple[ObjectiveConfig, ...]
+    """Further objectives, in their order."""
+    constraints: tuple[str, ...]
+    """What the winner must meet, as a person writes it: `loss <= 2.1`."""
+    space: tuple[Entry, ...]
+    base: TrialRecord | None
+    trials: tuple[TrialRecord, ...]
+    """By number, the base model left out."""
+    best: TrialRecord | None
+    front: tuple[int, ...]
+    """Numbers of the trials on the Pareto front; empty with one objective."""
+    seeds: Mapping[int, int]
+    """Seed of every trial."""
+    curves: tuple[Curve, ...]
+    running_seconds: float
+    pins: Mapping[str, Any]
+    """What the study remembers of its inputs: `revision`, `dtype`, `rows`."""
+    digest: str
+    """Of everything that defines the sweep."""
+    provenance: Provenance
+    noted: bool
+    """Whether `provenance` is of the sweep; else of the process that wrote the report."""
+    rows: Manifest | None
+    audit: Audit | None
+    has_audit_page: bool
+    verdict: VerdictFacts | None = None
+    faults: tuple[str, ...] = field(default=())
+    """What could not be read, in sentences."""
+
+    @property
+    def metric(self) -> str:
+        return self.objective.metric
+
+    @property
+    def budget(self) -> int:
+        """Trials that the sweep is to have."""
+        return int(self.setting("budget.trials") or 0)
+
+    @property
+    def default(self) -> TrialRecord | None:
+        """Trial 0, the default settings."""
+        return self.trials[0] if self.trials else None
+
+    @cached_property
+    def finished(self) -> tuple[TrialRecord, ...]:
+        return self.of(TrialState.FINISHED)
+
+    def setting(self, name: str) -> Any:
+        """What the configuration has at a dotted name; None where a stored one hasn't got it."""
+        return functools.reduce(
+            lambda node, key: node.get(key) if isinstance(node, Mapping) else None,
+            name.split("."),
+            self.config,
+        )
+
+    def of(self, *states: TrialState) -> tuple[TrialRecord, ...]:
+        """Trials in one of `states`."""
+        return tuple(record for record in self.trials if record.state in states)
+
+    def ranked(self) -> list[TrialRecord]:
+        """Trials with an objective, the best first, finished ones before others of the same value."""
+        sign = -1 if self.objective.direction == "maximize" else 1
+        known = [record for record in self.trials if record.objective is not None]
+        return sorted(known, key=lambda r: (sign * (r.objective or 0.0), r.state is not TrialState.FINISHED))
+
+    def value(self, record: TrialRecord, metric: str) -> float | None:
+        """A metric or a cost of a trial; None if it was not measured."""
+        return value(record, metric, self.objective)
+
+
+def read_facts(
+    layout: Layout, verdict: VerdictFacts | None = None, running: bool | None = None
+) -> SweepFacts:
+    """Read everything about a sweep; `running` None: asked of its lock.
+
+    Raises StudyError if there is no such sweep, or its configuration or study can't be read.
+    """
+    config, study = stored(layout)
+    records = study.records()
+    trials = tuple(record for record in records if record.number != BASE)
+    rows, rows_fault = _rows(layout)
+    found = read_audit(layout.audit)
+    noted = provenance.read(layout)
+    faults = [rows_fault] if rows_fault else []
+    if found is None and layout.audit.exists():
+        faults.append(f"{layout.audit.name} can't be read; `python -m sweeper audit ...` writes it anew.")
+    task = config.get("task") or {}
+    also = tuple(ObjectiveConfig(**one) for one in task.get("also") or ())
+    return SweepFacts(
+        name=layout.name,
+        state=_state(layout, running, config, trials),
+        written=time.time(),
+        config=config,
+        objective=study.objective,
+        also=also,
+        constraints=tuple(_constraint(one) for one in task.get("constraints") or ()),
+        space=study.space.entries,
+        base=next((record for record in records if record.number == BASE), None),
+        trials=trials,
+        best=study.best(),
+        front=_front(trials, (study.objective, *also)) if also else (),
+        seeds={record.number: study.seed(record.number) for record in trials},
+        curves=_curves(layout, trials),
+        running_seconds=study.running_seconds,
+        pins=study.fingerprint.get("pins", {}),
+        digest=_digest(study.fingerprint),
+        provenance=noted or provenance.here(),
+        noted=noted is not None,
+        rows=rows,
+        audit=found,
+        has_audit_page=layout.audit_page.exists(),
+        verdict=verdict,
+        faults=tuple(faults),
+    )
+
+
+def _state(
+    layout: Layout, running: bool | None, config: Mapping[str, Any], trials: Sequence[TrialRecord]
+) -> SweepState:
+    if lock.is_held(layout) if running is None else running:
+        return "running"
+    over = sum(record.state.is_over for record in trials)
+    budget = (config.get("budget") or {}).get("trials") or 0
+    return "complete" if trials and over >= budget else "stopped"
+
+
+def _rows(layout: Layout) -> tuple[Manifest | None, str]:
+    """What is known of the frozen rows, or why nothing is."""
+    try:
+        return manifest.read(layout.rows), ""
+    except FileNotFoundError:
+        return None, ""
+    except (ValidationError, OSError):
+        return None, f"{layout.rows.name}/ is damaged: nothing is known of the frozen rows."
+
+
+def _constraint(tree: Mapping[str, Any]) -> str:
+    if tree.get("at_least") is not None:
+        return f"{tree['metric']} ≥ {tree['at_least']:g}"
+    return f"{tree['metric']} ≤ {tree['at_most']:g}"
+
+
+def value(record: TrialRecord, metric: str, objective: ObjectiveConfig) -> float | None:
+    """A metric or a cost of a trial; None if it was not measured."""
+    if metric == objective.metric:
+        return record.objective
+    if metric in record.metrics:
+        return record.metrics[metric]
+    if metric == "seconds":
+        return record.seconds or None
+    return record.cost.get(metric)
+
+
+def _front(trials: Sequence[TrialRecord], objectives: Sequence[ObjectiveConfig]) -> tuple[int, ...]:
+    """Finished trials that no other one beats in an objective without losing in another."""
+    known: dict[int, list[float]] = {}
+    for record in trials:
+        values = [value(record, one.metric, objectives[0]) for one in objectives]
+        if record.state is TrialState.FINISHED and None not in values:
+            known[record.number] = [
+                v if one.direction == "maximize" else -v
+                for v, one in zip(values, objectives, strict=True)
+                if v is not None
+            ]
+
+    def beaten(mine: list[float]) -> bool:
+        return any(
+            other != mine and all(a >= b for a, b in zip(other, mine, strict=True))
+            for other in known.values()
+        )
+
+    return tuple(number for number, mine in known.items() if not beaten(mine))
+
+
+def _digest(tree: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _curves(layout: Layout, trials: Sequence[TrialRecord]) -> tuple[Curve, ...]:
+    most = max(10, _MOST_POINTS // max(len(trials), 1))
+    curves = []
+    for record in trials:
+        points: dict[int, float] = {}
+        for point in measurements(layout.metrics(record.number)):
+            if "train_loss" in point.metrics:
+                points[point.examples] = point.metrics["train_loss"]
+        if points:
+            kept = sorted(points)[:: -(-len(points) // most)]
+            curves.append(Curve(record.number, tuple(kept), tuple(points[x] for x in kept)))
+    return tuple(curves)

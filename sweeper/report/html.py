@@ -1,0 +1,270 @@
+"""report.html: everything about a sweep on one page that asks nothing of a network.
+
+Rows, labels and reasons may hold anything. Every value is escaped, what steers a terminal or turns text around
+is shown as its code, and a policy in the page lets a browser run the page's own two scripts, known by their
+digests, load nothing and send nothing.
+"""
+
+import base64
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from sweeper.data.findings import printable
+from sweeper.data.manifest import cleaning
+from sweeper.events import TrialRecord
+from sweeper.loading import dotted, to_tree
+from sweeper.messages import TrialState
+from sweeper.report import figures
+from sweeper.report.effort import HOW_SAVED, effort
+from sweeper.report.facts import SweepFacts
+from sweeper.report.figures import PALETTE, Chart
+from sweeper.report.importance import importances
+from sweeper.report.parts import Part, parts
+from sweeper.screen import minutes, number, value
+from sweeper.stored import as_yaml
+
+_MOST_SAMPLES = 5
+_MOST_TRIALS = 1000
+"""On the leaderboard, the best first."""
+
+
+def render(facts: SweepFacts) -> str:
+    """The page of a sweep. What is not known of it yet is said to be missing; nothing here fails for that."""
+    found = importances(facts.trials, facts.space, int(facts.setting("sweep.seed") or 0))
+    shown_parts = [(part, _part_chart(facts, part)) for part in parts(facts)]
+    charts = {
+        "gains": figures.gains(facts.verdict, facts.metric) if facts.verdict else None,
+        "curves": figures.learning_curves(facts),
+        "loss": figures.training_loss(facts),
+        "history": figures.history(facts),
+        "importance": figures.importance(found),
+        "parallel": figures.parallel(facts),
+    }
+    pareto = figures.pareto(facts)
+    drawn = [*charts.values(), *pareto, *(chart for _, chart in shown_parts)]
+    best = facts.best
+    return (
+        _environment()
+        .from_string(_file("report.html.jinja"))
+        .render(
+            facts=facts,
+            best=best,
+            counts=_counts(facts),
+            close=_close(facts),
+            board=list(_board(facts)),
+            left_out=max(0, len(facts.trials) - _MOST_TRIALS),
+            metrics=_metrics(facts),
+            charts=charts,
+            pareto=pareto,
+            parts=shown_parts,
+            importances=found,
+            effort=effort(facts.base, facts.trials),
+            how_saved=HOW_SAVED,
+            failed=facts.of(TrialState.FAILED),
+            minded=[record for record in facts.trials if record.warnings],
+            again=[record for record in facts.trials if record.attempt > 1],
+            samples=list(_samples(facts)),
+            best_yaml=as_yaml({"trial": to_tree(best.settings)}) if best else "",
+            best_line=_line(best, facts) if best else "",
+            config=as_yaml(facts.config),
+            cleaning=cleaning(facts.rows) if facts.rows else "",
+            **_own([chart for chart in drawn if chart is not None]),
+        )
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, finalize=_shown, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "count": lambda n: f"{n:,}",
+        "duration": duration,
+        "setting": value,
+        "moment": moment,
+        "signed": lambda v: "unknown" if not math.isfinite(v) else f"{v:+.4f}",
+    }
+    environment.globals |= {"number": number}
+    return environment
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say it: 45 s, 12 min, 3.4 h."""
+    return f"{seconds / 3600:.1f} h" if seconds >= 2 * 3600 else minutes(seconds)
+
+
+def moment(seconds: float) -> str:
+    """A Unix time in words, UTC."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+
+
+def _own(charts: Sequence[Chart]) -> dict[str, Markup]:
+    """What the page brings along unescaped: its styles, its scripts, what they draw, and its policy."""
+    plotly = get_plotlyjs().replace("</script", "<\\/script")
+    script = _file("report.js")
+    policy = (
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+        f"script-src '{_digest(plotly)}' '{_digest(script)}'; base-uri 'none'; form-action 'none'"
+    )
+    drawn = {
+        "palette": dict(PALETTE.values()),
+        "charts": {chart.name: json.loads(chart.figure) for chart in charts},
+    }
+    own = {"policy": policy, "plotly": plotly, "script": script, "drawn": _harmless(drawn)}
+    own["styles"] = _file("report.css")
+    return {name: Markup(text) for name, text in own.items()}  # noqa: S704 - none of it is from rows
+
+
+def _digest(script: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _harmless(tree: Mapping[str, Any]) -> str:
+    """JSON in which nothing ends a script element."""
+    text = json.dumps(tree, ensure_ascii=True, separators=(",", ":"))
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+def _shown(thing: Any) -> Any:
+    if isinstance(thing, str) and not isinstance(thing, Markup):
+        return printable(thing)
+    return thing
+
+
+def _file(name: str) -> str:
+    return (resources.files("sweeper.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A line of the leaderboard."""
+
+    record: TrialRecord | None
+    """None: the base model."""
+    name: str
+    objective: float | None
+    error: float | None
+    kind: str
+    """Class of the line: `best`, `default`, `base` or "". """
+    strip: tuple[float, float, float] | None
+    """Where the objective stands, and its standard error to both sides, in per cent of the strip's width."""
+
+
+def _board(facts: SweepFacts) -> Iterator[_Row]:
+    ranked = facts.ranked()
+    rest = [record for record in facts.trials if record.objective is None]
+    lines: list[TrialRecord | None] = [*ranked, *rest][:_MOST_TRIALS]
+    if facts.base is not None:
+        reached = facts.base.objective
+        better = [
+            record
+            for record in lines
+            if record is not None
+            and record.objective is not None
+            and (reached is None or not facts.objective.better(reached, record.objective))
+        ]
+        lines.insert(len(better), None)
+    known = [r for r in [*ranked, facts.base] if r is not None and r.objective is not None]
+    ends = [(r.objective or 0) + sign * (r.error or 0) for r in known for sign in (-1, 1)]
+    low, width = min(ends, default=0.0), max(ends, default=1.0) - min(ends, default=0.0) or 1.0
+    for record in lines:
+        shown = record or facts.base
+        if shown is None:
+            continue
+        strip = None
+        if shown.objective is not None:
+            error = shown.error or 0.0
+            places = (shown.objective - error, shown.objective, shown.objective + error)
+            strip = tuple(100 * (place - low) / width for place in places)
+        number_ = None if record is None else record.number
+        kind = (
+            "base"
+            if number_ is None
+            else "best"
+            if facts.best is not None and number_ == facts.best.number
+            else "default"
+            if number_ == 0
+            else ""
+        )
+        name = "base" if number_ is None else str(number_)
+        yield _Row(record, name, shown.objective, shown.error, kind, strip)  # type: ignore[arg-type]
+
+
+def _counts(facts: SweepFacts) -> str:
+    """E.g. `5 finished, 2 pruned, 1 failed`."""
+    told = [(state.value, len(facts.of(state))) for state in TrialState]
+    order = {"finished": 0, "pruned": 1, "failed": 2, "running": 3, "waiting": 4}
+    return ", ".join(f"{n} {name}" for name, n in sorted(told, key=lambda one: order[one[0]]) if n) or "none"
+
+
+def _close(facts: SweepFacts) -> str:
+    """How many trials the best one can't be told from, by the rows' standard errors alone."""
+    best = facts.best
+    if best is None or best.objective is None or not best.error:
+        return ""
+    others = [record for record in facts.finished if record.number != best.number]
+    near = [
+        record
+        for record in others
+        if record.objective is not None
+        and abs(record.objective - best.objective) <= math.hypot(best.error, record.error or 0.0)
+    ]
+    if not others:
+        return ""
+    return (
+        f"{len(near)} of the {len(others)} other finished trials are within one standard error of the "
+        "difference to the best one."
+    )
+
+
+def _metrics(facts: SweepFacts) -> list[tuple[str, list[str]]]:
+    """Every metric of base, default and best with its standard error."""
+    sides = [facts.base, facts.default, facts.best]
+    names = dict.fromkeys(name for side in sides if side for name in side.metrics)
+    return [
+        (
+            name,
+            [
+                number(side.metrics[name], side.errors.get(name)) if side and name in side.metrics else ""
+                for side in sides
+            ],
+        )
+        for name in sorted(names, key=lambda name: (name != facts.metric, name))
+    ]
+
+
+def _part_chart(facts: SweepFacts, part: Part) -> Chart | None:
+    return figures.slices(facts, part.by, part.metric, [line.value for line in part.lines[:20]])
+
+
+def _samples(facts: SweepFacts) -> Iterator[dict[str, Any]]:
+    """Rows with the outputs of base, default and best beside each other."""
+    sides = [("base model", facts.base), ("default settings", facts.default)]
+    if facts.best is not None and facts.best.number != 0:
+        sides.append((f"best, trial {facts.best.number}", facts.best))
+    rows = {s.row: s for _, record in reversed(sides) if record is not None for s in record.samples}
+    for row, sample in list(rows.items())[:_MOST_SAMPLES]:
+        outputs = [
+            (name, next((s.output for s in record.samples if s.row == row), None))
+            for name, record in sides
+            if record is not None
+        ]
+        yield {"row": row, "prompt": sample.prompt, "reference": sample.reference, "outputs": outputs}
+
+
+def _line(best: TrialRecord, facts: SweepFacts) -> str:
+    """The varied settings of the best trial as overrides."""
+    flat = dotted(to_tree(best.settings))
+    return " ".join(f"trial.{entry.name}={flat[entry.name]}" for entry in facts.space)
