@@ -6,7 +6,8 @@ Everything is read from the study database and the sweep's folder, and can be wr
 from pathlib import Path
 
 from sweeper.layout import Layout, write_atomically
-from sweeper.report.facts import VerdictFacts, read_facts
+from sweeper.report.facts import read_facts
+from sweeper.verdict import VerdictFacts
 
 
 def write_report(layout: Layout, verdict: VerdictFacts | None = None, running: bool | None = None) -> Path:
