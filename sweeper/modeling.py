@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from sweeper.adapters import Wrapping
+
 
 class BaseModel:
     """A base model, loaded once, that trials are put on and taken off again.
@@ -49,6 +51,8 @@ class BaseModel:
         self.name = name
         self.revision = revision
         self._untouched: dict[str, torch.Tensor] = {}
+        self._wrappings: dict[str, Wrapping] = {}
+        """The last adapter's layers, by what they were put on."""
         model.config.pad_token_id = tokenizer.pad_token_id
         if kind != "classifier":
             model.generation_config = _greedy(model.generation_config, tokenizer)
@@ -108,17 +112,17 @@ class BaseModel:
                 with self._every_weight() as model:
                     yield model
             else:
-                with self._adapter(settings.lora) as model:
+                with self._adapter(settings.lora, seed) as model:
                     yield model
         finally:
             self._reset_head(0)
             self.model.eval()
 
     @contextmanager
-    def _adapter(self, lora: LoraSettings) -> Iterator[Any]:
+    def _adapter(self, lora: LoraSettings, seed: int) -> Iterator[Any]:
         from peft import LoraConfig, get_peft_model
 
-        from sweeper.adapters import lean
+        from sweeper.adapters import Wrapping, lean
 
         task = {"causal": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM", "classifier": "SEQ_CLS"}[self.kind]
         config = LoraConfig(
@@ -134,16 +138,31 @@ class BaseModel:
             fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in self.model.modules()),
         )
         heads = dict(zip(self.head, self._head_modules(), strict=True))
-        with warnings.catch_warnings():
-            # PEFT asks the model by a name that transformers deprecates.
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-            adapted = get_peft_model(self.model, lean(config))
+        # DoRA derives weights from the base's when it is put on; of a head PEFT trains a copy.
+        reusable = not config.use_dora and not self.head
+        wrapping = self._wrappings.pop(lora.target_modules, None) if reusable else None
+        if wrapping is not None:
+            wrapping.put_on(config)
+        else:
+            with warnings.catch_warnings():
+                # PEFT asks the model by a name that transformers deprecates.
+                warnings.filterwarnings(
+                    "ignore", message=".*is_gradient_checkpointing", category=FutureWarning
+                )
+                wrapping = Wrapping(get_peft_model(self.model, lean(config)))
+        if reusable:
+            wrapping.reset(seed)
         # A path of this machine would be of no use to whoever loads the adapter.
-        adapted.peft_config["default"].base_model_name_or_path = self.name or None
+        wrapping.model.peft_config["default"].base_model_name_or_path = self.name or None
         try:
-            yield adapted
+            yield wrapping.model
         finally:
-            self.model = adapted.unload().requires_grad_(False)
+            if reusable:
+                wrapping.take_off()
+                self._wrappings = {lora.target_modules: wrapping}
+            else:
+                self.model = wrapping.model.unload()
+            self.model.requires_grad_(False)
             # PEFT leaves the trained copy of a head in its place.
             for name, module in heads.items():
                 self.model.set_submodule(name, module.requires_grad_(False))

@@ -1,6 +1,8 @@
 """A worker: loads model and data once, then trains whatever its channel hands out."""
 
+import ctypes
 import gc
+import sys
 from pathlib import Path
 
 from sweeper.config import Config
@@ -21,9 +23,23 @@ def run(config: Config, rows_folder: Path, channel: Channel) -> None:
     from sweeper.modeling import BaseModel
     from sweeper.pretrained import resolve
 
+    _keep_freed_memory()
     rows = open_rows(rows_folder)
     base = BaseModel.load(config.model, resolve(config.model), config.task, rows.labels)
     engine = make_engine(config, base, rows)
     # Trainer collects garbage before every trial: what is loaded by now need not be looked through each time.
     gc.freeze()
     engine.run(channel)
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep the memory that tensors give back, for the tensors that follow.
+
+    By itself it returns it to the system after every large one and gets it back page by page: on two cores a
+    seventh of an evaluation's processor time. The process keeps its peak until it ends.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        trim_threshold, mmap_threshold = -1, -3
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(mmap_threshold, 2**30)

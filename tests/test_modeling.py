@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from peft import LoraConfig
 from transformers import BertConfig, BertForSequenceClassification
 
 from sweeper.errors import ModelError
-from sweeper.modeling import BaseModel
+from sweeper.modeling import BaseModel, save
 from sweeper.pretrained import architecture, resolve
 from tests import tiny
 
@@ -73,6 +74,38 @@ def test_an_adapter_follows_from_the_seed_alone():
 
     assert torch.equal(values(1), values(1))
     assert not torch.equal(values(1), values(2))
+
+
+@pytest.mark.parametrize("kind", ["causal", "seq2seq"])
+def test_an_adapter_is_the_same_whatever_was_on_the_base_before(kind, tmp_path):
+    def used(base, rank, folder, seed=1, **lora):
+        with base.put_on(tiny.settings(lora_rank=rank, **lora), seed) as model:
+            torch.manual_seed(5)
+            weights = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    assert parameter.grad is None
+                    torch.nn.init.normal_(parameter)
+                    parameter.grad = torch.ones_like(parameter)
+            save(model, folder)
+            return weights, scores(model.train(), kind)
+
+    lora = {"lora_alpha": 5.0, "lora_dropout": 0.3, "lora_variant": "rslora"}
+    fresh, used_before = (
+        BaseModel(make(), tiny.tokenizer(), kind, (), "tiny")
+        for make in 2 * [tiny.llama if kind == "causal" else tiny.t5]
+    )
+    used(used_before, 4, tmp_path / "other", seed=2)
+    used(used_before, 4, tmp_path / "other", seed=3)
+    expected, expected_scores = used(fresh, 2, tmp_path / "fresh", **lora)
+    found, found_scores = used(used_before, 2, tmp_path / "used", **lora)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+    assert torch.equal(found_scores, expected_scores)
+    weights = [tmp_path / name / "adapter_model.safetensors" for name in ("used", "fresh")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    configs = [LoraConfig.from_pretrained(str(tmp_path / name)) for name in ("used", "fresh")]
+    assert configs[0] == configs[1]
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
