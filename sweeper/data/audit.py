@@ -35,7 +35,7 @@ from sweeper.errors import DataError
 from sweeper.layout import write_atomically
 from sweeper.loading import to_tree
 
-_FORMAT = 1
+_FORMAT = 2
 """Changes whenever the same rows would be judged differently by the same version."""
 
 _BATCH_ROWS = 1000

@@ -40,7 +40,7 @@ _LONGEST = 16
 
 
 def is_placeholder(text: str, is_input: bool) -> bool:
-    """Whether `text` stands for nothing, such as `n/a`; `none` does as an input, and may be meant as an answer."""
+    """Whether `text` stands for nothing, as `n/a` does; `none` does as an input, but may be an answer."""
     bare = text.strip()
     if not bare or len(bare) > _LONGEST:
         return False

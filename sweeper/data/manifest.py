@@ -20,7 +20,7 @@ from sweeper.events import DataSetInfo
 from sweeper.layout import write_atomically
 from sweeper.loading import to_tree
 
-_FORMAT = 2
+_FORMAT = 3
 """Changes whenever the same configuration would be prepared differently."""
 
 _FILE = "manifest.json"

@@ -89,7 +89,7 @@ def gather(source: Source, config: Config, path: Path) -> Pool:
     reader.check(source.description)
     reader.review.check_met()
     left_out = np.array(reader.left_out, dtype=np.int8)
-    alike = reader.likenesses.find(left_out)
+    alike = reader.likenesses.find(left_out, np.array(reader.kept, dtype=np.bool_))
     return Pool(
         rows=Dataset.from_file(str(path)),
         parts=np.array(reader.parts, dtype=np.int64),
@@ -140,6 +140,7 @@ class _Reader:
         self.times = array("d")
         self.changed = array("q")
         self.left_out = array("b")
+        self.kept = array("b")
         self.labels: set[str] = set()
 
     def read(self, row: Row, split: str) -> dict[str, str | None] | None:
@@ -156,7 +157,9 @@ class _Reader:
         except Unusable as reason:
             self.dropped[str(reason)] += 1
             return None
-        cleaned = self._cleaner.clean(Text(text, target))
+        keep = self.review.kept(raw.digest.hex())
+        cleaned = self._cleaner.clean(Text(text, target), keep)
+        self.kept.append(keep)
         self.likenesses.add(row_digest(text, target), cleaned.compared)
         self.changed.append(cleaned.changed)
         self.left_out.append(cleaned.left_out)
