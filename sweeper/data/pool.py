@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeper.config import Config
-from sweeper.data.cells import Content, as_text, as_time, content, row_digest
+from sweeper.data.cells import Content, TimeKind, as_text, as_time, content, row_digest
 from sweeper.data.cleaning import KEPT, Cleaner
 from sweeper.data.encode import RIGHT_FORM, Text, Unusable
 from sweeper.data.likeness import Likenesses
@@ -142,6 +142,7 @@ class _Reader:
         self.left_out = array("b")
         self.kept = array("b")
         self.labels: set[str] = set()
+        self._time_kind: TimeKind | None = None
 
     def read(self, row: Row, split: str) -> dict[str, str | None] | None:
         """The row in our columns, or None if it is left out."""
@@ -211,7 +212,7 @@ class _Reader:
         if column is None:
             return math.nan
         try:
-            time = as_time(row.get(column))
+            time, kind = as_time(row.get(column))
         except ValueError as error:
             raise DataError(
                 f"data.time: row {self.harvested} has {str(row[column])[:40]!r} in column `{column}`; a date "
@@ -219,6 +220,12 @@ class _Reader:
             ) from error
         if not math.isfinite(time):
             raise Unusable(f"no {column}")
+        self._time_kind = self._time_kind or kind
+        if kind != self._time_kind:
+            raise DataError(
+                f"data.time: row {self.harvested} has {str(row[column])[:40]!r} in column `{column}`, where "
+                f"rows before it have {self._time_kind}; write all as dates, or all as numbers"
+            )
         return time
 
     def check(self, source: str) -> None:
