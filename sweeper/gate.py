@@ -12,14 +12,14 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from sweeper.config import Config
-from sweeper.data.audit import Audit, audit, completed, read_audit, write_audit
+from sweeper.data.audit import Audit, audit, completed, is_of, read_audit, write_audit
 from sweeper.data.audit import Progress as Hears
 from sweeper.data.checks.amount import CUT_OFF, cut_off
 from sweeper.data.findings import Finding, printable
 from sweeper.data.manifest import SplitInfo
 from sweeper.data.page import render
 from sweeper.data.queue import write_queue
-from sweeper.errors import AuditRefusal, DataError
+from sweeper.errors import AuditRefusal, DataError, StudyError
 from sweeper.events import AuditInfo
 from sweeper.layout import Layout, write_atomically
 
@@ -67,6 +67,16 @@ def inspect(
         _write_page(found, layout)
     viewer.say(f"With examples and histograms: {layout.audit_page}")
     return _passed(found, config, layout)
+
+
+def refuse_other_rows(config: Config, layout: Layout) -> None:
+    """Raise StudyError before the audit of a sweep that has begun would be replaced by one of other rows."""
+    known = read_audit(layout.audit) if layout.config.exists() else None
+    if known is not None and not is_of(known, config):
+        raise StudyError(
+            f"the sweep `{layout.name}` has begun, and {layout.audit_page} tells of its rows; these rows or "
+            f"options are others. Name their audit otherwise: sweep.name={layout.name}_2"
+        )
 
 
 def complete(

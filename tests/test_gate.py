@@ -71,6 +71,22 @@ def test_a_second_look_finds_the_same_without_writing_anything(tmp_path, capsys)
     assert [line for line in first.splitlines() if "most worth a look" not in line] == again.splitlines()
 
 
+def test_the_audit_of_a_sweep_that_has_begun_stays(tmp_path, capsys):
+    write_jsonl(tmp_path / "rows.jsonl", rows())
+    main(["audit", *FILE])
+    layout = Layout(tmp_path / "sweeps", "sweep")
+    layout.config.write_text("")  # as a sweep writes it when it begins
+    before = layout.audit.read_bytes(), layout.audit_page.read_bytes()
+    assert main(["audit", *FILE]) == 0
+    write_jsonl(tmp_path / "rows.jsonl", rows(BAD))
+    assert main(["audit", *FILE]) == 2
+    told = capsys.readouterr().err
+    assert "the sweep `sweep` has begun, and sweeps/sweep/audit.html tells of its rows" in told
+    assert "Name their audit otherwise: sweep.name=sweep_2" in told
+    assert (layout.audit.read_bytes(), layout.audit_page.read_bytes()) == before
+    assert main(["audit", *FILE, "sweep.name=sweep_2"]) == 3
+
+
 def test_errors_refuse_a_sweep_before_a_model_is_looked_for(tmp_path, capsys):
     write_jsonl(tmp_path / "rows.jsonl", rows(BAD))
     line = ["+experiment=summarize", *FILE, "model.name=nobody/nothing", "model.embedded=false"]
@@ -233,7 +249,7 @@ def test_what_is_cut_off_is_told_once_tokens_are_counted(tmp_path):
         after = complete(config, layout, screen, {"train": train})
     assert seen.getvalue().count("3 of 60 inputs in train are cut off at the limit (5.0%)") == 1
     assert after.numbers == before.numbers | {
-        "cut off": 5,
+        "cut off": 3,
         "warnings": before.numbers["warnings"] + 1,
         "notes": 1,
     }

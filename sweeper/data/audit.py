@@ -76,12 +76,15 @@ class Audit:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """The audit in numbers, by name: rows, findings of every severity, rows concerned by every check."""
+        """The audit in numbers, by name: rows, findings of every severity, rows concerned by every check.
+
+        A row may be in several findings of a check: the one with most rows counts, a lower bound.
+        """
         counts = Counter(finding.severity for finding in self.findings)
         told: dict[str, float] = {f"{name}s": counts[name] for name in SEVERITIES}
         told |= {f"rows_{split}": count for split, count in self.rows.items()}
         for finding in self.findings:
-            told[finding.check] = told.get(finding.check, 0) + finding.count
+            told[finding.check] = max(told.get(finding.check, 0), finding.count)
         return told
 
     @property
@@ -111,10 +114,10 @@ def audit(
 
     Raises DataError: a source that can't be read or holds no rows, decisions on rows that don't exist.
     """
-    key, stamp = _key(config), sources.stamp(config.data)
     known = read_audit(cache)
-    if known is not None and (frozen or (known.key == key and stamp is not None and known.stamp == stamp)):
+    if known is not None and (frozen or is_of(known, config)):
         return known
+    key, stamp = _key(config), sources.stamp(config.data)
     source = sources.load(config.data)
     seen = _Seen(config)
     all_checks = list(make(config))
@@ -151,6 +154,11 @@ def audit(
     if cache is not None:
         write_audit(result, cache)
     return result
+
+
+def is_of(known: Audit, config: Config) -> bool:
+    """Whether an audit of these rows now, with these options, would find the same."""
+    return known.key == _key(config) and known.stamp is not None and known.stamp == sources.stamp(config.data)
 
 
 def completed(result: Audit, check: str, findings: Sequence[Finding]) -> Audit:
