@@ -157,6 +157,46 @@ def test_bad_configuration_and_bad_files_are_told_without_a_traceback(tmp_path, 
     assert "--now: is neither a verb nor an override" in capsys.readouterr().err
 
 
+SCRIPTS = [
+    "Ελληνικά",
+    "кириллица",
+    "עברית",
+    "العربية",
+    "हिन्दी",
+    "中文",
+    "한국어",
+    "ไทย",
+    "ქართული",
+    "አማርኛ",
+    "🙂",
+]
+NO_CLASSES = "The label column has 5,000 different values in 5,000 rows: no classes"
+BAD_INPUT = {
+    "no table": (b"Dear all,\n", 2, "rows.jsonl, line 1 is no JSON"),
+    "a picture": (b"\x89PNG\r\n\x1a\n\x00\x00", 2, "rows.jsonl is not UTF-8"),
+    "empty": (b"", 2, "rows.jsonl holds no rows; give a source that does"),
+    "one row": ([{"text": "a", "answer": "b"}], 3, "1 training rows"),
+    "long": ([*rows(), {"text": "so it is " * 110_000, "answer": "a" * 10**6}], 0, "are unusually long"),
+    "mixed": ([*rows(), *({"text": i, "answer": i > 3} for i in range(9))], 0, "values of several kinds"),
+    "scripts": ([*rows(), *({"text": f"{s} {s}", "answer": s} for s in SCRIPTS)], 0, "71 train rows; 0 err"),
+    "classes": ([{"text": f"text {i % 9}", "answer": f"label {i}"} for i in range(5000)], 3, NO_CLASSES),
+}
+
+
+@pytest.mark.parametrize("what", BAD_INPUT)
+def test_bad_input_ends_in_a_finding_or_an_error(tmp_path, capsys, what):
+    content, code, said = BAD_INPUT[what]
+    if isinstance(content, bytes):
+        (tmp_path / "rows.jsonl").write_bytes(content)
+    else:
+        write_jsonl(tmp_path / "rows.jsonl", content)
+    experiment = "classify" if what == "classes" else "summarize"
+    assert main(["audit", f"+experiment={experiment}", *FILE]) == code
+    told = capsys.readouterr()
+    assert said in told.out + told.err
+    assert "Traceback" not in told.err
+
+
 def looked_at(tmp_path, *more, frozen=False, terminal=False, details=True, **options):
     """What a person sees of an audit, and what it comes to."""
     path = tmp_path / "rows.jsonl"
