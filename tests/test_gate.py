@@ -284,17 +284,22 @@ def test_what_is_cut_off_is_told_once_tokens_are_counted(tmp_path):
     _, before = looked_at(tmp_path)
     config, layout, seen = configure(tmp_path / "rows.jsonl"), Layout(tmp_path, "mine"), io.StringIO()
     screen = make_screen(Console(file=seen))
-    train = SplitInfo(60, "digest", 99, cut_inputs=3, cut_answers=2, answer_tokens=9, labels=())
+    train = SplitInfo(60, "digest", 99, cut_inputs=3, cut_answers=2, answer_tokens=9, labels=(), tokens=4321)
     for _ in range(2):
         after = complete(config, layout, screen, {"train": train})
     assert seen.getvalue().count("3 of 60 inputs in train are cut off at the limit (5.0%)") == 1
     assert after.numbers == before.numbers | {
         "cut off": 3,
+        "tokens_train": 4321,
         "warnings": before.numbers["warnings"] + 1,
         "notes": 1,
     }
-    assert "3 of 60 inputs in train are cut off" in layout.audit_page.read_text()
+    page = layout.audit_page.read_text()
+    assert "3 of 60 inputs in train are cut off" in page
+    assert "Tokens that the model reads of the rows taken from them:\n4,321 train." in page
     again = complete(config, layout, screen, {"train": replace(train, cut_inputs=0, cut_answers=0)})
-    assert again.numbers == before.numbers, "what is not cut off any more is not told any more"
+    assert again.numbers == before.numbers | {"tokens_train": 4321}, (
+        "what is not cut off any more is not told any more"
+    )
     layout.audit.unlink()
     assert complete(config, layout, screen, {}) is None

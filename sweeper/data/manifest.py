@@ -43,6 +43,8 @@ class SplitInfo:
     """Median length of an answer before it was cut; of a chat, of the whole conversation."""
     labels: tuple[int, ...]
     """Classes that occur."""
+    tokens: int = 0
+    """That the model reads of all rows: prompt and answer, of sequence-to-sequence models the prompt."""
 
 
 @dataclass(frozen=True)
