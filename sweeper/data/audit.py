@@ -166,7 +166,7 @@ def is_of(known: Audit, config: Config) -> bool:
 
 
 def completed(result: Audit, splits: Mapping[str, SplitInfo]) -> Audit:
-    """The audit with what only tokens tell of these prepared splits, in the place of what they told before."""
+    """The audit with what only tokens tell of these prepared splits, and nothing told so before."""
     others = [finding for finding in result.findings if finding.check != CUT_OFF]
     found = [*others, *map(_bounded, cut_off(splits))]
     tokens = {split: info.tokens for split, info in splits.items()}
