@@ -142,8 +142,11 @@ def defining(data: DataConfig) -> dict[str, Any]:
 
 
 def cleaning(manifest: Manifest) -> str:
-    """A sentence with what every step did, "" where none was asked for."""
+    """A sentence with what a person's decisions and every step did, "" where none was asked for."""
     did = []
+    if manifest.reviewed:
+        decided = ", ".join(f"{count} {what}" for what, count in manifest.reviewed.items())
+        did.append(f"a person's decisions {decided}")
     for step, counts in manifest.cleaned.items():
         numbers = [f"{count} {what}" for what, count in to_tree(counts).items() if count]
         did.append(f"{step} {', '.join(numbers) or 'nothing'}")
