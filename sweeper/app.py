@@ -21,7 +21,7 @@ from sweeper.database import check_database, masked, sqlite_path
 from sweeper.errors import StudyError, SweeperError, SweepFailed
 from sweeper.events import SweepInfo, TrialRecord
 from sweeper.executors import make_executor
-from sweeper.gate import inspect
+from sweeper.gate import inspect, refuse_other_rows
 from sweeper.inputs import Inputs, fingerprint, longest, prepare_inputs, rows_are_unchanged
 from sweeper.journal import Journal
 from sweeper.layout import Layout, write_atomically
@@ -68,7 +68,9 @@ def run(overrides: Sequence[str]) -> int:
 def audit(overrides: Sequence[str]) -> int:
     """Look at the rows without training anything; gives the exit code."""
     config, _ = read_config(compose(overrides), sweeping=False)
-    inspect(config, Layout(config.sweep.folder, config.sweep.name), make_screen(), details=True)
+    layout = Layout(config.sweep.folder, config.sweep.name)
+    refuse_other_rows(config, layout)
+    inspect(config, layout, make_screen(), details=True)
     return 0
 
 

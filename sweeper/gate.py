@@ -12,14 +12,14 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from sweeper.config import Config
-from sweeper.data.audit import Audit, audit, completed, read_audit, write_audit
+from sweeper.data.audit import Audit, audit, completed, is_of, read_audit, write_audit
 from sweeper.data.audit import Progress as Hears
-from sweeper.data.checks.amount import CUT_OFF, cut_off
+from sweeper.data.checks.amount import CUT_OFF
 from sweeper.data.findings import Finding, printable
 from sweeper.data.manifest import SplitInfo
 from sweeper.data.page import render
 from sweeper.data.queue import write_queue
-from sweeper.errors import AuditRefusal, DataError
+from sweeper.errors import AuditRefusal, DataError, StudyError
 from sweeper.events import AuditInfo
 from sweeper.layout import Layout, write_atomically
 
@@ -53,7 +53,7 @@ def inspect(
         return None
     if not frozen:
         # Told by tokens that other options may have made; `complete` counts anew.
-        found = completed(found, CUT_OFF, ())
+        found = completed(found, {})
     rows = ", ".join(f"{count:,} {split}" for split, count in found.rows.items())
     viewer.say(f"Audit of {printable(found.source)}: {rows} rows; {found.totals}")
     if details:
@@ -69,17 +69,27 @@ def inspect(
     return _passed(found, config, layout)
 
 
+def refuse_other_rows(config: Config, layout: Layout) -> None:
+    """Raise StudyError before the audit of a sweep that has begun would be replaced by one of other rows."""
+    known = read_audit(layout.audit) if layout.config.exists() else None
+    if known is not None and not is_of(known, config):
+        raise StudyError(
+            f"the sweep `{layout.name}` has begun, and {layout.audit_page} tells of its rows; these rows or "
+            f"options are others. Name their audit otherwise: sweep.name={layout.name}_2"
+        )
+
+
 def complete(
     config: Config, layout: Layout, viewer: Viewer, splits: Mapping[str, SplitInfo]
 ) -> AuditInfo | None:
-    """Add what only tokens tell: the rows and answers that are cut off. None if there is no audit.
+    """Add what only tokens tell: how many there are, what they cut off. None if there is no audit.
 
     Raises AuditRefusal as `inspect` does.
     """
     found = read_audit(layout.audit)
     if found is None:
         return None
-    full = completed(found, CUT_OFF, cut_off(splits))
+    full = completed(found, splits)
     if full != found:
         write_audit(full, layout.audit)
         _write_page(full, layout)

@@ -101,9 +101,6 @@ def prepare_inputs(
     _check_slices(config.task, prepared)
     if audit is not None:
         audit = complete(config, layout, screen, prepared.manifest.splits)
-    if prepared.manifest.reviewed:
-        decided = ", ".join(f"{count} {what}" for what, count in prepared.manifest.reviewed.items())
-        screen.say(f"Decided on in {config.data.review}: {decided}")
     if told := prepare.cleaning(prepared.manifest):
         screen.say(told)
     for warning in prepared.manifest.warnings:

@@ -122,7 +122,7 @@ def test_findings_are_sorted_and_the_rows_suspected_most_come_first(tmp_path):
         "warnings": 2,
         "notes": 1,
         "rows_train": 4,
-        "a check": 9,
+        "a check": 5,
         "other": 2,
     }
     assert [one.count for one in found.at_least("warning")] == [2, 3, 1]

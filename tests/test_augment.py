@@ -155,6 +155,24 @@ def test_few_copies_are_told(tmp_path):
     assert "of 30 training rows have an augmented copy" in found.manifest.warnings[-1]
 
 
+def test_copies_that_became_a_row_of_another_split_are_left_out(tmp_path):
+    """Training rows of two words, whose only swap is in another split for all but the last three."""
+    turned = [{"text": f"second{i} first{i}", "answer": f"answer {i}"} for i in range(20)]
+    straight = [{"text": f"First{i} second{i}", "answer": f"other {i}"} for i in range(23)]
+    for name, table in (("train", straight), ("validation", turned[:8]), ("test", turned[8:])):
+        write_jsonl(tmp_path / f"{name}.jsonl", table)
+    parts = ("train.jsonl", "validation.jsonl", "test.jsonl")
+    config = configure(tmp_path, sizes=(None, 8, 12), parts=parts, keep_together=False)
+    config = replace(config, data=replace(config.data, augment=options("swap")))
+    found = prepare(config, tokenizer(), "causal", tmp_path / "rows")
+    assert sorted(found.augmented["answer"]) == ["other 20", "other 21", "other 22"]
+    assert found.manifest.warnings == (
+        "3 of 23 training rows have an augmented copy; the others are trained on as they are, whatever "
+        "trial.augment_rate says",
+        "20 augmented copies were left out: they are equal to a validation or test row",
+    )
+
+
 def test_the_key_of_the_rows_follows_what_the_pool_is_made_of(tmp_path):
     synonyms = tmp_path / "list.tsv"
     synonyms.write_text("alpha\tomega\n")

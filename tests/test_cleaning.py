@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from sweeper.config import CleaningStep, LengthConfig
+from sweeper.data.checks.quality import Empty
 from sweeper.data.cleaning import KEPT, Cleaner, count
 from sweeper.data.encode import Text
+from sweeper.data.findings import Batch
 from sweeper.data.manifest import StepCounts
 from sweeper.data.prepare import open_test, prepare
 from tests.rows import chat, configure, pairs, tokenizer, write_jsonl

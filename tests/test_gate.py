@@ -71,6 +71,22 @@ def test_a_second_look_finds_the_same_without_writing_anything(tmp_path, capsys)
     assert [line for line in first.splitlines() if "most worth a look" not in line] == again.splitlines()
 
 
+def test_the_audit_of_a_sweep_that_has_begun_stays(tmp_path, capsys):
+    write_jsonl(tmp_path / "rows.jsonl", rows())
+    main(["audit", *FILE])
+    layout = Layout(tmp_path / "sweeps", "sweep")
+    layout.config.write_text("")  # as a sweep writes it when it begins
+    before = layout.audit.read_bytes(), layout.audit_page.read_bytes()
+    assert main(["audit", *FILE]) == 0
+    write_jsonl(tmp_path / "rows.jsonl", rows(BAD))
+    assert main(["audit", *FILE]) == 2
+    told = capsys.readouterr().err
+    assert "the sweep `sweep` has begun, and sweeps/sweep/audit.html tells of its rows" in told
+    assert "Name their audit otherwise: sweep.name=sweep_2" in told
+    assert (layout.audit.read_bytes(), layout.audit_page.read_bytes()) == before
+    assert main(["audit", *FILE, "sweep.name=sweep_2"]) == 3
+
+
 def test_errors_refuse_a_sweep_before_a_model_is_looked_for(tmp_path, capsys):
     write_jsonl(tmp_path / "rows.jsonl", rows(BAD))
     line = ["+experiment=summarize", *FILE, "model.name=nobody/nothing", "model.embedded=false"]
@@ -139,6 +155,46 @@ def test_bad_configuration_and_bad_files_are_told_without_a_traceback(tmp_path, 
     assert "data.audit.near_duplicates: must be less than or equal to 1" in told
     assert main(["audit", "--now"]) == 2
     assert "--now: is neither a verb nor an override" in capsys.readouterr().err
+
+
+SCRIPTS = [
+    "Ελληνικά",
+    "кириллица",
+    "עברית",
+    "العربية",
+    "हिन्दी",
+    "中文",
+    "한국어",
+    "ไทย",
+    "ქართული",
+    "አማርኛ",
+    "🙂",
+]
+NO_CLASSES = "The label column has 5,000 different values in 5,000 rows: no classes"
+BAD_INPUT = {
+    "no table": (b"Dear all,\n", 2, "rows.jsonl, line 1 is no JSON"),
+    "a picture": (b"\x89PNG\r\n\x1a\n\x00\x00", 2, "rows.jsonl is not UTF-8"),
+    "empty": (b"", 2, "rows.jsonl holds no rows; give a source that does"),
+    "one row": ([{"text": "a", "answer": "b"}], 3, "1 training rows"),
+    "long": ([*rows(), {"text": "so it is " * 110_000, "answer": "a" * 10**6}], 0, "are unusually long"),
+    "mixed": ([*rows(), *({"text": i, "answer": i > 3} for i in range(9))], 0, "values of several kinds"),
+    "scripts": ([*rows(), *({"text": f"{s} {s}", "answer": s} for s in SCRIPTS)], 0, "71 train rows; 0 err"),
+    "classes": ([{"text": f"text {i % 9}", "answer": f"label {i}"} for i in range(5000)], 3, NO_CLASSES),
+}
+
+
+@pytest.mark.parametrize("what", BAD_INPUT)
+def test_bad_input_ends_in_a_finding_or_an_error(tmp_path, capsys, what):
+    content, code, said = BAD_INPUT[what]
+    if isinstance(content, bytes):
+        (tmp_path / "rows.jsonl").write_bytes(content)
+    else:
+        write_jsonl(tmp_path / "rows.jsonl", content)
+    experiment = "classify" if what == "classes" else "summarize"
+    assert main(["audit", f"+experiment={experiment}", *FILE]) == code
+    told = capsys.readouterr()
+    assert said in told.out + told.err
+    assert "Traceback" not in told.err
 
 
 def looked_at(tmp_path, *more, frozen=False, terminal=False, details=True, **options):
@@ -228,17 +284,22 @@ def test_what_is_cut_off_is_told_once_tokens_are_counted(tmp_path):
     _, before = looked_at(tmp_path)
     config, layout, seen = configure(tmp_path / "rows.jsonl"), Layout(tmp_path, "mine"), io.StringIO()
     screen = make_screen(Console(file=seen))
-    train = SplitInfo(60, "digest", 99, cut_inputs=3, cut_answers=2, answer_tokens=9, labels=())
+    train = SplitInfo(60, "digest", 99, cut_inputs=3, cut_answers=2, answer_tokens=9, labels=(), tokens=4321)
     for _ in range(2):
         after = complete(config, layout, screen, {"train": train})
     assert seen.getvalue().count("3 of 60 inputs in train are cut off at the limit (5.0%)") == 1
     assert after.numbers == before.numbers | {
-        "cut off": 5,
+        "cut off": 3,
+        "tokens_train": 4321,
         "warnings": before.numbers["warnings"] + 1,
         "notes": 1,
     }
-    assert "3 of 60 inputs in train are cut off" in layout.audit_page.read_text()
+    page = layout.audit_page.read_text()
+    assert "3 of 60 inputs in train are cut off" in page
+    assert "Tokens that the model reads of the rows taken from them:\n4,321 train." in page
     again = complete(config, layout, screen, {"train": replace(train, cut_inputs=0, cut_answers=0)})
-    assert again.numbers == before.numbers, "what is not cut off any more is not told any more"
+    assert again.numbers == before.numbers | {"tokens_train": 4321}, (
+        "what is not cut off any more is not told any more"
+    )
     layout.audit.unlink()
     assert complete(config, layout, screen, {}) is None

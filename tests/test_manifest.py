@@ -90,6 +90,8 @@ def test_every_cleaning_step_is_told():
     told = example(configure(None))
     assert manifests.cleaning(told) == "Cleaning: encoding 2 changed, 1 flagged; length nothing"
     assert manifests.cleaning(replace(told, cleaned={})) == ""
+    decided = replace(told, cleaned={}, reviewed={"keep": 1, "drop": 2})
+    assert manifests.cleaning(decided) == "Cleaning: a person's decisions 1 keep, 2 drop"
 
 
 def test_the_splits_are_described_for_a_tracker():

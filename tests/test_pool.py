@@ -121,13 +121,35 @@ def test_labels_that_are_no_classes(tmp_path):
 
 
 def test_times_are_numbers_and_rows_without_one_are_dropped(tmp_path):
-    days = ["2024-05-31", "2024-05-31T00:00:01Z", 17, "18.5", None, " ", "2024-05-31 02:00:00+02:00"]
-    rows = [{**row, "day": day} for row, day in zip(pairs(7), days, strict=True)]
-    found = pool(tmp_path, rows, time="day")
     midnight = 1717113600.0
-    assert list(found.times) == [midnight, midnight + 1, 17.0, 18.5, midnight]
-    assert found.dropped == {"no day": 2}
-    assert pool(tmp_path, rows).times is None
+    for days, times in (
+        (
+            ["2024-05-31", "2024-05-31T00:00:01Z", None, "2024-05-31 02:00:00+02:00"],
+            [midnight, midnight + 1, midnight],
+        ),
+        ([17, "18.5", " ", -3], [17.0, 18.5, -3.0]),
+    ):
+        rows = [{**row, "day": day} for row, day in zip(pairs(4), days, strict=True)]
+        found = pool(tmp_path, rows, time="day")
+        assert list(found.times) == times
+        assert found.dropped == {"no day": 1}
+        assert pool(tmp_path, rows).times is None
+
+
+@pytest.mark.parametrize(
+    ("days", "said"),
+    [
+        (
+            ["2024-05-31", "", "2025"],
+            "row 3 has '2025' in column `day`, where rows before it have dates; write",
+        ),
+        ([2024, "2024-05-31"], "row 2 has '2024-05-31' .* before it have numbers; .* or all as numbers"),
+    ],
+)
+def test_years_and_dates_in_one_column_are_not_compared(tmp_path, days, said):
+    rows = [{**row, "day": day} for row, day in zip(pairs(len(days)), days, strict=True)]
+    with pytest.raises(DataError, match=rf"data\.time: {said}"):
+        pool(tmp_path, rows, time="day")
 
 
 def test_dates_of_a_parquet_file_are_times(tmp_path):
@@ -138,7 +160,7 @@ def test_dates_of_a_parquet_file_are_times(tmp_path):
     config = configure(path, time="day")
     found = gather(load(config.data), config, tmp_path / "pool.arrow")
     assert list(np.diff(found.times)) == [1.0]
-    assert as_time(date(2024, 5, 31)) == found.times[0]
+    assert as_time(date(2024, 5, 31)) == (found.times[0], "dates")
 
 
 @pytest.mark.parametrize("value", ["yesterday", ["2024"], True])

@@ -31,6 +31,7 @@ def test_rows_are_split_tokenised_and_frozen(tmp_path):
     assert found.train.column_names == COLUMNS
     ids = [*found.train["id"], *found.validation["id"], *test["id"]]
     assert len(set(ids)) == 30
+    assert found.manifest.splits["train"].tokens == sum(map(len, found.train["input_ids"]))
     row = found.train[0]
     assert row["slice"].startswith("g")
     assert row["answer"].startswith("answer ")

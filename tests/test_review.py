@@ -2,18 +2,22 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 
+from sweeper.config import LengthConfig
 from sweeper.data.audit import audit
 from sweeper.data.cells import Content, content, row_digest
+from sweeper.data.cleaning import KEPT
 from sweeper.data.manifest import defining, key
 from sweeper.data.pool import gather
+from sweeper.data.prepare import prepare
 from sweeper.data.queue import COLUMNS, Suspect, guarded, suspects, unguarded, write_queue
 from sweeper.data.review import LEFT, Decision, Review, read_review
 from sweeper.data.sources import load
 from sweeper.errors import DataError
-from tests.rows import chat, configure, pairs, write_jsonl
+from tests.rows import chat, configure, pairs, tokenizer, write_jsonl
 
 
 def id_of(row) -> str:
@@ -61,6 +65,34 @@ def test_keep_drop_and_fix_are_applied_by_row(tmp_path):
 
 
 TEXTS = [row["text"] for row in pairs(6)]
+
+
+def test_what_a_person_keeps_is_left_out_by_no_step(tmp_path):
+    near = "one two three four five six seven eight nine ten"
+    rows = [
+        *pairs(9),
+        {"text": "n/a", "answer": "b"},
+        {"text": "a" * 200, "answer": "long"},
+        {"text": near, "answer": "near"},
+        {"text": f"{near} more ", "answer": "near"},
+        {"text": "invisible", "answer": "\u200b"},
+        {"text": "twice", "answer": "the same"},
+        {"text": "twice", "answer": "the same"},
+    ]
+    steps = ("whitespace", "missing", "length", "exact_duplicates", "near_duplicates")
+    options = {"cleaning": steps, "length": LengthConfig(None, 100, None, None), "sizes": (None, 2, 0)}
+    cleaned = pool(tmp_path, reviewed(tmp_path, rows, **options)).left_out
+    assert [steps[number] for number in cleaned if number != KEPT] == [
+        "missing", "length", "near_duplicates", "whitespace", "exact_duplicates",
+    ]  # fmt: skip
+    decided = reviewed(tmp_path, rows, *((id_of(row), "keep") for row in rows[9:15]), **options)
+    found = pool(tmp_path, decided)
+    assert set(found.left_out) == {KEPT}
+    assert found.rows["clean_input"][12] == f"{near} more", "it is changed all the same"
+    whole = replace(decided, task=replace(decided.task, max_input_tokens=300))
+    trained = prepare(whole, tokenizer(), "causal", tmp_path / "rows")
+    prompts = "".join([*trained.train["prompt"], *trained.validation["prompt"]])
+    assert all(f"Text: {text}\n" in prompts for text in ("n/a", "a" * 200, "invisible"))
 
 
 def test_a_row_that_lacks_something_can_be_fixed_or_dropped(tmp_path):

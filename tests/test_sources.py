@@ -48,8 +48,16 @@ def test_a_byte_order_mark_and_blank_lines_are_no_data(tmp_path):
     assert read(configure(path)) == [{"text": "a", "answer": "b"}]
 
 
-def test_a_file_is_read_as_a_stream(tmp_path):
-    path = write_jsonl(tmp_path / "rows.jsonl", ({"text": "word " * 200, "answer": i} for i in range(20_000)))
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_a_file_is_read_as_a_stream(tmp_path, suffix):
+    texts, path = [f"{i} word " * 200 for i in range(20_000)], tmp_path / f"rows.{suffix}"
+    if suffix == "jsonl":
+        write_jsonl(path, ({"text": text, "answer": 1} for text in texts))
+    elif suffix == "csv":
+        path.write_text("text,answer\n" + "".join(f"{text},1\n" for text in texts))
+    else:
+        table = pa.table({"text": texts, "answer": texts})
+        pq.write_table(table, path, row_group_size=1000, compression="none", use_dictionary=False)
     tracemalloc.start()
     assert sum(1 for _ in load(configure(path).data).parts["train"].rows()) == 20_000
     _, peak = tracemalloc.get_traced_memory()

@@ -1,10 +1,13 @@
 """Back-translation by models of a few thousand weights, which say nothing sensible."""
 
+import json
+import random
 from dataclasses import replace
 from functools import cache
 
 import pytest
 import torch
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from transformers import MarianConfig, MarianMTModel
 
 from sweeper.config import BackTranslationConfig
@@ -19,10 +22,10 @@ LONG = "red " * 40
 
 
 @cache
-def marian(seed):
+def marian(seed, vocabulary):
     torch.manual_seed(seed)
     shape = MarianConfig(
-        vocab_size=len(tiny.tokenizer()), d_model=16, encoder_layers=1, decoder_layers=1,
+        vocab_size=vocabulary, d_model=16, encoder_layers=1, decoder_layers=1,
         encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16,
         max_position_embeddings=32, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
         forced_eos_token_id=1,
@@ -31,7 +34,7 @@ def marian(seed):
 
 
 def folders(tmp_path):
-    there, back = (tiny.save(marian(seed), tmp_path / str(seed)) for seed in (1, 2))
+    there, back = (tiny.save(marian(seed, len(tiny.tokenizer())), tmp_path / str(seed)) for seed in (1, 2))
     return BackTranslationConfig(there, back)
 
 
@@ -46,6 +49,35 @@ def test_sentences_are_translated_one_by_one_and_put_together_again(tmp_path):
     assert found[1] != texts[1]
     assert found[2] == ""
     assert found[3] == f"{first} {LONG.strip()} "
+
+
+def with_its_own_tokenizer(folder, seed):
+    """A model as it is published: two SentencePiece models and their common vocabulary beside the weights."""
+    folder.mkdir()
+    rng = random.Random(seed)
+    sentences = [" ".join(rng.choices(tiny.WORDS, k=8)) + "." for _ in range(200)]
+    for name in ("source", "target"):
+        SentencePieceTrainer.train(
+            sentence_iterator=iter(sentences), model_prefix=str(folder / name), vocab_size=30, minloglevel=2
+        )
+        (folder / f"{name}.model").rename(folder / f"{name}.spm")
+    pieces = SentencePieceProcessor(model_file=str(folder / "source.spm"))
+    known = [pieces.id_to_piece(number) for number in range(3, len(pieces))]
+    vocabulary = {piece: number for number, piece in enumerate(["<pad>", "</s>", "<unk>", *known])}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    config = {"tokenizer_class": "MarianTokenizer", "source_lang": "en", "target_lang": "de"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    marian(seed, len(vocabulary)).save_pretrained(folder)
+    return folder
+
+
+def test_models_with_their_own_tokenizer(tmp_path):
+    folders = BackTranslationConfig(*(with_its_own_tokenizer(tmp_path / str(seed), seed) for seed in (6, 16)))
+    with tiny.one_thread():
+        (found,) = BackTranslator(folders).translate(["red cat. blue dog!"])
+    assert found != "red cat. blue dog!"
+    assert set(found) <= {*"".join(tiny.WORDS), *". !⁇"}, "pieces of words, put together again"
+    assert "▁" not in found
 
 
 def test_rows_are_translated_when_it_is_their_turn(tmp_path):
@@ -84,5 +116,7 @@ def test_a_tokenizer_that_needs_what_is_not_installed(tmp_path, monkeypatch):
         raise ImportError("sentencepiece")
 
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", absent)
-    with pytest.raises(DataError, match=r"needs sentencepiece; install it: pip install sentencepiece"):
+    with pytest.raises(
+        DataError, match=r"needs sentencepiece; install it: pip install 'sweeper\[translation\]'"
+    ):
         BackTranslator(folders(tmp_path)).translate(["red"])

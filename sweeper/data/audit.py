@@ -9,7 +9,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +19,7 @@ import sweeper
 from sweeper.config import Config
 from sweeper.data import sources
 from sweeper.data.cells import as_text, content
+from sweeper.data.checks.amount import CUT_OFF, cut_off
 from sweeper.data.checks.duplicates import Duplicates
 from sweeper.data.checks.entities import Entities
 from sweeper.data.checks.lengths import Histogram, Lengths
@@ -26,7 +27,7 @@ from sweeper.data.checks.registry import checks
 from sweeper.data.checks.types import Types
 from sweeper.data.encode import check_messages
 from sweeper.data.findings import MOST_EXAMPLES, Batch, Check, Finding, Severity
-from sweeper.data.manifest import defining
+from sweeper.data.manifest import SplitInfo, defining
 from sweeper.data.personal import mask, masked_excerpt
 from sweeper.data.pool import SPLITS
 from sweeper.data.queue import MOST_QUEUED, Suspect, suspects
@@ -35,7 +36,7 @@ from sweeper.errors import DataError
 from sweeper.layout import write_atomically
 from sweeper.loading import to_tree
 
-_FORMAT = 1
+_FORMAT = 2
 """Changes whenever the same rows would be judged differently by the same version."""
 
 _BATCH_ROWS = 1000
@@ -73,15 +74,21 @@ class Audit:
     """The rows most worth a look, the most suspicious first."""
     decided: int
     """Rows that a person's decisions have met."""
+    tokens: Mapping[str, int] = field(default_factory=dict)
+    """By split, of the rows that were prepared for the sweep; empty before they are."""
 
     @property
     def numbers(self) -> dict[str, float]:
-        """The audit in numbers, by name: rows, findings of every severity, rows concerned by every check."""
+        """The audit in numbers, by name: rows, findings of every severity, rows concerned by every check.
+
+        A row may be in several findings of a check: the one with most rows counts, a lower bound.
+        """
         counts = Counter(finding.severity for finding in self.findings)
         told: dict[str, float] = {f"{name}s": counts[name] for name in SEVERITIES}
         told |= {f"rows_{split}": count for split, count in self.rows.items()}
+        told |= {f"tokens_{split}": count for split, count in self.tokens.items()}
         for finding in self.findings:
-            told[finding.check] = told.get(finding.check, 0) + finding.count
+            told[finding.check] = max(told.get(finding.check, 0), finding.count)
         return told
 
     @property
@@ -111,10 +118,10 @@ def audit(
 
     Raises DataError: a source that can't be read or holds no rows, decisions on rows that don't exist.
     """
-    key, stamp = _key(config), sources.stamp(config.data)
     known = read_audit(cache)
-    if known is not None and (frozen or (known.key == key and stamp is not None and known.stamp == stamp)):
+    if known is not None and (frozen or is_of(known, config)):
         return known
+    key, stamp = _key(config), sources.stamp(config.data)
     source = sources.load(config.data)
     seen = _Seen(config)
     all_checks = list(make(config))
@@ -153,10 +160,17 @@ def audit(
     return result
 
 
-def completed(result: Audit, check: str, findings: Sequence[Finding]) -> Audit:
-    """The audit with `findings` in the place of what `check` had found before."""
-    others = [finding for finding in result.findings if finding.check != check]
-    return replace(result, findings=tuple(sorted([*others, *map(_bounded, findings)], key=_rank)))
+def is_of(known: Audit, config: Config) -> bool:
+    """Whether an audit of these rows now, with these options, would find the same."""
+    return known.key == _key(config) and known.stamp is not None and known.stamp == sources.stamp(config.data)
+
+
+def completed(result: Audit, splits: Mapping[str, SplitInfo]) -> Audit:
+    """The audit with what only tokens tell of these prepared splits, and nothing told so before."""
+    others = [finding for finding in result.findings if finding.check != CUT_OFF]
+    found = [*others, *map(_bounded, cut_off(splits))]
+    tokens = {split: info.tokens for split, info in splits.items()}
+    return replace(result, findings=tuple(sorted(found, key=_rank)), tokens=tokens)
 
 
 def read_audit(path: Path | None) -> Audit | None:

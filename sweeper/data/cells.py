@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, Literal
 
 from sweeper.config import DataConfig
 from sweeper.data.encode import check_messages
@@ -40,32 +40,36 @@ _LONGEST = 16
 
 
 def is_placeholder(text: str, is_input: bool) -> bool:
-    """Whether `text` stands for nothing, such as `n/a`; `none` does as an input, and may be meant as an answer."""
+    """Whether `text` stands for nothing, as `n/a` does; `none` does as an input, but may be an answer."""
     bare = text.strip()
     if not bare or len(bare) > _LONGEST:
         return False
     return _PLACEHOLDER.fullmatch(bare) is not None or (is_input and bare.casefold() in _NO_INPUT)
 
 
-def as_time(value: Any) -> float:
-    """A date, a time or a number as a number, later ones larger; NaN where there is none.
+TimeKind = Literal["dates", "numbers"]
 
-    Times without a zone are taken for UTC. Raises ValueError for anything else.
+
+def as_time(value: Any) -> tuple[float, TimeKind]:
+    """A date, a time or a number as a number, later ones larger, and what it was; NaN where there is none.
+
+    Numbers and dates don't compare: 2024 may be a year. Times without a zone are taken for UTC. Raises
+    ValueError for anything else.
     """
     if value is None or (isinstance(value, str) and not value.strip()):
-        return math.nan
+        return math.nan, "numbers"
     if isinstance(value, str):
         try:
-            return float(value)
+            return float(value), "numbers"
         except ValueError:
             value = datetime.fromisoformat(value.strip())
     if isinstance(value, date) and not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day)
     if isinstance(value, datetime):
-        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp(), "dates"
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
-            return float(value)
+            return float(value), "numbers"
         except OverflowError as error:
             raise ValueError("a number without end tells no time") from error
     raise ValueError(f"a {type(value).__name__} tells no time")

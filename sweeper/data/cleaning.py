@@ -15,8 +15,8 @@ the raw text is kept beside the cleaned one, and a row that a step leaves out is
 | near_duplicates | leaves out all but the first of rows that are alike (`data.audit.near_duplicates`) |
 | personal | puts placeholders in the place of personal data and secrets |
 
-Labels (task.kind=classify) are never changed. A step that leaves nothing of a text leaves the row out. A row that a
-person has decided to keep (`data.review`) is changed by steps, and left out by none.
+Labels (task.kind=classify) are never changed. A step that leaves nothing of a text leaves the row out. A row
+that a person has decided to keep (`data.review`) is changed by steps, and left out by none.
 """
 
 import functools
@@ -69,7 +69,7 @@ class Cleaner:
         self._seen: set[int] = set()
 
     def clean(self, row: Text, keep: bool = False) -> Cleaned:
-        """The row after all steps, or up to the step that leaves it out; none does if a person said `keep`."""
+        """The row after all steps, or up to the step that leaves it out; `keep`: none does."""
         fields = _fields(row, self._kind)
         changed, compared = 0, None
         for number, step in enumerate(self._steps):

@@ -164,7 +164,7 @@ class SplitFile:
         self._marks = marks
         self._digest = hashlib.sha256()
         self._batch: list[dict[str, object]] = []
-        self._longest = self._cut_inputs = self._cut_answers = 0
+        self._longest = self._cut_inputs = self._cut_answers = self._tokens = 0
         self._answer_tokens = array("q")
         self._labels: set[int] = set()
         self.rows = 0
@@ -197,6 +197,7 @@ class SplitFile:
         )
         self.rows += 1
         self._longest = max(self._longest, len(encoded.input_ids), len(encoded.labels))
+        self._tokens += len(encoded.input_ids)
         self._cut_inputs += encoded.input_cut
         self._cut_answers += encoded.answer_cut
         self._answer_tokens.append(encoded.answer_tokens)
@@ -221,4 +222,5 @@ class SplitFile:
             self._cut_answers,
             round(statistics.median(self._answer_tokens)),
             tuple(sorted(self._labels)),
+            self._tokens,
         )

@@ -34,11 +34,11 @@ class Likenesses:
             if len(self._texts) == _ROWS or self._characters > _CHARACTERS:
                 self._hand_over(self._near)
 
-    def find(self, left_out: NDArray[np.int8]) -> Codes:
+    def find(self, left_out: NDArray[np.int8], kept: NDArray[np.bool_]) -> Codes:
         """[rows] integers, equal for rows that must not be in two splits.
 
         Those are near-duplicates, or copies alone without `data.keep_together`. Marks in `left_out` what
-        the cleaning step near_duplicates leaves out.
+        the cleaning step near_duplicates leaves out, which is no row that a person has `kept`.
         """
         contents = np.array(self._contents, dtype=np.uint64)
         _, first, copies = np.unique(contents, return_index=True, return_inverse=True)
@@ -47,7 +47,7 @@ class Likenesses:
         self._hand_over(self._near)
         clusters = self._near.match(np.zeros(len(contents), dtype=np.int64), 1).codes
         if NEAR in self._data.cleaning:
-            _leave_out(left_out, clusters, self._data.cleaning.index(NEAR))
+            _leave_out(left_out, clusters, self._data.cleaning.index(NEAR), kept)
         # A copy that an early step left out was compared before later steps had changed the first one.
         return clusters[first[copies]] if self._data.keep_together else copies
 
@@ -56,9 +56,9 @@ class Likenesses:
         self._texts, self._characters = [], 0
 
 
-def _leave_out(left_out: NDArray[np.int8], clusters: Codes, number: int) -> None:
+def _leave_out(left_out: NDArray[np.int8], clusters: Codes, number: int, kept: NDArray[np.bool_]) -> None:
     """Mark all but the first of every cluster, in place, among rows that step `number` gets to see."""
     seen = np.flatnonzero((left_out == KEPT) | (left_out > number))
-    is_first = np.zeros(len(seen), dtype=bool)
-    is_first[np.unique(clusters[seen], return_index=True)[1]] = True
-    left_out[seen[~is_first]] = number
+    stays = kept[seen]
+    stays[np.unique(clusters[seen], return_index=True)[1]] = True
+    left_out[seen[~stays]] = number

@@ -20,7 +20,7 @@ from sweeper.events import DataSetInfo
 from sweeper.layout import write_atomically
 from sweeper.loading import to_tree
 
-_FORMAT = 2
+_FORMAT = 3
 """Changes whenever the same configuration would be prepared differently."""
 
 _FILE = "manifest.json"
@@ -43,6 +43,8 @@ class SplitInfo:
     """Median length of an answer before it was cut; of a chat, of the whole conversation."""
     labels: tuple[int, ...]
     """Classes that occur."""
+    tokens: int = 0
+    """That the model reads of all rows: prompt and answer, of sequence-to-sequence models the prompt."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,11 @@ def defining(data: DataConfig) -> dict[str, Any]:
 
 
 def cleaning(manifest: Manifest) -> str:
-    """A sentence with what every step did, "" where none was asked for."""
+    """A sentence with what a person's decisions and every step did, "" where none was asked for."""
     did = []
+    if manifest.reviewed:
+        decided = ", ".join(f"{count} {what}" for what, count in manifest.reviewed.items())
+        did.append(f"a person's decisions {decided}")
     for step, counts in manifest.cleaned.items():
         numbers = [f"{count} {what}" for what, count in to_tree(counts).items() if count]
         did.append(f"{step} {', '.join(numbers) or 'nothing'}")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeper.config import Config
-from sweeper.data.cells import Content, as_text, as_time, content, row_digest
+from sweeper.data.cells import Content, TimeKind, as_text, as_time, content, row_digest
 from sweeper.data.cleaning import KEPT, Cleaner
 from sweeper.data.encode import RIGHT_FORM, Text, Unusable
 from sweeper.data.likeness import Likenesses
@@ -89,7 +89,7 @@ def gather(source: Source, config: Config, path: Path) -> Pool:
     reader.check(source.description)
     reader.review.check_met()
     left_out = np.array(reader.left_out, dtype=np.int8)
-    alike = reader.likenesses.find(left_out)
+    alike = reader.likenesses.find(left_out, np.array(reader.kept, dtype=np.bool_))
     return Pool(
         rows=Dataset.from_file(str(path)),
         parts=np.array(reader.parts, dtype=np.int64),
@@ -140,7 +140,9 @@ class _Reader:
         self.times = array("d")
         self.changed = array("q")
         self.left_out = array("b")
+        self.kept = array("b")
         self.labels: set[str] = set()
+        self._time_kind: TimeKind | None = None
 
     def read(self, row: Row, split: str) -> dict[str, str | None] | None:
         """The row in our columns, or None if it is left out."""
@@ -156,7 +158,9 @@ class _Reader:
         except Unusable as reason:
             self.dropped[str(reason)] += 1
             return None
-        cleaned = self._cleaner.clean(Text(text, target))
+        keep = self.review.kept(raw.digest.hex())
+        cleaned = self._cleaner.clean(Text(text, target), keep)
+        self.kept.append(keep)
         self.likenesses.add(row_digest(text, target), cleaned.compared)
         self.changed.append(cleaned.changed)
         self.left_out.append(cleaned.left_out)
@@ -208,7 +212,7 @@ class _Reader:
         if column is None:
             return math.nan
         try:
-            time = as_time(row.get(column))
+            time, kind = as_time(row.get(column))
         except ValueError as error:
             raise DataError(
                 f"data.time: row {self.harvested} has {str(row[column])[:40]!r} in column `{column}`; a date "
@@ -216,6 +220,12 @@ class _Reader:
             ) from error
         if not math.isfinite(time):
             raise Unusable(f"no {column}")
+        self._time_kind = self._time_kind or kind
+        if kind != self._time_kind:
+            raise DataError(
+                f"data.time: row {self.harvested} has {str(row[column])[:40]!r} in column `{column}`, where "
+                f"rows before it have {self._time_kind}; write all as dates, or all as numbers"
+            )
         return time
 
     def check(self, source: str) -> None:

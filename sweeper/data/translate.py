@@ -1,6 +1,7 @@
 """Translation into another language and back, by MarianMT models in local folders."""
 
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -72,11 +73,13 @@ class _Model:
             kind = AutoConfig.from_pretrained(path, trust_remote_code=False).model_type
             if kind != "marian":
                 raise ValueError(f"it is of the kind {kind}")
-            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Recommended: pip install sacremoses")  # for rare signs
+                tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
             model = MarianMTModel.from_pretrained(path, use_safetensors=True)
         except ImportError as error:
             raise DataError(
-                f"{self._name}: {path} needs sentencepiece; install it: pip install sentencepiece"
+                f"{self._name}: {path} needs sentencepiece; install it: pip install 'sweeper[translation]'"
             ) from error
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise DataError(

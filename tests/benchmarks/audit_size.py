@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 _ALPHABETS = {
@@ -78,19 +79,32 @@ def write(path: Path, size: int) -> int:
     raise AssertionError("rows() ends nowhere")
 
 
-def measure(rows: Path, folder: Path) -> tuple[float, float, int]:
-    """Seconds of an audit, the largest resident size and most room of its temporary files, in bytes."""
+@dataclass
+class Cost:
+    """Of an audit; bytes, at most."""
+
+    seconds: float = 0.0
+    resident: int = 0
+    own: int = 0
+    """Of the resident size what is no mapped file: the system can't take it back. 0: can't be told."""
+    temporary: int = 0
+    """Files."""
+
+
+def measure(rows: Path, folder: Path) -> Cost:
+    """Audit a file in a process of its own."""
     command = [sys.executable, "-m", "sweeper", "audit", "+experiment=summarize", "data=file"]
     started = time.perf_counter()
     process = subprocess.Popen(
         [*command, f"data.path={rows}", f"sweep.folder={folder}", "data.audit.fail_on=never"],
         stdout=subprocess.DEVNULL,
     )
-    most, over = [0], threading.Event()
+    cost, over = Cost(), threading.Event()
 
     def watch() -> None:
         while not over.wait(0.5):
-            most[0] = max(most[0], _temporary(process.pid))
+            cost.temporary = max(cost.temporary, _temporary(process.pid))
+            cost.own = max(cost.own, _own(process.pid))
 
     watching = threading.Thread(target=watch)
     watching.start()
@@ -100,8 +114,18 @@ def measure(rows: Path, folder: Path) -> tuple[float, float, int]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"the audit of {rows} failed with exit code {process.returncode}")
-    memory = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return time.perf_counter() - started, memory, most[0]
+    cost.resident = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    cost.seconds = time.perf_counter() - started
+    return cost
+
+
+def _own(process: int) -> int:
+    """Resident bytes of a process that are no file; 0 where that can't be told."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0
+    return sum(1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon"))
 
 
 def _temporary(process: int) -> int:
@@ -125,10 +149,9 @@ def main() -> None:
         path = Path(folder) / f"rows.{options.format}"
         count = write(path, round(options.gigabytes * 1e9))
         print(f"{path.stat().st_size / 1e9:.2f} GB, {count:,} rows", flush=True)
-        seconds, memory, temporary = measure(path, Path(folder) / "sweeps")
-        print(
-            f"{seconds:.0f} s, {memory / 2**30:.2f} GiB of memory, {temporary / 1e9:.2f} GB temporary files"
-        )
+        cost = measure(path, Path(folder) / "sweeps")
+        print(f"{cost.seconds:.0f} s, {cost.temporary / 1e9:.2f} GB of temporary files")
+        print(f"{cost.resident / 2**30:.2f} GiB of memory, {cost.own / 2**30:.2f} of it no mapped file")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ _INVISIBLE = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad"
 
 
 class Empty:
-    """Inputs and answers that are empty, invisible or a placeholder such as `null`; labels may be any word."""
+    """Inputs and answers that are empty, invisible or a placeholder like `null`; labels may be any word."""
 
     def __init__(self, kind: Kind) -> None:
         self._kind = kind
