@@ -319,7 +319,7 @@ def test_intervals_cover_the_truth_where_seeds_move_one_side_much_more():
 
 
 def test_real_gains_are_found():
-    powers = [simulate(BUDGETS["thorough"], Noise("skewed"), 100, gain=gain).gained for gain in (1, 2, 3)]
+    powers = [simulate(BUDGETS["standard"], Noise("skewed"), 100, gain=gain).gained for gain in (1, 2, 3)]
     assert powers == sorted(powers)
     assert powers[-1] > 0.75
 

@@ -92,12 +92,16 @@ def test_a_live_sweep_shows_its_bars_and_gives_the_terminal_back(sweep, tmp_path
         pass
     screen.started(base)
     screen.ended(base)
-    assert screen.seconds_left(base) == 8 * (96 / 4 + 2 * 3)
+    assert screen.seconds_left(base) == (8 + 6) * (96 / 4 + 2 * 3), "the verdict's runs are included"
     screen.started(record)
     screen.ended(record)
-    assert screen.seconds_left(base) == 7 * 30.0
+    screen.started(pruned := replace(record, number=1, state=TrialState.PRUNED, seconds=10.0))
+    screen.ended(pruned)
+    assert screen.seconds_left(base) == 6 * 20.0 + 6 * 30.0, "of which none is pruned"
     screen.closed([base, record], record, "finished")
-    assert "About 4 min to go" in out.getvalue()
+    assert (
+        "About 7 min to go, less where trials are pruned; the verdict's 6 runs are included" in out.getvalue()
+    )
     assert "\x1b[?25h" in out.getvalue(), "the cursor is shown again"
 
 
