@@ -269,7 +269,8 @@ def _show_verdict(study: Study, config: Config, layout: Layout, screen: Screen) 
     runs = verdict.known_runs(config, layout)
     facts = verdict.judge(study, runs, config) if runs is not None else None
     if facts is None:
-        screen.say(verdict.outlook(study, config, layout))
+        if outlook := verdict.outlook(study, config, layout):
+            screen.say(outlook)
         return
     screen.console.print()
     screen.console.print(verdict_table(facts, config.task.objective.metric))

@@ -242,30 +242,27 @@ def trial_table(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialReco
 
 
 def verdict_table(facts: VerdictFacts, metric: str) -> Table:
-    """The sides of a verdict: their scores on test rows, what validation rows had promised, and the gain."""
+    """The sides of a verdict: their scores on test rows, what validation rows had said, and the gain."""
     table = Table(
         title="Verdict", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False
     )
     table.add_column("")
-    table.add_column(f"{metric} on test rows,\nseed by seed")
-    for name in (
-        "mean",
-        "on vali-\ndation",
-        f"gain, {facts.level * 100:.4g} %\ninterval",
-        "promised,\nnot kept",
-    ):
+    table.add_column(f"{metric} on test\nrows, by seed")
+    for name in ("mean", "valida-\ntion", f"gain, {facts.level * 100:.4g} %\ninterval", "shrunk\nby"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("s", justify="right")
     for side in (facts.default, *facts.candidates):
-        scores = [f"{score:.3f}" for score in side.scores] + ["failed"] * side.failed
+        scores = [f"{score:.3f}" for score in side.scores] + (
+            [f"{side.failed} failed"] if side.failed else []
+        )
         gain = kept = ""
         if isinstance(side, CandidateFacts):
             gain = _signed(side.gain)
             if math.isfinite(side.low):
-                gain += f"\n{_signed(side.low)} to {_signed(side.high)}"
+                gain += f"\n{side.low:.3f} to {side.high:.3f}"
             kept = "-" if side.shrinkage is None else _signed(side.shrinkage)
         table.add_row(
-            side.name,
+            side.name.removeprefix("the "),
             " ".join(scores),
             f"{mean(side.scores):.3f}" if side.scores else "-",
             number(side.validation, None),
@@ -274,7 +271,7 @@ def verdict_table(facts: VerdictFacts, metric: str) -> Table:
             f"{side.seconds:.0f}",
         )
     if facts.base is not None:
-        table.add_row("the base model", "", f"{facts.base:.3f}", "", "", "", "")
+        table.add_row("base model", "", f"{facts.base:.3f}", "", "", "", "")
     return table
 
 

@@ -16,7 +16,8 @@ from sweeper.pruners import make_pruner
 from sweeper.space import Space
 from sweeper.study import Study
 
-REPLAY = ("+experiment=summarize", "engine=replay", "engine.speedup=1e6", "tracking=none")
+JUDGED = ("+experiment=summarize", "engine=replay", "engine.speedup=1e6", "tracking=none")
+REPLAY = (*JUDGED, "verdict=none")
 
 
 @dataclass

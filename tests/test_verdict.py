@@ -11,12 +11,13 @@ import pytest
 
 from sweeper import verdict
 from sweeper.__main__ import main
+from sweeper.compose import compose, read_config
 from sweeper.layout import Layout
 from sweeper.messages import BASE, TrialState
 from sweeper.stored import stored
 from sweeper.study import Study
 from sweeper.verdict import VerdictFacts
-from tests.sweeps import REPLAY, configure
+from tests.sweeps import JUDGED
 
 LAYOUT = Layout(Path("sweeps"), "summarize")
 URL = LAYOUT.study_url
@@ -31,8 +32,12 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 def sweep(*overrides: str, trials: int = 3) -> VerdictFacts | None:
     """Run a sweep; what is read of its verdict afterwards."""
-    assert main([*REPLAY, f"budget.trials={trials}", *overrides]) == 0
+    assert main([*JUDGED, f"budget.trials={trials}", *overrides]) == 0
     return verdict.read(LAYOUT)
+
+
+def judged(*overrides: str):
+    return read_config(compose([*JUDGED, *overrides]))
 
 
 def runs():
@@ -103,7 +108,7 @@ def test_it_is_no_sweep_of_its_own(facts, capsys):
 
 
 def test_an_objective_without_an_error_gives_none(facts):
-    config, _ = configure(Path("sweeps"))
+    config, _ = judged()
     _, study = stored(LAYOUT)
     assert verdict.hindrance(study, config, LAYOUT) == ""
     records = [replace(record, error=None) for record in study.records()]
@@ -194,7 +199,7 @@ def test_more_trials_bring_another_finalist_and_the_defaults_are_not_trained_aga
 def test_runs_of_a_former_finalist_that_still_wait_are_withdrawn():
     sweep("verdict=none", trials=2)
     _, study = stored(LAYOUT)
-    config, _ = configure(Path("sweeps"), "budget.trials=2")
+    config, _ = judged("budget.trials=2")
     verdict.open_runs(study, config, LAYOUT)
     assert [run.state for run in runs()] == [TrialState.WAITING] * 6
     facts = sweep(trials=8)
@@ -209,7 +214,7 @@ def test_runs_of_a_former_finalist_that_still_wait_are_withdrawn():
 def test_no_look_on_the_way():
     sweep("verdict=none", trials=2)
     _, study = stored(LAYOUT)
-    config, _ = configure(Path("sweeps"), "budget.trials=2")
+    config, _ = judged("budget.trials=2")
     opened, _ = verdict.open_runs(study, config, LAYOUT)
     assert verdict.judge(study, opened, config) is None
     assert verdict.outlook(study, config, LAYOUT) == "No verdict yet: 0 of its 6 runs are over."
@@ -223,7 +228,7 @@ def test_bounds_of_time_do_not_count_for_it(capsys):
 
 
 def start(*overrides: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "sweeper", *REPLAY, "budget.trials=3", "engine.speedup=100", *overrides]
+    command = [sys.executable, "-m", "sweeper", *JUDGED, "budget.trials=3", "engine.speedup=100", *overrides]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
