@@ -42,6 +42,7 @@ def judged(tmp_path_factory):
     return folder
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT's own
 def test_every_test_score_is_that_of_the_adapter_which_the_run_saved(judged, monkeypatch):
     monkeypatch.chdir(judged)
     layout = Layout(judged / "sweeps", "summarize")
