@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+from pydantic import ValidationError
+
 from sweeper.comparison import Compared, Runs, compare
 from sweeper.compose import read_config
 from sweeper.config import BudgetConfig, Config, PrunerConfig
@@ -226,8 +228,11 @@ def _by_key(runs: Study) -> dict[object, TrialRecord]:
 def _test_rows(config: Config, layout: Layout) -> int:
     if config.engine.name == "replay":
         return _LEAST_ROWS if config.data.sizes.test is None else config.data.sizes.test
-    found = manifest.frozen(config, layout.rows)
-    return found.splits["test"].rows if found is not None and "test" in found.splits else 0
+    try:
+        splits = manifest.read(layout.rows).splits
+    except (FileNotFoundError, ValidationError):
+        return 0
+    return splits["test"].rows if "test" in splits else 0
 
 
 def _side(trial: TrialRecord, runs: Sequence[TrialRecord]) -> Runs:
