@@ -4,41 +4,35 @@ import os
 import shlex
 import shutil
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 from rich.markup import escape
 from rich.table import Table
 
-from sweeper import lock
+from sweeper import lock, verdict
 from sweeper.compose import compose, masked_override, read_config
 from sweeper.config import Config
-from sweeper.coordinator import Coordinator, in_common, marks_of
-from sweeper.database import check_database, masked, sqlite_path
+from sweeper.coordinator import in_common
+from sweeper.database import check_database, sqlite_path
 from sweeper.errors import StudyError, SweeperError, SweepFailed
 from sweeper.events import SweepInfo, TrialRecord
-from sweeper.executors import make_executor
 from sweeper.gate import inspect, refuse_other_rows
-from sweeper.inputs import Inputs, fingerprint, longest, prepare_inputs, rows_are_unchanged
-from sweeper.journal import Journal
+from sweeper.inputs import Inputs, fingerprint, prepare_inputs, rows_are_unchanged
+from sweeper.launch import INTERRUPTED, End, launch, pruning_range, save_best, sweep_info
 from sweeper.layout import Layout, write_atomically
 from sweeper.messages import BASE
 from sweeper.pruners import make_pruner
-from sweeper.screen import Screen, conclusions, make_screen, number, trial_table
+from sweeper.screen import Screen, conclusions, make_screen, number, trial_table, verdict_table
 from sweeper.space import Space
 from sweeper.stored import as_yaml, names, public, stored, stored_config, study_url
 from sweeper.study import Study
 from sweeper.tracking import make_tracker, ui_command, ui_environment
 
-INTERRUPTED = 130
-"""Exit code of a sweep that was interrupted and can go on, as shells have it for Ctrl-C."""
-
 
 def run(overrides: Sequence[str]) -> int:
-    """Run a sweep, or go on with it; gives the exit code."""
+    """Run a sweep and its verdict, or go on with them; gives the exit code."""
     config, space = read_config(compose(overrides))
     screen = make_screen()
     layout = Layout(config.sweep.folder, config.sweep.name)
@@ -48,21 +42,31 @@ def run(overrides: Sequence[str]) -> int:
         signal.signal(signum, signal.default_int_handler)
     with lock.hold(layout, sqlite_path(url)):
         known = _known(url, config, space, layout)
-        if known is not None and _is_over(known, config, layout):
+        is_over = known is not None and _is_over(known, config, layout)
+        if known is not None and is_over and _has_verdict(known, config, layout):
             screen.say(f"Sweep {layout.name} is complete; a larger budget.trials continues it.")
-            _save_best(known, layout)
-            return _conclude(known, _info(known, config, layout), screen, "")
+            save_best(known, layout)
+            return _conclude(known, config, layout, screen)
         pins = known.fingerprint.get("pins", {}) if known is not None else {}
         inputs = prepare_inputs(config, space, layout, pins, screen)
         study = Study.open(
             url,
             config,
             space,
-            make_pruner(config.pruner, *_pruning_range(config, space, inputs.rows)),
+            make_pruner(config.pruner, *pruning_range(config, space, inputs.rows)),
             fingerprint(config, space) | {"pins": dict(inputs.pins)},
             layout.folder,
         )
-        return _sweep(study, inputs, layout, screen, shlex.join(masked_override(o) for o in overrides))
+        write_atomically(layout.config, as_yaml(public(inputs.config)))
+        end = End() if is_over else _search(study, inputs, layout, screen)
+        if not end.interrupted:
+            end = _judge(study, inputs, layout, screen)
+        code = _conclude(study, inputs.config, layout, screen)
+        if end.interrupted:
+            command = shlex.join(masked_override(o) for o in overrides)
+            screen.say(f"What was trained is kept. Go on with: python -m sweeper {command}")
+            return INTERRUPTED
+        return code
 
 
 def audit(overrides: Sequence[str]) -> int:
@@ -125,8 +129,7 @@ def show_sweep(folder: Path, name: str) -> int:
     layout = Layout(folder, name)
     config, study = stored(layout)
     screen = make_screen()
-    info = _info(study, read_config(config)[0], layout)
-    _conclude(study, info, screen, "", samples=True)
+    _conclude(study, read_config(config)[0], layout, screen, samples=True)
     if lock.is_held(layout):
         screen.say("It is running at this moment.")
     return 0
@@ -151,8 +154,9 @@ def delete_sweep(folder: Path, name: str, yes: bool) -> int:
         else:
             with screen.step("Deleting its runs in MLflow"):
                 make_tracker(loaded.tracking, layout).forget(name)
-        if study is not None:
-            Study.delete(url, name)
+        for stored_as in (layout.verdict.name, name):
+            if stored_as in Study.names(url):
+                Study.delete(url, stored_as)
         shutil.rmtree(layout.folder)
     screen.say(f"Deleted {name}.")
     return 0
@@ -193,120 +197,88 @@ def _is_over(study: Study, config: Config, layout: Layout) -> bool:
     )
 
 
-def _pruning_range(config: Config, space: Space, rows: int) -> tuple[int, int]:
-    """The first mark of every trial and the length of the longest one, in training examples."""
-    marks = marks_of(replace(config.trial, epochs=longest(space)), rows, config.task.evaluation)
-    return marks[0], marks[-1]
-
-
-def _sweep(study: Study, inputs: Inputs, layout: Layout, screen: Screen, command: str) -> int:
-    """The sweep itself, between an open study and the result on screen."""
-    config = inputs.config
-    write_atomically(layout.config, as_yaml(public(config)))
-    info = _info(study, config, layout, inputs)
-    tracker = make_tracker(config.tracking, layout)
-    coordinator = Coordinator(
-        study,
-        layout,
-        info,
-        config.budget,
-        config.sampler,
-        config.task.evaluation,
-        inputs.rows,
-        [Journal(layout), tracker, screen],
+def _has_verdict(study: Study, config: Config, layout: Layout) -> bool:
+    """Whether nothing is left to do for the verdict either."""
+    if config.verdict.name == "none" or verdict.hindrance(study, config, layout):
+        return True
+    runs = verdict.known_runs(config, layout)
+    return (
+        runs is not None
+        and verdict.judge(study, runs, config) is not None
+        and make_tracker(config.tracking, layout.verdict).has_all(runs.records())
     )
-    coordinator.open()
-    with _suspending(coordinator, screen):
-        try:
-            make_executor(config, layout).run(coordinator)
-        finally:
-            _save_best(study, layout)
-            coordinator.close()
-    interrupted = coordinator.stopped.startswith("interrupted")
-    code = _conclude(study, info, screen, coordinator.stopped)
-    if interrupted:
-        screen.say(f"What was trained is kept. Go on with: python -m sweeper {command}")
-        return INTERRUPTED
-    if len(coordinator.failures) >= config.budget.failures_in_row:
+
+
+def _search(study: Study, inputs: Inputs, layout: Layout, screen: Screen) -> End:
+    """The sweep itself. Raises SweepFailed after too many failures in a row."""
+
+    def conclude() -> str:
+        save_best(study, layout)
+        return ""
+
+    info = sweep_info(study, inputs.config, layout, inputs)
+    end = launch(study, inputs, info, layout, screen, conclude)
+    if end.reason:
+        screen.say(f"The sweep has stopped: {end.reason}.")
+    if not end.interrupted and len(end.failures) >= inputs.config.budget.failures_in_row:
+        _show_trials(study, info, screen)
         raise SweepFailed(
-            f"{len(coordinator.failures)} trials failed in a row. {in_common(coordinator.failures)} "
+            f"{len(end.failures)} trials failed in a row. {in_common(end.failures)} "
             "Change the space or the defaults; budget.failures_in_row sets how many are borne."
         )
-    return code
+    return end
 
 
-@contextmanager
-def _suspending(coordinator: Coordinator, screen: Screen) -> Iterator[None]:
-    """First Ctrl-C or SIGTERM: save the running trial and leave. Second Ctrl-C: leave at once."""
+def _judge(study: Study, inputs: Inputs, layout: Layout, screen: Screen) -> End:
+    """The runs of the verdict, if there is to be one."""
+    if inputs.config.verdict.name == "none" or verdict.hindrance(study, inputs.config, layout):
+        return End()
+    runs, config = verdict.open_runs(study, inputs.config, layout)
+    info = sweep_info(runs, config, layout.verdict, inputs)
 
-    def leave(signum: int, frame: FrameType | None) -> None:
-        screen.console.show_cursor(True)
-        os._exit(INTERRUPTED)
+    def conclude() -> str:
+        facts = verdict.judge(study, runs, config)
+        return facts.sentence if facts is not None else ""
 
-    def suspend(signum: int, frame: FrameType | None) -> None:
-        coordinator.stop(f"interrupted ({signal.Signals(signum).name})")
-        signal.signal(signal.SIGINT, leave)
-        screen.say("Stopping: the running trial is being saved. Ctrl-C again leaves at once.")
-
-    before = {number: signal.signal(number, suspend) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+    return launch(runs, replace(inputs, config=config), info, layout.verdict, screen, conclude)
 
 
-def _info(study: Study, config: Config, layout: Layout, inputs: Inputs | None = None) -> SweepInfo:
-    rows = inputs.rows if inputs is not None else 1
-    marks = marks_of(config.trial, rows, config.task.evaluation)
-    return SweepInfo(
-        name=config.sweep.name,
-        folder=layout.folder,
-        objective=config.task.objective,
-        budget=config.budget.trials,
-        examples=marks[-1],
-        marks=len(marks),
-        config=public(config),
-        varied=study.space.names,
-        model=inputs.model if inputs is not None else config.model.name,
-        data=inputs.data if inputs is not None else (),
-        study=masked(study_url(config, layout)),
-        audit=inputs.audit if inputs is not None else None,
-    )
+def _conclude(study: Study, config: Config, layout: Layout, screen: Screen, samples: bool = False) -> int:
+    """Print trials, verdict and where to look further; gives the exit code."""
+    info, best = sweep_info(study, config, layout), study.best()
+    _show_trials(study, info, screen)
+    if layout.best.exists():
+        screen.say(f"Best adapter: {layout.best} (an ordinary PEFT folder)")
+    if best is not None:
+        if samples:
+            _show_samples(best, screen)
+        _show_verdict(study, config, layout, screen)
+    name, root = layout.name, layout.root
+    flag = "" if root == Path("sweeps") else f" --folder {root}"
+    screen.say(f"Look further: python -m sweeper show {name}{flag}   python -m sweeper ui{flag}")
+    return 0 if best is not None else 1
 
 
-def _conclude(study: Study, info: SweepInfo, screen: Screen, stopped: str, samples: bool = False) -> int:
-    """Print the result; gives the exit code."""
+def _show_trials(study: Study, info: SweepInfo, screen: Screen) -> None:
     records, best = study.records(), study.best()
     screen.console.print()
     screen.console.print(trial_table(info, records, best))
     for line in conclusions(info, records, best):
         screen.say(line)
-    if stopped:
-        screen.say(f"The sweep has stopped: {stopped}.")
-    folder = info.folder
-    if (folder / "best").exists():
-        screen.say(f"Best adapter: {folder / 'best'} (an ordinary PEFT folder)")
-    if samples and best is not None:
-        _show_samples(best, screen)
-    name = info.name
-    flag = "" if folder.parent == Path("sweeps") else f" --folder {folder.parent}"
-    screen.say(f"Look further: python -m sweeper show {name}{flag}   python -m sweeper ui{flag}")
-    return 0 if best is not None else 1
+
+
+def _show_verdict(study: Study, config: Config, layout: Layout, screen: Screen) -> None:
+    runs = verdict.known_runs(config, layout)
+    facts = verdict.judge(study, runs, config) if runs is not None else None
+    if facts is None:
+        if outlook := verdict.outlook(study, config, layout):
+            screen.say(outlook)
+        return
+    screen.console.print()
+    screen.console.print(verdict_table(facts, config.task.objective.metric))
+    screen.say(f"Verdict: {facts.sentence}")
 
 
 def _show_samples(best: TrialRecord, screen: Screen) -> None:
     for sample in best.samples[:3]:
         screen.say(f"\nPrompt:    {sample.prompt}\nReference: {sample.reference}\nOutput:    {sample.output}")
-
-
-def _save_best(study: Study, layout: Layout) -> None:
-    """Copy the best trial's adapter to where people look for it."""
-    best = study.best()
-    if best is None or best.adapter is None or not best.adapter.exists():
-        return
-    fresh = layout.best.with_name(".best.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    shutil.copytree(best.adapter, fresh)
-    shutil.rmtree(layout.best, ignore_errors=True)
-    os.replace(fresh, layout.best)

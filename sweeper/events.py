@@ -122,6 +122,8 @@ class SweepInfo:
     """Study database URL, password masked."""
     audit: AuditInfo | None = None
     """None where the rows were not looked at."""
+    verdict_runs: int = 0
+    """Runs of the verdict that comes at the end."""
     is_verdict: bool = False
     """The trials are runs of a verdict: settings of a sweep, trained again and scored on the test rows."""
 

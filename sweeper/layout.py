@@ -6,6 +6,8 @@ from pathlib import Path
 
 from sweeper.messages import BASE
 
+_VERDICT = "/verdict"
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -26,6 +28,7 @@ class Layout:
     ROOT/NAME/best/                       the best adapter, an ordinary PEFT folder
     ROOT/NAME/best/README.md              its model card
     ROOT/NAME/report.html                 everything about the sweep, for people
+    ROOT/NAME/verdict/trials/0003/        a run of its verdict; the rows are the sweep's own
     """
 
     root: Path
@@ -34,6 +37,16 @@ class Layout:
     @property
     def folder(self) -> Path:
         return self.root / self.name
+
+    @property
+    def sweep(self) -> "Layout":
+        """This sweep, or the one that this verdict is about."""
+        return Layout(self.root, self.name.removesuffix(_VERDICT))
+
+    @property
+    def verdict(self) -> "Layout":
+        """The runs of the sweep's verdict: a study of its own, named after the sweep."""
+        return Layout(self.root, f"{self.name}{_VERDICT}")
 
     @property
     def study_url(self) -> str:
@@ -61,7 +74,7 @@ class Layout:
 
     @property
     def rows(self) -> Path:
-        return self.folder / "rows"
+        return self.sweep.folder / "rows"
 
     @property
     def audit(self) -> Path:

@@ -17,6 +17,7 @@ from sweeper.config import (
     SamplerConfig,
     TaskConfig,
     TrialSettings,
+    VerdictConfig,
 )
 from sweeper.config.metrics import MetricName, metric_direction, metric_fault
 from sweeper.errors import ConfigError, Fault
@@ -134,7 +135,8 @@ def _contradictions(sections: Mapping[str, Any]) -> list[Fault]:
     if task is not None and data is not None:
         faults += _column_faults(task, data)
     faults += _trial_faults(sections)
-    faults += _option_faults("sampler", sections["sampler"]) + _option_faults("pruner", sections["pruner"])
+    for group in ("sampler", "pruner", "verdict"):
+        faults += _option_faults(group, sections[group])
     if model is not None and model.embedded and model.revision is not None:
         faults.append(
             Fault("model.revision", "an embedded model has none; leave it out or set model.embedded=false")
@@ -205,10 +207,11 @@ _OPTIONS: Mapping[str, tuple[str, ...]] = {
     "pruner=successive_halving": ("reduction_factor",),
     "pruner=hyperband": ("reduction_factor",),
     "pruner=patient": ("patience",),
+    "verdict=holdout": ("level",),
 }
 
 
-def _option_faults(group: str, section: SamplerConfig | PrunerConfig | None) -> list[Fault]:
+def _option_faults(group: str, section: SamplerConfig | PrunerConfig | VerdictConfig | None) -> list[Fault]:
     """Options that this member of a group can't do without."""
     if section is None:
         return []

@@ -79,7 +79,8 @@ class TrialSpec:
     folder: Path
     """The trial's folder, e.g. sweeps/NAME/trials/0007; attempt n writes below `attempt-n`."""
     held_out: bool = False
-    """In the verdict alone: score the best checkpoint on the test rows at the end."""
+    """In the verdict alone: score the best checkpoint on the test rows at the end; the base model on these
+    only."""
 
     @property
     def is_base(self) -> bool:
@@ -165,12 +166,14 @@ class HeldOutScores:
     """Standard error of the objective over the test rows; NaN where it has none."""
     metrics: Mapping[str, float]
     rows: tuple[float, ...] = ()
-    """The objective of every test row, in their order; empty for a metric that a single row hasn't."""
+    """A value for every test row, in their order, whose mean is the objective; empty where there is none."""
     slices: tuple[SliceScores, ...] = ()
     samples: tuple["Sample", ...] = ()
     errors: Mapping[str, float] = field(default_factory=dict)
     """Standard errors of those metrics that have one."""
     confusion: Confusion | None = None
+    count: int = 0
+    """Test rows."""
 
 
 @dataclass(frozen=True)

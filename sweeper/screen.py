@@ -15,6 +15,7 @@ from rich.table import Table
 from sweeper.events import Measurement, Scalar, SweepInfo, TrialRecord
 from sweeper.messages import BASE, TrialState
 from sweeper.study import best_of
+from sweeper.verdict import CandidateFacts, VerdictFacts
 
 _PLAIN_WIDTH = 120
 """Columns of a table that goes into a file or a pipe."""
@@ -52,6 +53,13 @@ class Screen:
         self._sweep = sweep
         self._records = {record.number: record for record in trials}
         over = sum(record.state.is_over and record.number != BASE for record in trials)
+        if sweep.is_verdict:
+            self.say(
+                f"The verdict: the best settings and the default ones, trained anew: {sweep.budget} runs"
+            )
+            if over:
+                self.say(f"Going on: {over} of {sweep.budget} runs are done")
+            return
         rows = ", ".join(f"{data.rows} {data.split}" for data in sweep.data)
         self.say(f"Sweep {sweep.name}: {sweep.model}; rows: {rows or 'none'}; {sweep.budget} trials")
         if over:
@@ -66,7 +74,7 @@ class Screen:
             self.say("Measuring the untouched base model")
         else:
             again = f" (attempt {trial.attempt})" if trial.attempt > 1 else ""
-            self.say(f"Trial {trial.number}{again}: {describe(trial)}")
+            self.say(f"{self._name(trial)}{again}: {describe(trial)}")
 
     def measured(self, point: Measurement) -> None:
         """Say the objective at a mark."""
@@ -80,8 +88,11 @@ class Screen:
         self._records[trial.number] = trial
         if self._sweep is None:
             return
-        value = f"{self._sweep.objective.metric} {number(trial.objective, trial.error)}"
-        name = "Base model" if trial.number == BASE else f"Trial {trial.number} {trial.state.value}"
+        found = number(trial.objective, trial.error)
+        if self._sweep.is_verdict:
+            found = (number(trial.test.objective, trial.test.error) if trial.test else "-") + " on test rows"
+        value = f"{self._sweep.objective.metric} {found}"
+        name = "Base model" if trial.number == BASE else f"{self._name(trial)} {trial.state.value}"
         seconds = f", {trial.seconds:.0f} s" if trial.seconds else ""
         self.say(f"{name}: {value}{seconds}" + (f" ({trial.reason})" if trial.reason else ""))
         for warning in trial.warnings:
@@ -92,24 +103,32 @@ class Screen:
     def closed(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reason: str) -> None:
         """Nothing: the command prints the result once all listeners are through."""
 
+    def _name(self, trial: TrialRecord) -> str:
+        return f"{'Run' if trial.repeat else 'Trial'} {trial.number}"
+
     def _say_how_long(self, base: TrialRecord) -> None:
         left = self.seconds_left(base)
-        if left:
-            self.say(f"About {minutes(left)} to go, less where trials are pruned")
+        if left and self._sweep is not None:
+            runs = self._sweep.verdict_runs
+            included = f"; the verdict's {runs} runs are included" if runs else ""
+            self.say(f"About {minutes(left)} to go, less where trials are pruned{included}")
 
     def seconds_left(self, base: TrialRecord | None) -> float | None:
-        """Expected time until the budget of trials is used, None as long as nothing was measured."""
+        """Expected time until budget and verdict are through, None as long as nothing was measured."""
         if self._sweep is None:
             return None
         over = [r for r in self._records.values() if r.state.is_over and r.number != BASE]
         count = self._sweep.budget - len(over)
         timed = [record.seconds for record in over if record.seconds]
         if timed:
-            return count * mean(timed)
+            # The verdict's runs are not pruned.
+            whole = [r.seconds for r in over if r.seconds and r.state is TrialState.FINISHED] or timed
+            return count * mean(timed) + self._sweep.verdict_runs * mean(whole)
         if base is None or not base.cost.get("train_examples_per_second"):
             return None
         training = self._sweep.examples / base.cost["train_examples_per_second"]
-        return count * (training + self._sweep.marks * base.cost.get("evaluation_seconds", 0.0))
+        evaluations = self._sweep.marks * base.cost.get("evaluation_seconds", 0.0)
+        return (count + self._sweep.verdict_runs) * (training + evaluations)
 
 
 class LiveScreen(Screen):
@@ -146,7 +165,7 @@ class LiveScreen(Screen):
     def started(self, trial: TrialRecord) -> None:
         """Show a bar for the trial."""
         super().started(trial)
-        name = "base model" if trial.number == BASE else f"trial {trial.number}"
+        name = "base model" if trial.number == BASE else self._name(trial).lower()
         self._bars[trial.number] = self._progress.add_task(name, total=trial.examples or 1, note="")
 
     def measured(self, point: Measurement) -> None:
@@ -170,6 +189,9 @@ class LiveScreen(Screen):
     def closed(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reason: str) -> None:
         """Give the terminal back."""
         self._progress.stop()
+        if self._all is not None:
+            self._progress.remove_task(self._all)
+            self._all = None
 
     def _show_sweep(self) -> None:
         if self._all is None or self._sweep is None:
@@ -177,7 +199,7 @@ class LiveScreen(Screen):
         trials = [r for r in self._records.values() if r.number != BASE]
         best = best_of([r for r in trials if r.state is TrialState.FINISHED], self._sweep.objective)
         left = self.seconds_left(self._records.get(BASE))
-        note = f"best {number(best.objective, best.error)}" if best else ""
+        note = f"best {number(best.objective, best.error)}" if best and not self._sweep.is_verdict else ""
         if left is not None:
             note += f"  about {minutes(left)} left"
         over = sum(record.state.is_over for record in trials)
@@ -219,6 +241,40 @@ def trial_table(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialReco
     return table
 
 
+def verdict_table(facts: VerdictFacts, metric: str) -> Table:
+    """The sides of a verdict: their scores on test rows, what validation rows had said, and the gain."""
+    table = Table(
+        title="Verdict", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False
+    )
+    table.add_column("")
+    table.add_column(f"{metric} on test\nrows, by seed")
+    for name in ("mean", "valida-\ntion", f"gain, {facts.level * 100:.4g} %\ninterval", "shrunk\nby"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("s", justify="right")
+    for side in (facts.default, *facts.candidates):
+        scores = [f"{score:.3f}" for score in side.scores] + (
+            [f"{side.failed} failed"] if side.failed else []
+        )
+        gain = kept = ""
+        if isinstance(side, CandidateFacts):
+            gain = _signed(side.gain)
+            if math.isfinite(side.low):
+                gain += f"\n{side.low:.3f} to {side.high:.3f}"
+            kept = "-" if side.shrinkage is None else _signed(side.shrinkage)
+        table.add_row(
+            side.name.removeprefix("the "),
+            " ".join(scores),
+            f"{mean(side.scores):.3f}" if side.scores else "-",
+            number(side.validation, None),
+            gain,
+            kept,
+            f"{side.seconds:.0f}",
+        )
+    if facts.base is not None:
+        table.add_row("base model", "", f"{facts.base:.3f}", "", "", "", "")
+    return table
+
+
 def conclusions(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialRecord | None) -> list[str]:
     """Sentences below the table: best against default and base, and what the error allows to say."""
     if best is None or best.objective is None:
@@ -252,6 +308,9 @@ def conclusions(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialReco
 
 def describe(trial: TrialRecord) -> str:
     """The settings that a trial was given, in one line."""
+    if trial.repeat:
+        side = f"trial {trial.retrains}" if trial.retrains else "the default settings"
+        return f"{side} again, seed {trial.repeat}"
     if trial.number == 0:
         return "the default settings"
     return ", ".join(f"{name}={value(v)}" for name, v in trial.params.items())
@@ -267,6 +326,10 @@ def number(objective: float | None, error: float | None) -> str:
     if objective is None:
         return "-"
     return f"{objective:.3f}" + (f" ± {error:.3f}" if error is not None and math.isfinite(error) else "")
+
+
+def _signed(amount: float) -> str:
+    return "-" if math.isnan(amount) else f"{amount:+.3f}"
 
 
 def minutes(seconds: float) -> str:

@@ -15,6 +15,9 @@ def sentence(comparison: Comparison) -> str:
         text = _worse(comparison)
     else:
         text = _not_enough(comparison)
+    promised = [one.validation_gain for one in comparison.compared]
+    if promised and all(gain is not None and gain <= 0 for gain in promised):
+        text += f"; on the validation rows no trial was better than {comparison.default}"
     return text[0].upper() + text[1:] + "."
 
 

@@ -138,7 +138,8 @@ class Study:
         """The study `name` for reading; raises StudyError if there is none."""
         names = cls.names(url)
         if name not in names:
-            known = ", ".join(sorted(names)) or "none yet"
+            # A slash is in the names of verdicts alone.
+            known = ", ".join(sorted(known for known in names if "/" not in known)) or "none yet"
             raise StudyError(f"no sweep `{name}` in {masked(url)}; known sweeps: {known}")
         study = optuna.load_study(storage=open_storage(url), study_name=name)
         about = study.user_attrs.get(_ABOUT)
@@ -210,6 +211,11 @@ class Study:
     def enqueue(self, params: Mapping[str, Any], retrains: int, repeat: int) -> None:
         """Have these settings trained, as run number `repeat` of what the sweep's trial `retrains` was."""
         self._study.enqueue_trial(dict(params), user_attrs={_RETRAINS: retrains, _REPEAT: repeat})
+
+    def withdraw(self, number: int) -> None:
+        """Have a waiting trial not trained after all; it counts as nobody's run from now on."""
+        self._set_attr(number, _REPEAT, 0)
+        self._storage.set_trial_state_values(self._frozen(number)._trial_id, OptunaState.FAIL)
 
     def seed(self, number: int) -> int:
         """The seed of trial `number`: data order, adapter init and dropout follow from it.
@@ -319,12 +325,13 @@ class Study:
     def _record(self, trial: FrozenTrial) -> TrialRecord:
         attrs = trial.user_attrs
         spent = Spent(**attrs.get("spent", {}))
+        params = trial.params or trial.system_attrs.get("fixed_params", {})
         record = TrialRecord(
             number=trial.number,
             state=_STATES[trial.state],
             attempt=attrs.get("attempt", 0),
-            params=dict(trial.params),
-            settings=self.space.settings(trial.params),
+            params=dict(params),
+            settings=self.space.settings(params),
             examples=attrs.get(EXAMPLES, 0),
             reports=dict(trial.intermediate_values),
             trained=spent.examples,

@@ -129,10 +129,13 @@ class _Sent:
 
     @classmethod
     def read(cls, layout: Layout, uri: str) -> "_Sent":
+        """What is known of the runs of a sweep, or of a verdict, whose runs are the sweep's."""
         try:
             sent = cls(**json.loads(cls.path(layout).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
-            return cls(uuid.uuid4().hex, masked(uri))
+            is_verdict = layout != layout.sweep
+            identity = cls.read(layout.sweep, uri).identity if is_verdict else uuid.uuid4().hex
+            return cls(identity, masked(uri))
         return sent if sent.uri == masked(uri) else cls(sent.identity, masked(uri))
 
     def write(self, layout: Layout) -> None:
@@ -171,7 +174,7 @@ class MlflowTracker:
     def __init__(self, config: TrackingConfig, layout: Layout, patience: float = 15.0) -> None:
         """`patience`: seconds that closed() goes on trying to reach a server that is away."""
         self._uri = config.uri or layout.tracking_url
-        self._experiment = config.experiment or layout.name
+        self._experiment = config.experiment or layout.sweep.name
         self._layout = layout
         self._patience = patience
         self._inbox: SimpleQueue[TrialRecord | Measurement | _Closed] = SimpleQueue()

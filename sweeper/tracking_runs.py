@@ -44,7 +44,10 @@ _STATUS = {
 
 
 class SweepRuns:
-    """The runs of one sweep. Everything here may block and may raise what MLflow raises."""
+    """The runs of one sweep, or those that its verdict adds to them.
+
+    Everything here may block and may raise what MLflow raises.
+    """
 
     def __init__(self, uri: str, experiment: str, layout: Layout, sweep: SweepInfo, identity: str) -> None:
         """Nothing is contacted yet. `identity` is what the parent run is found again by."""
@@ -72,15 +75,23 @@ class SweepRuns:
         self._experiment = self._find_experiment()
         found = next(self._search(f"tags.`sweeper.id` = '{self._identity}'"), None)
         parent = found or self._client.create_run(
-            self._experiment, tags={"sweeper.id": self._identity, **_SOURCE}, run_name=self._sweep.name
+            self._experiment,
+            tags={"sweeper.id": self._identity, **_SOURCE},
+            run_name=self._layout.sweep.name,
         )
         run_id = parent.info.run_id
         for run in self._search(f"tags.`mlflow.parentRunId` = '{run_id}'"):
-            self._trials.setdefault(int(run.data.tags["sweeper.number"]), run)
-        # No parameters: the run table would show a column for each, empty for every trial.
-        self._describe(parent, {}, _parent_tags(self._sweep), self._sweep.data)
-        self._client.log_dict(run_id, dict(self._sweep.config), "config.yaml")
-        self._log_audit(run_id)
+            number = int(run.data.tags["sweeper.number"])
+            if run.data.tags["sweeper.trial"] == self._named(number):
+                self._trials.setdefault(number, run)
+        if "sweeper.verdict" in parent.data.tags:
+            # There will be another one, or none.
+            self._client.delete_tag(run_id, "sweeper.verdict")
+        if not self._sweep.is_verdict:
+            # No parameters: the run table would show a column for each, empty for every trial.
+            self._describe(parent, {}, _parent_tags(self._sweep), self._sweep.data)
+            self._client.log_dict(run_id, dict(self._sweep.config), "config.yaml")
+            self._log_audit(run_id)
         self._client.update_run(run_id, status="RUNNING")
         self._parent = run_id
 
@@ -102,15 +113,19 @@ class SweepRuns:
         if run is None:
             tags = {
                 "mlflow.parentRunId": self._parent,
-                "sweeper.trial": f"{self._sweep.name}/{_label(trial.number)}",
+                "sweeper.trial": self._named(trial.number),
                 "sweeper.number": str(trial.number),
                 **_SOURCE,
             }
             run = self._client.create_run(
-                self._experiment, start_time=round(time * 1000), tags=tags, run_name=_run_name(trial)
+                self._experiment,
+                start_time=round(time * 1000),
+                tags=tags,
+                run_name=_run_name(trial, self._sweep.is_verdict),
             )
             self._trials[trial.number] = run
-        data = [info for info in self._sweep.data if info.split in ("train", "validation")]
+        seen = ("train", "validation", "test") if self._sweep.is_verdict else ("train", "validation")
+        data = [info for info in self._sweep.data if info.split in seen]
         params = {} if trial.number == BASE else _flat(to_tree(trial.settings))
         self._describe(run, params, _trial_tags(trial, self._sweep), data)
         if not trial.state.is_over:
@@ -145,18 +160,28 @@ class SweepRuns:
         }
         if trial.objective is not None:
             final["best_objective"] = trial.objective
+        if trial.test is not None:
+            final |= {f"test_{name}": value for name, value in trial.test.metrics.items()}
+            final |= {"test_objective": trial.test.objective, "test_objective_error": trial.test.error}
         # The UI draws what is at step 0 alone as bars, a bar for each trial.
         self.log(trial.number, [Measurement(trial.number, trial.attempt, moment, 0, final)])
         run_id = self._run_id(trial.number)
         if trial.slices:
             self._client.log_dict(run_id, {"slices": [asdict(one) for one in trial.slices]}, "slices.json")
-        self._client.update_run(run_id, name=_run_name(trial))
+        self._client.update_run(run_id, name=_run_name(trial, self._sweep.is_verdict))
         self._client.set_terminated(run_id, _STATUS[trial.state], round(time * 1000))
 
     def close(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reason: str) -> None:
-        """Write the result of the sweep on the parent run: tables, samples, the best adapter, the state."""
+        """Write the result of the sweep on the parent run: tables, samples, the best adapter, the state.
+
+        Of a verdict it is the sentence, which is the `reason` for its end.
+        """
         client, parent = self._client, self._parent
         state, status = _sweep_state(trials, best)
+        if self._sweep.is_verdict:
+            self._tag(parent, {"sweeper.state": state, "sweeper.verdict": reason})
+            client.set_terminated(parent, status)
+            return
         client.log_text(parent, _leaderboard(trials, self._sweep), "leaderboard.csv")
         tags = {
             "sweeper.state": state,
@@ -204,7 +229,7 @@ class SweepRuns:
         inputs = [
             DatasetInput(
                 Dataset(
-                    name=f"{self._sweep.name} {info.split}",
+                    name=f"{self._layout.sweep.name} {info.split}",
                     digest=info.digest[:_DIGEST_LENGTH],
                     source_type="local",
                     source=json.dumps({"source": info.source}),
@@ -238,6 +263,10 @@ class SweepRuns:
         entities = [RunTag(key, value) for key, value in tags.items()]
         for start in range(0, len(entities), _TAGS_PER_CALL):
             self._client.log_batch(run_id, tags=entities[start : start + _TAGS_PER_CALL])
+
+    def _named(self, number: int) -> str:
+        """What the run of a trial is found again by: NAME/7, and NAME/verdict/7 in a verdict."""
+        return f"{self._sweep.name}/{_label(number)}"
 
     def _run_id(self, number: int) -> str:
         return str(self._trials[number].info.run_id)
@@ -305,9 +334,13 @@ def _label(number: int) -> str:
     return "base" if number == BASE else str(number)
 
 
-def _run_name(trial: TrialRecord) -> str:
+def _run_name(trial: TrialRecord, is_verdict: bool = False) -> str:
     if trial.number == BASE:
-        return "base model"
+        return "base model on test rows" if is_verdict else "base model"
+    if is_verdict:
+        side = f"trial {trial.retrains}" if trial.retrains else "defaults"
+        remark = f"{side}, seed {trial.repeat}" if trial.repeat else "withdrawn"
+        return f"verdict {trial.number} ({remark})"
     remarks = ["defaults"] if trial.number == 0 else []
     if trial.state is TrialState.PRUNED:
         remarks.append("pruned")
@@ -349,6 +382,8 @@ def _trial_tags(trial: TrialRecord, sweep: SweepInfo) -> dict[str, str]:
         "sweeper.engine": trial.engine,
         "sweeper.reason": reason,
         "sweeper.warnings": "\n".join(warnings),
+        "sweeper.retrains": f"{sweep.name.partition('/')[0]}/{trial.retrains}" if trial.repeat else "",
+        "sweeper.repeat": str(trial.repeat or ""),
         "mlflow.note.content": "\n\n".join([reason, *warnings]).strip(),
     }
     return {key: value for key, value in tags.items() if value}

@@ -4,19 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sweeper.app import _info, _pruning_range
 from sweeper.compose import compose, read_config
 from sweeper.config import Config
 from sweeper.coordinator import Coordinator
 from sweeper.events import Listener, Measurement, SweepInfo, TrialRecord
 from sweeper.inputs import Inputs, fingerprint
 from sweeper.journal import Journal
+from sweeper.launch import pruning_range, sweep_info
 from sweeper.layout import Layout
 from sweeper.pruners import make_pruner
 from sweeper.space import Space
 from sweeper.study import Study
 
-REPLAY = ("+experiment=summarize", "engine=replay", "engine.speedup=1e6", "tracking=none")
+JUDGED = ("+experiment=summarize", "engine=replay", "engine.speedup=1e6", "tracking=none")
+REPLAY = (*JUDGED, "verdict=none")
 
 
 @dataclass
@@ -53,7 +54,7 @@ def configure(folder: Path, *overrides: str) -> tuple[Config, Space]:
 def open_study(folder: Path, *overrides: str) -> Study:
     config, space = configure(folder, *overrides)
     layout = Layout(folder, config.sweep.name)
-    pruner = make_pruner(config.pruner, *_pruning_range(config, space, 96))
+    pruner = make_pruner(config.pruner, *pruning_range(config, space, 96))
     pins = {"pins": {"rows": 96}}
     return Study.open(
         layout.study_url, config, space, pruner, fingerprint(config, space) | pins, layout.folder
@@ -79,7 +80,7 @@ def open_coordinator(
     study = open_study(folder, *overrides)
     recorder = recorder or Recorder()
     clock = clock or Clock()
-    info = _info(study, config, layout, Inputs(config, 96, "replayed", (), {"rows": 96}))
+    info = sweep_info(study, config, layout, Inputs(config, 96, "replayed", (), {"rows": 96}))
     coordinator = Coordinator(
         study,
         layout,

@@ -94,7 +94,7 @@ def test_a_stored_password_is_asked_for(capsys, tmp_path):
 def test_a_tracking_secret_is_not_made_up(capsys, tmp_path):
     main(QUICK)
     config = tmp_path / "sweeps" / "summarize" / "config.yaml"
-    text = config.read_text().replace("name: none", "name: mlflow")
+    text = config.read_text().replace("tracking:\n  name: none", "tracking:\n  name: mlflow")
     config.write_text(text.replace("uri: null", "uri: http://me:***@127.0.0.1:1"))
     assert main(["delete", "summarize", "--yes"]) == 0
     assert "stay: the secret in that URI is not stored" in capsys.readouterr().out

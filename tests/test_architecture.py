@@ -25,14 +25,15 @@ LAYERS = [
     {"modeling", "data", "metrics", "tracking_runs"},
     {"engines", "samplers", "pruners"},
     {"worker", "study", "tracking"},
-    {"coordinator", "screen", "compose", "inputs", "gate", "stored"},
-    {"executors", "verdict", "report"},
+    {"coordinator", "compose", "inputs", "gate", "stored"},
+    {"executors", "verdict", "report", "screen"},
+    {"launch"},
     {"app"},
     {"__main__"},
 ]
 LIGHT = (
     "errors", "config", "loading", "messages", "events", "layout", "entry", "space", "samplers", "pruners",
-    "study", "coordinator", "app", "comparison", "sentence",
+    "study", "coordinator", "app", "launch", "verdict", "comparison", "sentence",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "peft", "datasets", "mlflow", "accelerate", "sklearn")
 

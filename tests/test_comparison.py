@@ -2,9 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from scipy import stats
 
 from sweeper.comparison import Comparison, Outcome, Runs, compare, jackknife_rows
@@ -13,6 +16,7 @@ from tests.benchmarks.verdict_power import (
     BUDGETS,
     METHODS,
     RATIOS,
+    Budget,
     Noise,
     Rates,
     draw,
@@ -287,20 +291,38 @@ def test_a_level_that_is_no_share_is_refused(level):
 
 
 REPETITIONS = 200
+CONF = Path(__file__).parents[1] / "conf"
+
+
+def shipped(group: str) -> dict[str, Any]:
+    return {path.stem: yaml.safe_load(path.read_text()) for path in sorted((CONF / group).glob("*.yaml"))}
+
+
+SHIPPED = {
+    (name, rows): Budget(one["trials"], one["finalists"], one["seeds"], rows)
+    for name, one in shipped("budget").items()
+    for rows in sorted({data["sizes"]["test"] for data in shipped("data").values()})
+}
+"""Every budget with every number of test rows."""
+
+
+def test_what_the_documentation_tells_of_is_what_is_shipped():
+    assert {name for name, _ in SHIPPED} <= set(BUDGETS)
+    assert all(BUDGETS[name] in SHIPPED.values() for name, _ in SHIPPED)
 
 
 @pytest.fixture(scope="module")
-def rates() -> dict[tuple[str, str, float], Rates]:
-    """Without a true gain, for every shipped budget; the tables of docs/verdict.md have more repetitions."""
+def rates() -> dict[object, Rates]:
+    """Without a true gain; the tables of docs/verdict.md have more repetitions."""
     return {
         (name, shape, ratio): simulate(budget, Noise(shape, ratio), REPETITIONS, seed=100 * index + position)
-        for index, (name, budget) in enumerate(BUDGETS.items())
+        for index, (name, budget) in enumerate(SHIPPED.items())
         for shape in ("Gaussian", "skewed")
         for position, ratio in enumerate(RATIOS)
     }
 
 
-def failing(rates: dict[tuple[str, str, float], Rates], shares: Sequence[float]) -> dict[object, float]:
+def failing(rates: dict[object, Rates], shares: Sequence[float]) -> dict[object, float]:
     return {case: share for case, share in zip(rates, shares, strict=True) if share < 0.93}
 
 
@@ -313,13 +335,13 @@ def test_intervals_cover_the_truth_and_noise_is_called_a_tie(rates):
 def test_intervals_cover_the_truth_where_seeds_move_one_side_much_more():
     rates = {
         name: simulate(budget, Noise("skewed", 1.0, default_ratio=9.0), 400)
-        for name, budget in BUDGETS.items()
+        for name, budget in SHIPPED.items()
     }
     assert {name: rate.covered for name, rate in rates.items() if rate.covered < 0.93} == {}
 
 
 def test_real_gains_are_found():
-    powers = [simulate(BUDGETS["thorough"], Noise("skewed"), 100, gain=gain).gained for gain in (1, 2, 3)]
+    powers = [simulate(BUDGETS["standard"], Noise("skewed"), 100, gain=gain).gained for gain in (1, 2, 3)]
     assert powers == sorted(powers)
     assert powers[-1] > 0.75
 

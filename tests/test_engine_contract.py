@@ -20,11 +20,11 @@ class Maker:
 
 
 def trainer() -> Engine:
-    return make_engine(tiny.config("engine.report_seconds=1e-9"), tiny.base(), tiny.rows())
+    return make_engine(tiny.config("engine.report_seconds=1e-9"), tiny.base(), tiny.rows(test=8))
 
 
 def replay() -> Engine:
-    return make_engine(tiny.config("engine=replay", "engine.speedup=1e9"))
+    return make_engine(tiny.config("engine=replay", "engine.speedup=1e9", "data.sizes.test=8"))
 
 
 ENGINES = {
@@ -128,6 +128,31 @@ def test_the_base_model_has_one_mark_and_no_training(maker, tmp_path):
     channel = work(maker, tiny.spec(tmp_path, tiny.settings(), trial=BASE, marks=(0,)))
     assert marks(channel) == [0]
     assert [(one.ending, one.examples) for one in channel.outcomes] == [(Ending.FINISHED, 0)]
+
+
+def test_held_out_rows_are_scored_at_the_end_of_a_verdicts_runs_alone(maker, tmp_path):
+    ordinary = tiny.spec(tmp_path / "sweep", tiny.settings())
+    run = replace(ordinary, folder=tmp_path / "verdict", held_out=True)
+    base = tiny.spec(tmp_path, tiny.settings(), trial=BASE, marks=(0,), held_out=True)
+    channel = work(maker, ordinary, run, base)
+    assert [one.ending for one in channel.outcomes] == [Ending.FINISHED] * 3
+    assert channel.outcomes[0].test is None
+    assert channel.outcomes[0].best == channel.outcomes[1].best
+    for outcome in channel.outcomes[1:]:
+        test = outcome.test
+        assert test.count == len(test.rows) == 8
+        assert sum(test.rows) / 8 == pytest.approx(test.objective)
+        assert test.metrics["rougeL"] == test.objective
+        assert 0 < test.error == test.errors["rougeL"]
+
+
+def test_a_run_that_is_not_finished_is_not_scored(maker, tmp_path):
+    channel = work(
+        maker,
+        tiny.spec(tmp_path, tiny.settings(), held_out=True),
+        decide=lambda progress: Decision.SUSPEND if progress.evaluation else Decision.CONTINUE,
+    )
+    assert [(one.ending, one.test) for one in channel.outcomes] == [(Ending.SUSPENDED, None)]
 
 
 def test_waiting_and_the_end(maker, tmp_path):

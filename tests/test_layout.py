@@ -21,6 +21,19 @@ def test_databases_are_shared_and_the_rest_is_the_sweeps_own() -> None:
     assert len(set(own)) == len(own)
 
 
+def test_a_verdict_lies_in_its_sweeps_folder_and_takes_its_rows() -> None:
+    runs = LAYOUT.verdict
+    assert runs.name == "mine/verdict"
+    assert runs.trial(3) == Path("sweeps/mine/verdict/trials/0003")
+    assert (runs.rows, runs.study_url, runs.tracking_url) == (
+        LAYOUT.rows,
+        LAYOUT.study_url,
+        LAYOUT.tracking_url,
+    )
+    assert runs.sweep == LAYOUT.sweep == LAYOUT
+    assert "ROOT/NAME/verdict/trials/0003/" in (Layout.__doc__ or "")
+
+
 def test_an_absolute_root_gives_an_absolute_url(tmp_path: Path) -> None:
     assert Layout(tmp_path, "mine").study_url == f"sqlite:///{tmp_path}/study.db"
 

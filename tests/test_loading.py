@@ -134,6 +134,7 @@ FAULTS = [
     ("sampler.startup_trials", None, "sampler.startup_trials: is needed for sampler=tpe"),
     ("pruner", {"name": "percentile"}, "pruner.percentile: is needed for pruner=percentile"),
     ("pruner", {"name": "patient"}, "pruner.patience: is needed for pruner=patient"),
+    ("verdict.level", None, "verdict.level: is needed for verdict=holdout"),
 ]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sweeper.config import METRICS
-from sweeper.metrics import Answers, Texts, score
+from sweeper.metrics import Answers, Texts, objective_rows, score
 from tests.measuring import EXAMPLES, LOSSES, classes, drawn_classes, take, task, texts
 
 WITHOUT_ERROR = {"distinct_1", "distinct_2", "calibration_error"}
@@ -21,6 +21,25 @@ def test_every_metric_that_a_configuration_may_name_is_computed(kind, metric):
     assert math.isfinite(scores.error) == (metric not in WITHOUT_ERROR)
     assert scores.errors.keys() == set(METRICS[kind]) - WITHOUT_ERROR
     assert all(len(rows) == len(EXAMPLES[kind].loss_sums) for rows in scores.rows.values())
+
+
+@pytest.mark.parametrize(("kind", "metric"), [(kind, name) for kind in METRICS for name in METRICS[kind]])
+def test_rows_of_the_objective_have_it_as_their_mean_and_its_error(kind, metric):
+    """By which a verdict pairs its runs; what has no standard error has no such rows."""
+    rows = objective_rows(task(kind, metric), EXAMPLES[kind])
+    scores = score(task(kind, metric), EXAMPLES[kind])
+    assert (rows is None) == (metric in WITHOUT_ERROR)
+    if rows is not None:
+        assert rows.mean() == pytest.approx(scores.objective, abs=1e-12)
+        if metric in scores.rows and metric != "loss":
+            assert rows == pytest.approx(scores.rows[metric])
+        # The error of the perplexity is by the delta method.
+        tolerance = 0.05 if metric == "perplexity" else 1e-6
+        assert np.std(rows, ddof=1) / math.sqrt(len(rows)) == pytest.approx(scores.error, rel=tolerance)
+
+
+def test_a_metric_over_slices_has_no_rows():
+    assert objective_rows(task("generate", "worst_slice.rougeL"), EXAMPLES["generate"]) is None
 
 
 def test_loss_counts_every_token_alike_and_perplexity_is_its_exponential():

@@ -1,13 +1,25 @@
 """What a person reads: the table, the conclusions, the time left."""
 
+import math
+import re
 from dataclasses import replace
 from io import StringIO
 
 import pytest
 from rich.console import Console
 
-from sweeper.messages import BASE, TrialState
-from sweeper.screen import LiveScreen, Screen, conclusions, make_screen, minutes, number, trial_table
+from sweeper.messages import BASE, HeldOutScores, TrialState
+from sweeper.screen import (
+    LiveScreen,
+    Screen,
+    conclusions,
+    make_screen,
+    minutes,
+    number,
+    trial_table,
+    verdict_table,
+)
+from sweeper.verdict import CandidateFacts, SideFacts, VerdictFacts
 from tests.sweeps import Recorder, configure, open_coordinator
 
 
@@ -15,10 +27,11 @@ from tests.sweeps import Recorder, configure, open_coordinator
 def sweep(tmp_path):
     """SweepInfo, and a record to make others from."""
     coordinator, study, _ = open_coordinator(tmp_path)
+    info = replace(coordinator._sweep, verdict_runs=6)
     record = replace(
         study.record(BASE), number=0, state=TrialState.FINISHED, objective=0.2, error=0.02, seconds=30.0
     )
-    return coordinator._sweep, record
+    return info, record
 
 
 def said(lines: list[str]) -> str:
@@ -92,13 +105,67 @@ def test_a_live_sweep_shows_its_bars_and_gives_the_terminal_back(sweep, tmp_path
         pass
     screen.started(base)
     screen.ended(base)
-    assert screen.seconds_left(base) == 8 * (96 / 4 + 2 * 3)
+    assert screen.seconds_left(base) == (8 + 6) * (96 / 4 + 2 * 3), "the verdict's runs are included"
     screen.started(record)
     screen.ended(record)
-    assert screen.seconds_left(base) == 7 * 30.0
+    screen.started(pruned := replace(record, number=1, state=TrialState.PRUNED, seconds=10.0))
+    screen.ended(pruned)
+    assert screen.seconds_left(base) == 6 * 20.0 + 6 * 30.0, "of which none is pruned"
     screen.closed([base, record], record, "finished")
-    assert "About 4 min to go" in out.getvalue()
+    assert (
+        "About 7 min to go, less where trials are pruned; the verdict's 6 runs are included" in out.getvalue()
+    )
     assert "\x1b[?25h" in out.getvalue(), "the cursor is shown again"
+
+
+def test_a_verdict_is_told_by_its_runs_and_their_sides(sweep):
+    info, record = sweep
+    info = replace(info, name="summarize/verdict", budget=6, verdict_runs=0, is_verdict=True)
+    out = StringIO()
+    screen = Screen(Console(file=out, width=100, highlight=False))
+    test = HeldOutScores(0.25, 0.02, {"rougeL": 0.25}, count=96)
+    done = replace(record, number=0, retrains=0, repeat=1, test=test)
+    screen.opened(info, [done])
+    screen.started(replace(record, number=1, retrains=5, repeat=1, attempt=2))
+    screen.ended(replace(record, number=1, retrains=5, repeat=1, test=test))
+    screen.started(replace(record, number=2, state=TrialState.RUNNING, retrains=0, repeat=2))
+    told = out.getvalue().splitlines()
+    assert told == [
+        "The verdict: the best settings and the default ones, trained anew: 6 runs",
+        "Going on: 1 of 6 runs are done",
+        "Run 1 (attempt 2): trial 5 again, seed 1",
+        "Run 1 finished: rougeL 0.250 ± 0.020 on test rows, 30 s",
+        "Run 2: the default settings again, seed 2",
+    ]
+    assert screen.seconds_left(None) == 4 * 30.0
+
+
+def test_the_sides_of_a_verdict_fit_eighty_columns():
+    side = {"scores": (0.2, 0.21, 0.19), "seconds": 60.0, "validation": 0.2}
+    gain = {"outcome": "gain", "gain": 0.05, "low": 0.03, "high": 0.07, "p": 0.001, "shrinkage": -0.01}
+    none = gain | {"gain": math.nan, "low": -math.inf, "high": math.inf, "shrinkage": None}
+    facts = VerdictFacts(
+        sentence="Trial 5 beats the default settings.",
+        outcome="gain",
+        level=0.95,
+        rows=96,
+        default=SideFacts(name="the default settings", **side),
+        candidates=(
+            CandidateFacts(name="trial 5", trial=5, **side, **gain),
+            CandidateFacts(name="trial 7", trial=7, **side | {"scores": ()}, failed=3, **none),
+        ),
+        base=0.15,
+    )
+    out = StringIO()
+    Console(file=out, width=80).print(verdict_table(facts, "rougeL"))
+    told = out.getvalue()
+    assert max(len(line.rstrip()) for line in told.splitlines()) <= 80
+    cells = [re.split(r" {2,}", line.strip()) for line in told.splitlines()]
+    assert ["default settings", "0.200 0.210 0.190", "0.200", "0.200", "60"] in cells
+    assert ["trial 5", "0.200 0.210 0.190", "0.200", "0.200", "+0.050", "-0.010", "60"] in cells
+    assert ["0.030 to 0.070"] in cells
+    assert ["trial 7", "3 failed", "-", "0.200", "-", "-", "60"] in cells
+    assert ["base model", "0.150"] in cells
 
 
 def test_numbers_and_times():

@@ -31,6 +31,21 @@ def test_a_gain():
     )
 
 
+def test_that_validation_promised_nothing_is_said_of_whatever_came_out():
+    told = "; on the validation rows no trial was better than the default settings."
+    for promised, is_told in ((0.30, True), (0.25, True), (0.31, False)):
+        sides = (
+            Runs.by_row(name, mean + SPREAD + np.zeros(200), seconds=60.0, validation=validation)
+            for name, mean, validation in (
+                ("the default settings", 0.2, 0.3),
+                ("trial 5", 0.1, promised),
+                ("trial 7", 0.15, 0.2),
+            )
+        )
+        assert read(*sides).endswith(told) == is_told
+    assert told not in read(default(), runs("trial 5", 0.1))
+
+
 def test_a_gain_where_less_is_better_among_several_with_a_cheaper_one():
     assert read(
         default(2.5),

@@ -173,3 +173,31 @@ def test_best_is_the_earliest_of_equals_in_the_direction(tmp_path):
     assert best_of(records, up).number == 1
     assert best_of(records, replace(up, direction="minimize")).number == 0
     assert best_of([], up) is None
+
+
+def test_enqueued_runs_know_their_settings_before_they_begin_and_can_be_withdrawn(tmp_path):
+    study = open_study(tmp_path)
+    params = dict(study.space.defaults) | {"lora.rank": 16}
+    for repeat in (1, 2):
+        study.enqueue(params, 5, repeat)
+    waiting = study.records()
+    assert [(r.state, r.retrains, r.repeat, r.settings.lora.rank) for r in waiting] == [
+        (TrialState.WAITING, 5, 1, 16),
+        (TrialState.WAITING, 5, 2, 16),
+    ]
+    study.withdraw(0)
+    withdrawn = study.record(0)
+    assert (withdrawn.state, withdrawn.repeat) == (TrialState.FAILED, 0)
+    run = study.propose(2, RANDOM)
+    assert (run.number, run.settings) == (1, waiting[1].settings)
+    assert study.propose(2, RANDOM) is None
+
+
+def test_runs_of_one_repeat_share_a_seed_that_no_trial_has(tmp_path):
+    study = open_study(tmp_path)
+    study.propose(8, RANDOM)
+    for retrains, repeat in ((0, 1), (5, 1), (0, 2)):
+        study.enqueue(study.space.defaults, retrains, repeat)
+    seeds = [study.seed(number) for number in range(4)]
+    assert seeds[1] == seeds[2]
+    assert len({*seeds, study.seed(BASE)}) == 4

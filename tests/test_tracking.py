@@ -17,7 +17,7 @@ from sweeper.config import LoraSettings, ObjectiveConfig, TrackingConfig, TrialS
 from sweeper.events import AuditInfo, DataSetInfo, Listener, Measurement, SweepInfo, TrialRecord
 from sweeper.journal import Journal
 from sweeper.layout import Layout
-from sweeper.messages import BASE, Sample, SliceScores, TrialState
+from sweeper.messages import BASE, HeldOutScores, Sample, SliceScores, TrialState
 from sweeper.tracking import MlflowTracker, forget_sent, make_tracker, ui_command, ui_environment
 
 SETTINGS = TrialSettings(
@@ -276,6 +276,52 @@ def test_what_a_killed_process_had_not_sent_is_sent_at_the_next_start(layout: La
     assert {run.info.run_id for run in again.values()} == {run.info.run_id for run in found.values()}
     assert history(layout, again["trial 1"]) == curves
     assert is_complete(layout, [over(0), over(1)])
+
+
+def test_the_runs_of_a_verdict_are_children_of_the_sweeps_run(layout: Layout) -> None:
+    sweep(layout, [over(BASE), over(0), over(1)], best=over(1))
+    test = HeldOutScores(0.25, 0.02, {"rougeL": 0.25, "loss": 2.5}, count=64)
+    made = [over(BASE, test=test)]
+    made += [over(i, retrains=side, repeat=1, test=test) for i, side in enumerate((0, 1))]
+    made += [replace(over(2, TrialState.FAILED), retrains=1, repeat=0)]
+
+    def judge() -> None:
+        tracker = make_tracker(TrackingConfig("mlflow"), layout.verdict)
+        about = replace(info(layout), name=layout.verdict.name, is_verdict=True)
+        tracker.opened(about, [])
+        play([tracker], made)
+        tracker.closed(made, made[2], "No real gain.")
+
+    judge()
+    found = runs(layout)
+    names = {"verdict 0 (defaults, seed 1)", "verdict 1 (trial 1, seed 1)", "verdict 2 (withdrawn)"}
+    assert set(found) == {
+        *(layout.name, "base model", "trial 0 (defaults)", "trial 1", "base model on test rows"),
+        *names,
+    }
+    parent, run = found[layout.name], found["verdict 1 (trial 1, seed 1)"]
+    assert parent.data.tags["sweeper.verdict"] == "No real gain."
+    assert parent.data.tags["sweeper.sweep"] == layout.name, "what the sweep has written stays"
+    assert parent.data.tags["sweeper.best"] == f"{layout.name}/1"
+    assert parent.info.status == "FINISHED"
+    assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert run.data.tags["sweeper.trial"] == f"{layout.name}/verdict/1"
+    assert run.data.tags["sweeper.retrains"] == f"{layout.name}/1"
+    assert run.data.tags["sweeper.repeat"] == "1"
+    assert (run.data.metrics["test_rougeL"], run.data.metrics["test_objective_error"]) == (0.25, 0.02)
+    assert run.data.metrics["best_objective"] == pytest.approx(0.21)
+    contexts = {one.tags[0].value for one in run.inputs.dataset_inputs}
+    assert contexts == {"train", "validation", "test"}
+    assert is_complete(layout.verdict, made)
+    judge()
+    assert {one.info.run_id for one in runs(layout).values()} == {one.info.run_id for one in found.values()}
+
+    sweep(layout, [], before=[over(BASE), over(0), over(1)], best=over(1))
+    again = runs(layout)
+    assert "sweeper.verdict" not in again[layout.name].data.tags, "of a sweep that went on it is out of date"
+    assert again["trial 1"].info.run_id == found["trial 1"].info.run_id
+    make_tracker(TrackingConfig("mlflow"), layout).forget(layout.name)
+    assert runs(layout) == {}
 
 
 def test_a_trial_that_never_began_has_no_run(layout: Layout) -> None:

@@ -13,7 +13,9 @@ from sweeper import metrics
 from sweeper.engines import checkpoints
 from sweeper.engines.batches import collate, logits, read_rows
 from sweeper.engines.evaluate import Evaluator, out_of_memory, overfitting
+from sweeper.errors import TrialError
 from sweeper.messages import BASE, Decision, Ending, Evaluation
+from sweeper.modeling import BaseModel
 from tests import tiny
 
 DROPOUT = {"lora_dropout": 0.2}
@@ -268,6 +270,72 @@ def test_plain_peft_loads_the_adapter_and_gets_the_same_scores(tmp_path, variant
     scores = metrics.score(config.task, answers)
     assert scores.objective == pytest.approx(outcome.best.objective, abs=1e-9)
     assert scores.metrics["loss"] == pytest.approx(outcome.best.metrics["loss"], rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT's own
+@pytest.mark.parametrize(("kind", "method"), [("causal", "lora"), ("causal", "full"), ("classifier", "lora")])
+def test_the_held_out_scores_are_those_of_the_best_model_as_it_was_saved(tmp_path, kind, method):
+    rate = 3e-3 if method == "full" else 1e-2
+    settings = tiny.settings(method=method, learning_rate=rate, epochs=3, scheduler="constant")
+    data = tiny.rows(kind, test=7)
+    spec = tiny.spec(tmp_path, settings, marks=range(12, 73, 12), held_out=True)
+    channel = tiny.run(spec, kind=kind, data=data)
+    (outcome,) = channel.outcomes
+    assert outcome.best.mark < 72, "training went on after it"
+    if method == "full":
+        model = type(tiny.llama()).from_pretrained(outcome.adapter)
+    else:
+        blank = tiny.classifier() if kind == "classifier" else tiny.llama()
+        model = PeftModel.from_pretrained(blank, outcome.adapter).eval()
+    config = tiny.config(kind=kind)
+    evaluator = Evaluator(tiny.base(kind), config.task, read_rows(data.test), data.labels)
+    scores = evaluator.scores(evaluator.answers(model.eval(), lambda: None))
+    assert outcome.test.objective == pytest.approx(scores.objective, abs=1e-9)
+    assert outcome.test.metrics["loss"] == pytest.approx(scores.metrics["loss"], rel=1e-6)
+    assert outcome.test.metrics["loss"] != pytest.approx(outcome.best.metrics["loss"], rel=1e-3)
+    assert {sample.row for sample in outcome.test.samples} <= set(data.test["id"])
+
+
+def test_a_run_that_patience_ends_is_scored_too(tmp_path):
+    idle = tiny.settings(learning_rate=1e-12, patience=2, epochs=4)
+    spec = tiny.spec(tmp_path, idle, marks=range(12, 97, 12), held_out=True)
+    (outcome,) = tiny.run(spec, data=tiny.rows(test=6)).outcomes
+    assert outcome.reason.startswith("stopped at example 36 of 96")
+    assert outcome.test.count == 6
+
+
+@pytest.mark.parametrize("how", ["killed", "suspended"])
+def test_while_the_held_out_rows_are_scored_no_training_is_lost(tmp_path, how):
+    settings = tiny.settings(**DROPOUT)
+    whole = tiny.run(tiny.spec(tmp_path / "whole", settings, held_out=True), data=tiny.rows(test=6))
+    spec = tiny.spec(tmp_path / "parts", settings, held_out=True)
+    told = []
+
+    def leave(progress):
+        told.extend([progress.evaluation.mark] if progress.evaluation else [])
+        if 24 not in told or progress.evaluation:
+            return Decision.CONTINUE
+        if how == "killed":
+            raise Killed("while testing")
+        return Decision.SUSPEND
+
+    if how == "killed":
+        with pytest.raises(Killed, match="while testing"):
+            tiny.run(spec, decide=leave, data=tiny.rows(test=6))
+    else:
+        assert tiny.run(spec, decide=leave, data=tiny.rows(test=6)).outcomes[0].ending is Ending.SUSPENDED
+    second = tiny.run(replace(spec, attempt=2), data=tiny.rows(test=6))
+    assert second.outcomes[0].examples == 0
+    assert second.outcomes[0].test == whole.outcomes[0].test
+
+
+def test_held_out_scores_that_are_not_finite_are_refused():
+    model = tiny.llama()
+    model.lm_head.weight.data.fill_(math.nan)
+    base = BaseModel(model, tiny.tokenizer(), "causal")
+    evaluator = Evaluator(base, tiny.config().task, read_rows(tiny.rows(test=6).test), ())
+    with pytest.raises(TrialError, match="the test loss or the objective on the test rows is not finite"):
+        evaluator.held_out(model, lambda: None)
 
 
 def test_a_fully_trained_model_is_an_ordinary_model_folder(tmp_path):

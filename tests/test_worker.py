@@ -51,6 +51,21 @@ def test_a_worker_trains_a_local_model_on_prepared_rows(tmp_path):
     assert [one.mark for one in channel.evaluations] == [8, 16]
 
 
+def test_an_ordinary_trial_never_opens_the_test_rows(tmp_path):
+    model = tiny.save(tiny.llama(), tmp_path / "model")
+    config = configure(tmp_path, "model=custom", f"model.name={model}", "model.device=cpu")
+    rows = prepared(config, tmp_path / "rows")
+    (rows / "test.arrow").unlink()
+    base = tiny.spec(tmp_path, tiny.settings(), trial=BASE, marks=(0,))
+    trial = tiny.spec(tmp_path, tiny.settings(), marks=(16,))
+    run = tiny.spec(tmp_path, tiny.settings(), trial=1, marks=(16,), held_out=True)
+    channel = tiny.Script([base, trial, run])
+    with tiny.one_thread():
+        worker.run(config, rows, channel)
+    assert [one.ending for one in channel.outcomes] == [Ending.FINISHED, Ending.FINISHED, Ending.FAILED]
+    assert "has no test rows" in channel.outcomes[2].reason
+
+
 def test_a_replaying_worker_needs_neither_model_nor_rows(tmp_path):
     channel = tiny.Script([tiny.spec(tmp_path, tiny.settings())])
     worker.run(tiny.config("engine=replay", "engine.speedup=1e9"), tmp_path / "nowhere", channel)

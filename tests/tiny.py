@@ -46,6 +46,11 @@ class Rows:
     labels: tuple[str, ...] = ()
     digest: str = "tiny"
     augmented: Dataset | None = None
+    test: Dataset | None = None
+
+    def open_test(self) -> Dataset:
+        assert self.test is not None, "these rows have no test rows that anybody may open"
+        return self.test
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -122,7 +127,9 @@ def base(kind: str = "causal") -> BaseModel:
     return _base(kind)
 
 
-def rows(kind: str = "causal", train: int = 24, validation: int = 10, pool: bool = False) -> Rows:
+def rows(
+    kind: str = "causal", train: int = 24, validation: int = 10, pool: bool = False, test: int = 0
+) -> Rows:
     """Copying tasks with a pattern: the answer is the last two words of the prompt.
 
     `pool`: each training row but every fourth has an augmented copy, with another first word.
@@ -144,7 +151,7 @@ def rows(kind: str = "causal", train: int = 24, validation: int = 10, pool: bool
         labels = [-100] * len(prompt_ids) + answer_ids
         return common | {"input_ids": prompt_ids + answer_ids, "labels": labels, "label": -1}
 
-    every = [row(i) for i in range(train + validation)]
+    every = [row(i) for i in range(train + validation + test)]
     other = words.convert_tokens_to_ids("says")
     copies = [
         one | {"id": f"{one['id']}+1", "original": one["id"], "input_ids": [other, *one["input_ids"][1:]]}
@@ -153,9 +160,10 @@ def rows(kind: str = "causal", train: int = 24, validation: int = 10, pool: bool
     ]
     return Rows(
         Dataset.from_list(every[:train]),
-        Dataset.from_list(every[train:]),
+        Dataset.from_list(every[train : train + validation]),
         LABELS if kind == "classifier" else (),
         augmented=Dataset.from_list(copies) if pool else None,
+        test=Dataset.from_list(every[train + validation :]) if test else None,
     )
 
 
@@ -201,8 +209,10 @@ def spec(
     attempt: int = 1,
     marks: Sequence[int] = (12, 24),
     seed: int = 11,
+    held_out: bool = False,
 ) -> TrialSpec:
-    return TrialSpec(trial, attempt, seed, settings, tuple(marks), marks[-1], folder / f"{trial:04d}")
+    folder = folder / f"{trial:04d}"
+    return TrialSpec(trial, attempt, seed, settings, tuple(marks), marks[-1], folder, held_out)
 
 
 @dataclass

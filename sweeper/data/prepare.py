@@ -43,7 +43,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Prepared:
-    """Frozen rows, memory-mapped; the test split is not among them.
+    """Frozen rows, memory-mapped; the test split is not among them, and is opened by `open_test` alone.
 
     Columns: `id` (of the content), `slice`, `group`, `prompt` and `answer` as text, `input_ids`,
     `labels` (-100: no loss), `prompt_ids` (where generation starts), `label` (class, else -1).
@@ -54,9 +54,14 @@ class Prepared:
     labels: tuple[str, ...]
     digest: str
     manifest: Manifest
+    folder: Path
     augmented: "Dataset | None" = None
     """Augmented training rows with the same columns and two that mark them: `original`, the id of the row
     that each was made from, and `method`."""
+
+    def open_test(self) -> "Dataset":
+        """The test rows, for the verdict alone. Raises DataError if there are none."""
+        return open_test(self.folder)
 
 
 def prepare(
@@ -125,7 +130,7 @@ def open_rows(folder: Path) -> Prepared:
         raise DataError(f"{folder} holds no prepared rows; run the sweep to prepare them") from error
     train, validation = _open(folder / "train.arrow"), _open(folder / "validation.arrow")
     augmented = _open(folder / AUGMENTED) if manifest.augmented else None
-    return Prepared(train, validation, manifest.labels, manifest.digest, manifest, augmented)
+    return Prepared(train, validation, manifest.labels, manifest.digest, manifest, folder, augmented)
 
 
 def open_test(folder: Path) -> "Dataset":

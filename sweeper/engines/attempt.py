@@ -21,7 +21,16 @@ from sweeper.engines.order import TrainingRows
 from sweeper.engines.training import TrialTrainer, gradients
 from sweeper.errors import TrialError
 from sweeper.layout import Layout
-from sweeper.messages import Channel, Decision, Ending, Evaluation, Outcome, Progress, TrialSpec
+from sweeper.messages import (
+    Channel,
+    Decision,
+    Ending,
+    Evaluation,
+    HeldOutScores,
+    Outcome,
+    Progress,
+    TrialSpec,
+)
 from sweeper.metrics import Scores
 from sweeper.modeling import BaseModel
 
@@ -40,6 +49,8 @@ class Workbench:
     base: BaseModel
     train_rows: TrainingRows
     evaluator: Evaluator
+    test: Callable[[], Evaluator]
+    """Over the test rows, which it opens when it is first called."""
     micro_batch: int
     """Rows per forward pass at most; becomes smaller for good when memory runs out."""
     report_seconds: float
@@ -60,6 +71,8 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
         self._state = TrialState()
         self._checkpoint: Checkpoint | None = None
         self._trainer: TrialTrainer | None = None
+        self._test: HeldOutScores | None = None
+        self._reason = ""
         self._trained = 0
         self._told: set[int] = set()
         self._suspending = False
@@ -73,12 +86,13 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
         cuda = self._bench.base.device.type == "cuda"
         if cuda:
             torch.cuda.reset_peak_memory_stats()
-        ending, reason, adapter = Ending.FINISHED, "", None
+        ending, adapter = Ending.FINISHED, None
         try:
             if self._spec.is_base:
                 self._measure_base()
             else:
                 self._within_memory(self._fit)
+            reason = self._reason
         except _Stop as stop:
             ending, reason = stop.ending, stop.reason
         except TrialError as error:
@@ -109,10 +123,14 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
             cost=cost | self._speed,
             warnings=(warning,) if warning else (),
             samples=self._state.samples,
+            test=self._test,
         )
 
     def _measure_base(self) -> None:
         """Evaluate the untouched model, and time training: a sweep's length follows from both."""
+        if self._spec.held_out:
+            self._score_held_out(self._bench.base.model)
+            return
         self._within_memory(self._time_a_step)
         self._evaluate(self._bench.base.model, (0,))
 
@@ -154,12 +172,29 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
         writing = Layout.attempt(spec.folder, spec.attempt) / ".writing"
         self._trainer = TrialTrainer(self._bench.base, model, spec, rows, order, writing, self)
         try:
-            self._trainer.train(
-                resume_from_checkpoint=str(self._checkpoint.folder) if self._checkpoint else None
-            )
+            self._train(self._trainer)
+            if spec.held_out and self._state.best_folder is not None:
+                self._trainer.restore(spec.folder / self._state.best_folder)
+                self._score_held_out(model)
         finally:
             self._trainer.let_go()
             self._trainer = None
+
+    def _train(self, trainer: TrialTrainer) -> None:
+        """Train to the end, or as far as patience goes."""
+        try:
+            trainer.train(resume_from_checkpoint=str(self._checkpoint.folder) if self._checkpoint else None)
+        except _Stop as stop:
+            if stop.ending is not Ending.FINISHED:
+                raise
+            self._reason = stop.reason
+
+    def _score_held_out(self, model: Any) -> None:
+        started = time.perf_counter()
+        try:
+            self._test = self._bench.test().held_out(model, self._while_evaluating)
+        finally:
+            self._evaluation_seconds += time.perf_counter() - started
 
     # What Trainer calls
 

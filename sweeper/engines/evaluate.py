@@ -1,6 +1,7 @@
 """Evaluation of a model on rows: losses, generated answers, predicted classes."""
 
 import gc
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -13,8 +14,9 @@ from transformers.cache_utils import DynamicLayer
 
 from sweeper.config import TaskConfig
 from sweeper.engines.batches import Row, can_keep, collate, logits, pad_rows
-from sweeper.messages import Evaluation, Sample
-from sweeper.metrics import About, Answers, Classes, Floats, Scores, Slicing, Texts, score
+from sweeper.errors import TrialError
+from sweeper.messages import Evaluation, HeldOutScores, Sample
+from sweeper.metrics import About, Answers, Classes, Floats, Scores, Slicing, Texts, objective_rows, score
 from sweeper.modeling import BaseModel
 
 GAP_SHARE = 0.5
@@ -87,6 +89,25 @@ class Evaluator:
             with torch.no_grad():
                 outputs = self._generate(model, rows, tick)
         return tuple(Sample(r.id, r.prompt, r.answer, o) for r, o in zip(rows, outputs, strict=False))
+
+    def held_out(self, model: Any, tick: Tick) -> HeldOutScores:
+        """Everything that a verdict wants to know of test rows. Raises TrialError for scores not finite."""
+        answers = self.answers(model, tick)
+        scores = self.scores(answers)
+        if not (math.isfinite(scores.objective) and math.isfinite(scores.metrics["loss"])):
+            raise TrialError("the test loss or the objective on the test rows is not finite")
+        rows = objective_rows(self.task, answers)
+        return HeldOutScores(
+            objective=scores.objective,
+            error=scores.error,
+            metrics=scores.metrics,
+            rows=() if rows is None else tuple(rows.tolist()),
+            slices=scores.slices,
+            samples=self.samples(model, answers, tick),
+            errors=scores.errors,
+            confusion=scores.confusion,
+            count=len(self.rows),
+        )
 
     def _texts_of(self, sums: Sequence[float], counts: Sequence[int], outputs: Sequence[str]) -> Texts:
         rows = self.rows

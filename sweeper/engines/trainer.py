@@ -1,5 +1,6 @@
 """The engine `trainer`: one trial after another through transformers.Trainer, in a warm process."""
 
+import functools
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -21,11 +22,18 @@ class TrainerEngine:
     """Trains the trials that a channel hands out, one at a time, over one loaded base model."""
 
     def __init__(self, config: Config, base: BaseModel, rows: "Prepared") -> None:
+        evaluator = Evaluator(base, config.task, read_rows(rows.validation), rows.labels)
+
+        @functools.cache
+        def test() -> Evaluator:
+            return Evaluator(base, config.task, read_rows(rows.open_test()), rows.labels, evaluator.slicing)
+
         self._bench = Workbench(
             config,
             base,
             read_training_rows(rows.train, rows.augmented),
-            Evaluator(base, config.task, read_rows(rows.validation), rows.labels),
+            evaluator,
+            test,
             config.engine.micro_batch or sys.maxsize,
             config.engine.report_seconds or 2.0,
         )

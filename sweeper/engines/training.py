@@ -85,6 +85,10 @@ class TrialTrainer(Trainer):  # type: ignore[misc]
         """Not counted: Trainer would look at every parameter for each micro-batch."""
         return 0
 
+    def restore(self, checkpoint: Path) -> None:
+        """Put the weights of a checkpoint on the model."""
+        self._load_from_checkpoint(str(checkpoint), self.model)
+
     def let_go(self) -> None:
         """Leave nothing on the model, also after an exception."""
         handle = getattr(self, "neftune_hook_handle", None)

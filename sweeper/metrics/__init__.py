@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sweeper.comparison import jackknife_rows
 from sweeper.config import TaskConfig
 from sweeper.config.metrics import MetricName, metric_direction
 from sweeper.messages import Confusion, SliceScores
@@ -32,6 +33,7 @@ __all__ = [
     "Sums",
     "Texts",
     "check",
+    "objective_rows",
     "score",
 ]
 
@@ -85,6 +87,23 @@ def score(task: TaskConfig, answers: Answers, slices: Slices | None = None) -> S
         tuple(shown),
         confusion,
     )
+
+
+def objective_rows(task: TaskConfig, answers: Answers) -> Floats | None:
+    """[n] a value of the objective for every row, with the objective as their mean, to pair runs by.
+
+    A mean over rows has them by itself, others get them by the jackknife. None for metrics over slices and
+    for those without a standard error.
+    """
+    everything = np.arange(len(answers.loss_sums))
+    metric = registry.measure(task, answers).get(task.objective.metric)
+    if metric is None or math.isnan(metric.error(everything)):
+        return None
+    value = metric.value(everything)
+    if metric.per_row is not None and math.isclose(metric.per_row.mean(), value, rel_tol=1e-9, abs_tol=1e-12):
+        return metric.per_row
+    rows = jackknife_rows(value, [metric.value(np.delete(everything, row)) for row in everything])
+    return rows if np.isfinite(rows).all() else None
 
 
 def _derived(

@@ -1,7 +1,7 @@
 """Record the learning curves of a finished sweep, for the replay engine and the benchmark of pruners.
 
     python -m sweeper +experiment=summarize sweep.name=recorded pruner=none sampler=quasi_random \\
-        budget.trials=18 task.evaluation.marks_per_epoch=4
+        budget.trials=18 task.evaluation.marks_per_epoch=4 verdict=none
     python -m tests.benchmarks.record_curves recorded tests/data/curves.jsonl
 """
 

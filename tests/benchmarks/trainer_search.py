@@ -214,6 +214,7 @@ def prepare(arguments: argparse.Namespace, root: Path) -> Bench:
         f"trial.learning_rate={rates[0]}",
         "sampler=grid",
         "pruner=none",
+        "verdict=none",
         f"budget.trials={len(rates)}",
         f"data.sizes={{train: {arguments.rows}, validation: {arguments.rows // 2}, test: 0}}",
         f"model.device={arguments.device}",

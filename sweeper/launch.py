@@ -1,0 +1,139 @@
+"""One study carried to its end, or to an interruption: what a sweep and its verdict have in common."""
+
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import FrameType
+
+from sweeper.config import Config
+from sweeper.coordinator import Coordinator, marks_of
+from sweeper.database import masked
+from sweeper.events import SweepInfo, TrialRecord
+from sweeper.executors import make_executor
+from sweeper.inputs import Inputs, longest
+from sweeper.journal import Journal
+from sweeper.layout import Layout
+from sweeper.screen import Screen
+from sweeper.space import Space
+from sweeper.stored import public, study_url
+from sweeper.study import Study
+from sweeper.tracking import make_tracker
+
+INTERRUPTED = 130
+"""Exit code of a sweep that was interrupted and can go on, as shells have it for Ctrl-C."""
+
+
+@dataclass(frozen=True)
+class End:
+    """How a study was left."""
+
+    reason: str = ""
+    """Why it stopped before its budget of trials was used; empty if it didn't."""
+    interrupted: bool = False
+    failures: Sequence[TrialRecord] = ()
+    """Trials that failed one after another, up to the end."""
+
+
+def launch(
+    study: Study,
+    inputs: Inputs,
+    info: SweepInfo,
+    layout: Layout,
+    screen: Screen,
+    conclude: Callable[[], str] = lambda: "",
+) -> End:
+    """Train what the study asks for, until its budget is used or somebody interrupts it.
+
+    `conclude` is called when nothing is trained any more; what it says, if anything, is what listeners hear
+    as the reason for the end.
+    """
+    config = inputs.config
+    coordinator = Coordinator(
+        study,
+        layout,
+        info,
+        config.budget,
+        config.sampler,
+        config.task.evaluation,
+        inputs.rows,
+        [Journal(layout), make_tracker(config.tracking, layout), screen],
+    )
+    coordinator.open()
+    interruption = _Interruption()
+    with _suspending(coordinator, screen, interruption):
+        try:
+            make_executor(config, layout).run(coordinator)
+        finally:
+            coordinator.close(conclude())
+    return End(coordinator.stopped, interruption.happened, coordinator.failures)
+
+
+def sweep_info(study: Study, config: Config, layout: Layout, inputs: Inputs | None = None) -> SweepInfo:
+    """The sweep, or the verdict that `layout` is of, as listeners see it; less of it without `inputs`."""
+    marks = marks_of(config.trial, inputs.rows if inputs is not None else 1, config.task.evaluation)
+    budget, is_verdict = config.budget, layout != layout.sweep
+    judged = config.verdict.name != "none" and not is_verdict
+    return SweepInfo(
+        name=config.sweep.name,
+        folder=layout.folder,
+        objective=config.task.objective,
+        budget=budget.trials,
+        examples=marks[-1],
+        marks=len(marks),
+        config=public(config),
+        varied=study.space.names,
+        model=inputs.model if inputs is not None else config.model.name,
+        data=inputs.data if inputs is not None else (),
+        study=masked(study_url(config, layout)),
+        audit=inputs.audit if inputs is not None else None,
+        verdict_runs=(budget.finalists + 1) * budget.seeds if judged else 0,
+        is_verdict=is_verdict,
+    )
+
+
+def pruning_range(config: Config, space: Space, rows: int) -> tuple[int, int]:
+    """The first mark of every trial and the length of the longest one, in training examples."""
+    marks = marks_of(replace(config.trial, epochs=longest(space)), rows, config.task.evaluation)
+    return marks[0], marks[-1]
+
+
+def save_best(study: Study, layout: Layout) -> None:
+    """Copy the best trial's adapter to where people look for it."""
+    best = study.best()
+    if best is None or best.adapter is None or not best.adapter.exists():
+        return
+    fresh = layout.best.with_name(".best.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(best.adapter, fresh)
+    shutil.rmtree(layout.best, ignore_errors=True)
+    os.replace(fresh, layout.best)
+
+
+@dataclass
+class _Interruption:
+    happened: bool = False
+
+
+@contextmanager
+def _suspending(coordinator: Coordinator, screen: Screen, interruption: _Interruption) -> Iterator[None]:
+    """First Ctrl-C or SIGTERM: save the running trial and leave. Second Ctrl-C: leave at once."""
+
+    def leave(signum: int, frame: FrameType | None) -> None:
+        screen.console.show_cursor(True)
+        os._exit(INTERRUPTED)
+
+    def suspend(signum: int, frame: FrameType | None) -> None:
+        interruption.happened = True
+        coordinator.stop(f"interrupted ({signal.Signals(signum).name})")
+        signal.signal(signal.SIGINT, leave)
+        screen.say("Stopping: the running trial is being saved. Ctrl-C again leaves at once.")
+
+    before = {number: signal.signal(number, suspend) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
