@@ -207,7 +207,7 @@ def trial_table(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialReco
     table.add_column(f"{sweep.objective.metric}\n± error", justify="right", no_wrap=True)
     judged = _judged(sweep)
     for name, bounds in judged.items():
-        table.add_column(f"{_folded(name)} {bounds}".strip(), justify="right")
+        table.add_column(f"{_folded(name)}\n{bounds}".strip(), justify="right")
     table.add_column("state")
     table.add_column("s", justify="right")
     table.add_column("")

@@ -177,6 +177,31 @@ def test_failures_in_a_row_end_with_exit_code_1(capsys):
     assert "3 trials failed in a row. They failed all for the same reason: the loss became NaN" in err
 
 
+def test_where_no_trial_meets_the_constraints_the_nearest_is_told(capsys, tmp_path):
+    bound = "task.constraints=[{metric: exact_match, at_least: 0.9}]"
+    assert main([*QUICK, bound, "pruner=none"]) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert "The best trial has to meet exact_match ≥ 0.9" in out
+    assert "No finished trial meets the constraints, so there is no best one. Trial " in out
+    assert "came nearest: exact_match 0." in out
+    assert "misses ≥ 0.9 by 0." in out
+    assert "Best:" not in out
+    assert not (tmp_path / "sweeps" / "summarize" / "best").exists()
+    assert main(["list"]) == 0
+    assert main([*QUICK, bound, "pruner=none"]) == 1, "nor when it is asked for again"
+    assert main([*QUICK, bound.replace("0.9", "0.8")]) == 2
+    assert "task.constraints: [{'metric': 'exact_match'" in capsys.readouterr().err
+
+
+def test_a_sweep_stored_without_these_fields_is_shown(capsys, tmp_path):
+    main(QUICK)
+    config = tmp_path / "sweeps" / "summarize" / "config.yaml"
+    config.write_text(config.read_text().replace("  also: []\n", "").replace("  constraints: []\n", ""))
+    capsys.readouterr()
+    assert main(["show", "summarize"]) == 0
+    assert "Best: trial" in capsys.readouterr().out
+
+
 def test_cfg_prints_the_configuration_without_passwords(capsys):
     assert main(["--cfg", *QUICK, "sweep.study=postgresql+psycopg://me:s3cret@host/db"]) == 0
     out = capsys.readouterr().out
