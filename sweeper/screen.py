@@ -277,7 +277,7 @@ def conclusions(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialReco
 
 def _no_best(sweep: SweepInfo, trials: Sequence[TrialRecord]) -> str:
     close = nearest(trials, sweep.goals)
-    if close is None:
+    if close is None or not sweep.constraints:
         return "No trial has finished, so there is no best one."
     return (
         "No finished trial meets the constraints, so there is no best one. "
@@ -290,8 +290,8 @@ def _rule(sweep: SweepInfo, on_front: Sequence[TrialRecord]) -> str:
     numbers = ", ".join(str(record.number) for record in on_front)
     first, *then = (one.metric for one in sweep.goals.objectives)
     return (
-        f"  Pareto front: {numbers}. The best of it is the first in {first}; "
-        f"within one standard error of that {', then '.join(then)} decides."
+        f"  Pareto front: {numbers}. Among those within one standard error of its best {first}, "
+        f"{' decides, then '.join(then)}{' decides' if len(then) == 1 else ''}."
     )
 
 

@@ -74,8 +74,8 @@ def test_constraints_and_several_objectives_are_told(sweep):
     trials = [trial(0, 0.4, 0.2, 9.0), trial(1, 0.3, 0.35, 90.0), trial(2, 0.29, 0.35, 5.0)]
     told = said(conclusions(info, trials, trials[2]))
     assert "Best: trial 2 with rougeL 0.290 ± 0.020, seconds 5, chrf 0.4." in told
-    assert "Pareto front: 1, 2. The best of it is the first in rougeL" in told
-    assert "within one standard error of that seconds, then chrf decides" in told
+    rule = "Among those within one standard error of its best rougeL, seconds decides, then chrf."
+    assert f"Pareto front: 1, 2. {rule}" in told
     assert "It meets exact_match ≥ 0.3, as 2 of 3 finished trials do; no other can be best." in told
     assert "worse by 0.110 than the default settings (0.400 ± 0.020), which violate a constraint" in told
     assert "Trial 0 came nearest: exact_match 0.200 misses ≥ 0.3 by 0.100." in said(
