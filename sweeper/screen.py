@@ -291,7 +291,7 @@ def _rule(sweep: SweepInfo, on_front: Sequence[TrialRecord]) -> str:
     first, *then = (one.metric for one in sweep.goals.objectives)
     return (
         f"  Pareto front: {numbers}. Among those within one standard error of its best {first}, "
-        f"{' decides, then '.join(then)}{' decides' if len(then) == 1 else ''}."
+        f"{', then '.join([f'{then[0]} decides', *then[1:]])}."
     )
 
 

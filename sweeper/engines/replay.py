@@ -34,8 +34,8 @@ from sweeper.messages import (
 
 _STEPS_PER_MARK = 4
 
-
 Points = tuple[tuple[int, float], ...]
+"""Examples seen and the value there, ascending."""
 
 
 @dataclass(frozen=True)
