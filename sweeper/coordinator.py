@@ -234,7 +234,8 @@ class Coordinator:
             return None
         running.reached.add(evaluation.mark)
         if progress.trial != BASE:
-            self._study.report(progress.trial, evaluation.mark, evaluation.objective)
+            meets = not self._study.goals.missed(evaluation.metrics)
+            self._study.report(progress.trial, evaluation.mark, evaluation.objective, meets)
         self._save_time()
         return evaluation
 

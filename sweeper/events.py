@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from sweeper.config import ObjectiveConfig, TrialSettings
+from sweeper.config import ConstraintConfig, Goals, ObjectiveConfig, TrialSettings
 from sweeper.messages import Confusion, HeldOutScores, Sample, SliceScores, TrialState
 
 Scalar = bool | int | float | str | None
@@ -126,6 +126,14 @@ class SweepInfo:
     """Runs of the verdict that comes at the end."""
     is_verdict: bool = False
     """The trials are runs of a verdict: settings of a sweep, trained again and scored on the test rows."""
+    also: tuple[ObjectiveConfig, ...] = ()
+    """Further objectives."""
+    constraints: tuple[ConstraintConfig, ...] = ()
+    """What the best trial has to meet."""
+
+    @property
+    def goals(self) -> Goals:
+        return Goals(self.objective, self.also, self.constraints)
 
 
 class Listener(Protocol):

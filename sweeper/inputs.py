@@ -57,6 +57,9 @@ def fingerprint(config: Config, space: Space) -> dict[str, Any]:
     task, model = to_tree(config.task), to_tree(config.model)
     for name in ("batch_size", "samples"):
         del task["evaluation"][name]
+    for name in ("also", "constraints"):  # a task without them is the one that has never heard of them
+        if not task[name]:
+            del task[name]
     for name in ("revision", "dtype", "device", "gradient_checkpointing"):
         del model[name]
     return {
@@ -197,8 +200,8 @@ def check_disk(layout: Layout, weights_bytes: int, full: bool) -> None:
 def _replayed(config: Config) -> Inputs:
     """A replay trains nothing: it needs no model, and of the rows only their number."""
     if config.engine.curves is not None:
-        from sweeper.engines.replay import read_curves
+        from sweeper.engines.replay import further, read_curves
 
-        read_curves(config.engine.curves)
+        read_curves(config.engine.curves, further(config.task))
     rows = config.data.sizes.train or 96
     return Inputs(config, rows, "replayed curves", (), {"rows": rows})

@@ -80,6 +80,8 @@ def sweep_info(study: Study, config: Config, layout: Layout, inputs: Inputs | No
         name=config.sweep.name,
         folder=layout.folder,
         objective=config.task.objective,
+        also=config.task.also,
+        constraints=config.task.constraints,
         budget=budget.trials,
         examples=marks[-1],
         marks=len(marks),

@@ -5,21 +5,23 @@ import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from sweeper.config import (
     Config,
     DataConfig,
+    EngineConfig,
     ModelConfig,
+    ObjectiveConfig,
     PrunerConfig,
     SamplerConfig,
     TaskConfig,
     TrialSettings,
     VerdictConfig,
 )
-from sweeper.config.metrics import MetricName, metric_direction, metric_fault
+from sweeper.config.metrics import COSTS, MetricName, metric_direction, metric_fault
 from sweeper.errors import ConfigError, Fault
 
 SpaceCheck = Callable[[Mapping[str, Any], TrialSettings], Sequence[Fault]]
@@ -108,7 +110,9 @@ def wording(item: Mapping[str, Any]) -> str:
 
 def _names_at(kind: type, path: Sequence[str]) -> list[str]:
     for part in path:
-        inner = get_type_hints(kind).get(part)
+        inner = kind if part.isdecimal() else get_type_hints(kind).get(part)
+        if get_origin(inner) is tuple:
+            inner = get_args(inner)[0]
         if not is_dataclass(inner):
             return []
         kind = inner  # type: ignore[assignment]
@@ -134,6 +138,8 @@ def _contradictions(sections: Mapping[str, Any]) -> list[Fault]:
         faults += _data_faults(data, task)
     if task is not None and data is not None:
         faults += _column_faults(task, data)
+    if task is not None and sections["engine"] is not None:
+        faults += _replay_faults(task, sections["engine"])
     faults += _trial_faults(sections)
     for group in ("sampler", "pruner", "verdict"):
         faults += _option_faults(group, sections[group])
@@ -145,20 +151,52 @@ def _contradictions(sections: Mapping[str, Any]) -> list[Fault]:
 
 
 def _task_faults(task: TaskConfig) -> list[Fault]:
+    wrong = (metric_fault(task.kind, name) for name in task.evaluation.metrics)
+    faults = [Fault("task.evaluation.metrics", why) for why in wrong if why is not None]
+    faults += _objective_faults(
+        "task.objective", task.objective, metric_fault(task.kind, task.objective.metric)
+    )
+    for i, one in enumerate(task.also):
+        why = None if one.metric in COSTS else metric_fault(task.kind, one.metric)
+        faults += _objective_faults(f"task.also.{i}", one, why and f"{why}; or a cost: {', '.join(COSTS)}")
+        if one.metric in [earlier.metric for earlier in (task.objective, *task.also[:i])]:
+            faults.append(Fault(f"task.also.{i}.metric", f"`{one.metric}` is an objective already"))
+    return faults + _constraint_faults(task) + _prompt_faults(task)
+
+
+def _objective_faults(field: str, objective: ObjectiveConfig, wrong_name: str | None) -> list[Fault]:
+    if wrong_name is not None:
+        return [Fault(f"{field}.metric", wrong_name)]
+    right = metric_direction(objective.metric)
+    if right in (None, objective.direction):
+        return []
+    why = f"`{objective.metric}` is there to {right}, not to {objective.direction}"
+    return [Fault(f"{field}.direction", why)]
+
+
+_RIGHT_BOUND = {"maximize": "at_least", "minimize": "at_most"}
+
+
+def _constraint_faults(task: TaskConfig) -> list[Fault]:
     faults = []
-    objective = task.objective
-    named = {"task.objective.metric": [objective.metric], "task.evaluation.metrics": task.evaluation.metrics}
-    for field, names in named.items():
-        wrong = (metric_fault(task.kind, name) for name in names)
-        faults += [Fault(field, why) for why in wrong if why is not None]
-    if not faults and metric_direction(objective.metric) not in (None, objective.direction):
-        right = metric_direction(objective.metric)
-        faults.append(
-            Fault(
-                "task.objective.direction",
-                f"`{objective.metric}` is there to {right}, not to {objective.direction}",
-            )
-        )
+    for i, one in enumerate(task.constraints):
+        field = f"task.constraints.{i}"
+        given = [name for name in _RIGHT_BOUND.values() if getattr(one, name) is not None]
+        wrong_name = metric_fault(task.kind, one.metric)
+        if wrong_name is not None:
+            faults.append(Fault(f"{field}.metric", wrong_name))
+        if len(given) != 1:
+            told = " and ".join(given) or "neither"
+            faults.append(Fault(field, f"needs one of at_least and at_most (given: {told})"))
+        elif wrong_name is None and (direction := metric_direction(one.metric)) is not None:
+            bound = _RIGHT_BOUND[direction]
+            if bound not in given:
+                faults.append(Fault(field, f"`{one.metric}` is there to {direction}; bound it by {bound}"))
+    return faults
+
+
+def _prompt_faults(task: TaskConfig) -> list[Fault]:
+    faults = []
     if task.kind != "chat" and task.prompt.count("{input}") != 1:
         faults.append(Fault("task.prompt", f"must contain {{input}} once (given: {task.prompt!r})"))
     if task.chat_template and task.kind == "classify":
@@ -173,6 +211,17 @@ def _column_faults(task: TaskConfig, data: DataConfig) -> list[Fault]:
         Fault(f"data.{column}", f"is needed for the metric `{name}`: the name of a column")
         for name, column in needed.items()
         if column is not None and getattr(data, column) is None
+    ]
+
+
+def _replay_faults(task: TaskConfig, engine: EngineConfig) -> list[Fault]:
+    """Costs that a replay doesn't know: it trains nothing."""
+    if engine.name != "replay":
+        return []
+    return [
+        Fault(f"task.also.{i}.metric", f"`{one.metric}` is not known of replayed curves; seconds are")
+        for i, one in enumerate(task.also)
+        if one.metric in COSTS and one.metric != "seconds"
     ]
 
 

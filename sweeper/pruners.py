@@ -19,6 +19,9 @@ from sweeper.config import PrunerConfig
 EXAMPLES = "examples"
 """User attribute of a trial with its whole length in training examples."""
 
+VIOLATED = "violated"
+"""User attribute of a trial with the marks where it met not all constraints."""
+
 
 def make_pruner(config: PrunerConfig, first_mark: int, longest: int) -> BasePruner:
     """The pruner of a sweep.
@@ -81,6 +84,9 @@ class PeerPruner(BasePruner):
     Peers have the trial's own whole length, if there are `min_peers` of those. With a decaying learning rate
     a short trial looks better than a long one at the same mark, so otherwise the peers are trials at least as
     long, which have decayed no further; if those are fewer than `min_peers` too, the trial goes on.
+
+    A trial that meets the constraints at the mark has only such peers as meet them there too: one that does
+    better by violating them must not stop it.
     """
 
     def __init__(self, percentile: float, min_peers: int) -> None:
@@ -104,12 +110,14 @@ class PeerPruner(BasePruner):
     def _peers(self, study: Study, trial: FrozenTrial, mark: int) -> list[float]:
         """The values at `mark` of those that the trial is compared with."""
         length = trial.user_attrs[EXAMPLES]
+        violates = mark in trial.user_attrs.get(VIOLATED, ())
         others = [
             (other.user_attrs[EXAMPLES], other.intermediate_values[mark])
             for other in study.get_trials(deepcopy=False)
             if other.number != trial.number
             and other.state != TrialState.FAIL
             and math.isfinite(other.intermediate_values.get(mark, math.nan))
+            and (violates or mark not in other.user_attrs.get(VIOLATED, ()))
         ]
         equal = [value for examples, value in others if examples == length]
         if len(equal) >= self._min_peers:

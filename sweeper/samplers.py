@@ -124,8 +124,10 @@ def _make(config: SamplerConfig, space: Space, seed: int) -> BaseSampler:
                 # `group` is what models conditional settings; it has been experimental since Optuna 2.8.
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 startup = cast(int, config.startup_trials)
+                # `group` needs `multivariate`, which is not the default with several objectives.
+                conditional = space.is_conditional
                 return optuna.samplers.TPESampler(
-                    seed=seed, n_startup_trials=startup, group=space.is_conditional
+                    seed=seed, n_startup_trials=startup, group=conditional, multivariate=conditional or None
                 )
         case "gp":
             startup = cast(int, config.startup_trials)

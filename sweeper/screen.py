@@ -14,7 +14,8 @@ from rich.table import Table
 
 from sweeper.events import Measurement, Scalar, SweepInfo, TrialRecord
 from sweeper.messages import BASE, TrialState
-from sweeper.study import best_of
+from sweeper.objectives import best_of, front, nearest, violations
+from sweeper.objectives import value as value_of
 from sweeper.verdict import CandidateFacts, VerdictFacts
 
 _PLAIN_WIDTH = 120
@@ -62,6 +63,8 @@ class Screen:
             return
         rows = ", ".join(f"{data.rows} {data.split}" for data in sweep.data)
         self.say(f"Sweep {sweep.name}: {sweep.model}; rows: {rows or 'none'}; {sweep.budget} trials")
+        for line in _goals_in_words(sweep):
+            self.say(line)
         if over:
             self.say(f"Going on: {over} of {sweep.budget} trials are done")
         if BASE in self._records:
@@ -97,6 +100,8 @@ class Screen:
         self.say(f"{name}: {value}{seconds}" + (f" ({trial.reason})" if trial.reason else ""))
         for warning in trial.warnings:
             self.say(f"  Mind: {warning}")
+        for violation in violations(trial, self._sweep.goals):
+            self.say(f"  {violation}")
         if trial.number == BASE and trial.objective is not None:
             self._say_how_long(trial)
 
@@ -197,7 +202,7 @@ class LiveScreen(Screen):
         if self._all is None or self._sweep is None:
             return
         trials = [r for r in self._records.values() if r.number != BASE]
-        best = best_of([r for r in trials if r.state is TrialState.FINISHED], self._sweep.objective)
+        best = best_of(trials, self._sweep.goals)
         left = self.seconds_left(self._records.get(BASE))
         note = f"best {number(best.objective, best.error)}" if best and not self._sweep.is_verdict else ""
         if left is not None:
@@ -207,7 +212,10 @@ class LiveScreen(Screen):
 
 
 def trial_table(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialRecord | None) -> Table:
-    """All trials, best objective first, with the base model; the winner and the defaults are marked."""
+    """All trials, best objective first, with the base model.
+
+    Marked are the winner, the defaults, the Pareto front and who violates a constraint.
+    """
     table = Table(
         title=f"Sweep {escape(sweep.name)}",
         title_justify="left",
@@ -217,22 +225,31 @@ def trial_table(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialReco
     )
     table.add_column("trial", justify="right")
     for name in sweep.varied:
-        table.add_column(re.sub(r"([._])", r"\1\n", escape(name), count=1), justify="right")
+        table.add_column(_folded(name), justify="right")
     table.add_column(f"{sweep.objective.metric}\n± error", justify="right", no_wrap=True)
+    judged = _judged(sweep)
+    for name, bounds in judged.items():
+        table.add_column(f"{_folded(name)}\n{bounds}".strip(), justify="right")
     table.add_column("state")
     table.add_column("s", justify="right")
     table.add_column("")
     worst = -math.inf if sweep.objective.direction == "maximize" else math.inf
     sign = -1 if sweep.objective.direction == "maximize" else 1
+    on_front = [record.number for record in front(trials, sweep.goals)] if sweep.also else []
     for record in sorted(trials, key=lambda r: sign * (worst if r.objective is None else r.objective)):
         base = record.number == BASE
-        notes = "defaults" if record.number == 0 else ""
-        if best is not None and record.number == best.number:
-            notes = f"best, {notes}" if notes else "best"
+        marks = {
+            "best": best is not None and record.number == best.number,
+            "front": record.number in on_front,
+            "violates": bool(violations(record, sweep.goals)),
+            "defaults": record.number == 0,
+        }
+        notes = ", ".join(mark for mark, holds in marks.items() if holds)
         table.add_row(
             "base" if base else str(record.number),
             *("" if base else escape(value(record.params.get(name))) for name in sweep.varied),
             number(record.objective, record.error),
+            *(value(value_of(record, name)) for name in judged),
             "" if base else record.state.value,
             f"{record.seconds:.0f}" if record.seconds else "",
             notes,
@@ -278,10 +295,15 @@ def verdict_table(facts: VerdictFacts, metric: str) -> Table:
 def conclusions(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialRecord | None) -> list[str]:
     """Sentences below the table: best against default and base, and what the error allows to say."""
     if best is None or best.objective is None:
-        return ["No trial has finished, so there is no best one."]
+        return [_no_best(sweep, trials)]
     by_number = {record.number: record for record in trials}
     name = sweep.objective.metric
-    lines = [f"Best: trial {best.number} with {name} {number(best.objective, best.error)}."]
+    further = "".join(f", {one.metric} {value(value_of(best, one.metric))}" for one in sweep.also)
+    lines = [f"Best: trial {best.number} with {name} {number(best.objective, best.error)}{further}."]
+    if sweep.also:
+        lines.append(_rule(sweep, front(trials, sweep.goals)))
+    if sweep.constraints:
+        lines.append(_who_violates(sweep, trials))
     for other, what in (
         (by_number.get(0), "default settings"),
         (by_number.get(BASE), "untouched base model"),
@@ -289,7 +311,10 @@ def conclusions(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialReco
         if other is not None and other.objective is not None and other.number != best.number:
             by = abs(best.objective - other.objective)
             how = "better" if sweep.objective.better(best.objective, other.objective) else "worse"
-            lines.append(f"  {how} by {by:.3f} than the {what} ({number(other.objective, other.error)})")
+            beyond = ", which violate a constraint" if violations(other, sweep.goals) else ""
+            lines.append(
+                f"  {how} by {by:.3f} than the {what} ({number(other.objective, other.error)}){beyond}"
+            )
     if best.number == 0:
         lines.append("  The default settings themselves: no trial found better ones.")
     values = [
@@ -304,6 +329,60 @@ def conclusions(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialReco
             "More validation rows (data.sizes.validation) would tell them apart."
         )
     return lines
+
+
+def _no_best(sweep: SweepInfo, trials: Sequence[TrialRecord]) -> str:
+    close = nearest(trials, sweep.goals)
+    if close is None or not sweep.constraints:
+        return "No trial has finished, so there is no best one."
+    return (
+        "No finished trial meets the constraints, so there is no best one. "
+        f"Trial {close.number} came nearest: {'; '.join(violations(close, sweep.goals))}. "
+        "More trials, another space or a looser bound may help."
+    )
+
+
+def _rule(sweep: SweepInfo, on_front: Sequence[TrialRecord]) -> str:
+    numbers = ", ".join(str(record.number) for record in on_front)
+    first, *then = (one.metric for one in sweep.goals.objectives)
+    return (
+        f"  Pareto front: {numbers}. Among those within one standard error of its best {first}, "
+        f"{', then '.join([f'{then[0]} decides', *then[1:]])}."
+    )
+
+
+def _who_violates(sweep: SweepInfo, trials: Sequence[TrialRecord]) -> str:
+    finished = [r for r in trials if r.state is TrialState.FINISHED and r.number != BASE]
+    meeting = sum(not violations(record, sweep.goals) for record in finished)
+    bounds = " and ".join(map(str, sweep.constraints))
+    return f"  It meets {bounds}, as {meeting} of {len(finished)} finished trials do; no other can be best."
+
+
+def _goals_in_words(sweep: SweepInfo) -> list[str]:
+    """What there is to say before the first trial of several objectives and of constraints."""
+    lines = []
+    if sweep.also:
+        lines.append("Objectives: " + ", ".join(f"{o.direction} {o.metric}" for o in sweep.goals.objectives))
+        pruner = (sweep.config.get("pruner") or {}).get("name", "none")
+        if pruner != "none":
+            lines.append(f"With several objectives no trial is pruned: pruner={pruner} is not used")
+    if sweep.constraints:
+        lines.append("The best trial has to meet " + " and ".join(map(str, sweep.constraints)))
+    return lines
+
+
+def _judged(sweep: SweepInfo) -> dict[str, str]:
+    """What the table shows beside the objective and the seconds, by name, with its bounds."""
+    return {
+        name: " ".join(one.bound for one in sweep.constraints if one.metric == name)
+        for name in sweep.goals.further
+        if name != "seconds"
+    }
+
+
+def _folded(name: str) -> str:
+    """A name in two lines, for a narrow column."""
+    return re.sub(r"([._])", r"\1\n", escape(name), count=1)
 
 
 def describe(trial: TrialRecord) -> str:

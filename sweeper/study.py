@@ -7,33 +7,25 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.pruners import BasePruner
-from optuna.trial import FrozenTrial
+from optuna.pruners import BasePruner, NopPruner
+from optuna.trial import FrozenTrial, Trial
 from optuna.trial import TrialState as OptunaState
 
-from sweeper.config import Config, ObjectiveConfig, SamplerConfig, TrialSettings
+from sweeper.config import Config, Goals, ObjectiveConfig, SamplerConfig, TrialSettings
 from sweeper.database import masked, open_storage, sqlite_path
 from sweeper.errors import StudyError
 from sweeper.events import TrialRecord
 from sweeper.loading import dotted, read, to_tree
-from sweeper.messages import (
-    BASE,
-    Confusion,
-    Ending,
-    Evaluation,
-    HeldOutScores,
-    Outcome,
-    Sample,
-    SliceScores,
-    TrialState,
-)
-from sweeper.pruners import EXAMPLES
+from sweeper.messages import BASE, Ending, Outcome, TrialState
+from sweeper.objectives import best_of, values
+from sweeper.outcomes import outcome_tree, with_outcome
+from sweeper.pruners import EXAMPLES, VIOLATED
 from sweeper.samplers import derive_seed, grid_order, make_sampler
 from sweeper.space import Space
 
@@ -84,15 +76,13 @@ def _foreign(name: str, url: str) -> StudyError:
 class Study:
     """One study in a database. Open it with `Study.open` (to write) or `Study.read`."""
 
-    def __init__(
-        self, study: optuna.Study, space: Space, objective: ObjectiveConfig, seed: int, folder: Path
-    ) -> None:
+    def __init__(self, study: optuna.Study, space: Space, goals: Goals, seed: int, folder: Path) -> None:
         self._study = study
         self._storage = study._storage
         self._seed = seed
         self._folder = folder
         self.space = space
-        self.objective = objective
+        self.goals = goals
 
     @classmethod
     def open(
@@ -110,25 +100,29 @@ class Study:
         number. Raises StudyError if the database can't be used, or if the study was made with
         another fingerprint.
         """
-        objective, name = config.task.objective, config.sweep.name
+        goals, name = config.task.goals, config.sweep.name
         study = optuna.create_study(
-            storage=open_storage(url), study_name=name, direction=objective.direction, load_if_exists=True
+            storage=open_storage(url),
+            study_name=name,
+            directions=[one.direction for one in goals.objectives],
+            load_if_exists=True,
         )
-        self = cls(study, space, objective, config.sweep.seed, folder)
+        self = cls(study, space, goals, config.sweep.seed, folder)
         if _ABOUT in study.user_attrs:
             self.refuse_if_changed(fingerprint)
         elif study.get_trials(deepcopy=False):
             raise _foreign(name, url)
         else:
             about = {
-                "objective": to_tree(objective),
+                **to_tree(goals),
                 "seed": config.sweep.seed,
                 "trial": to_tree(config.trial),
                 "space": dict(config.space),
                 "fingerprint": dict(fingerprint),
             }
             study.set_user_attr(_ABOUT, about)
-        study.pruner = pruner
+        # Optuna's pruners, and ours, compare by one objective.
+        study.pruner = NopPruner() if goals.also else pruner
         for trial in study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,)):
             self._storage.set_trial_state_values(trial._trial_id, OptunaState.WAITING)
         return self
@@ -146,7 +140,8 @@ class Study:
         if about is None:
             raise _foreign(name, url)
         space = Space.parse(about["space"], read(TrialSettings, about["trial"], "trial"))
-        return cls(study, space, ObjectiveConfig(**about["objective"]), about["seed"], folder)
+        goals = {field.name: about[field.name] for field in fields(Goals) if field.name in about}
+        return cls(study, space, read(Goals, goals, "task"), about["seed"], folder)
 
     @classmethod
     def known(cls, url: str, name: str, folder: Path) -> "Study | None":
@@ -231,10 +226,15 @@ class Study:
         """Store the trial's whole length, which pruners compare by."""
         self._set_attr(number, EXAMPLES, examples)
 
-    def report(self, number: int, mark: int, value: float) -> None:
-        """Store the objective at `mark`. A mark that is stored already keeps its value."""
+    def report(self, number: int, mark: int, value: float, meets: bool = True) -> None:
+        """Store the objective at `mark`, and whether the constraints are met there.
+
+        A mark that is stored already keeps its value. With several objectives it is the first one's.
+        """
         trial = self._frozen(number)
         if mark not in trial.intermediate_values:
+            if not meets:
+                self._set_attr(number, VIOLATED, [*trial.user_attrs.get(VIOLATED, ()), mark])
             self._storage.set_trial_intermediate_value(trial._trial_id, mark, value)
 
     def should_prune(self, number: int) -> bool:
@@ -245,17 +245,34 @@ class Study:
         """Store how an attempt ended. A suspended or cancelled trial waits to be taken up again."""
         number = outcome.trial
         if number == BASE:
-            tree = _outcome_tree(outcome, self._folder)
+            tree = outcome_tree(outcome, self._folder)
             self._study.set_user_attr("base", tree if outcome.ending is Ending.FINISHED else None)
             return self.record(BASE)
-        self._set_attr(number, "outcome", _outcome_tree(outcome, self._folder))
+        self._set_attr(number, "outcome", outcome_tree(outcome, self._folder))
         self.spend(number, spent)
         if outcome.ending in _FINAL:
-            value = outcome.best.objective if outcome.best and outcome.ending is Ending.FINISHED else None
-            self._study.tell(number, value, state=_FINAL[outcome.ending])
+            self._end(outcome)
         else:
             self._storage.set_trial_state_values(self._frozen(number)._trial_id, OptunaState.WAITING)
         return self.record(number)
+
+    def _end(self, outcome: Outcome) -> None:
+        """Tell Optuna the result: constraints first, then the objectives, which end the trial."""
+        number, record = outcome.trial, self.record(outcome.trial)
+        scores = values(record, self.goals)
+        if outcome.ending is Ending.FINISHED and None in scores:
+            name = self.goals.objectives[scores.index(None)].metric
+            outcome = replace(outcome, ending=Ending.FAILED, reason=f"the objective `{name}` has no value")
+            self._set_attr(number, "outcome", outcome_tree(outcome, self._folder))
+        trial = Trial(self._study, self._frozen(number)._trial_id)
+        if record.best_mark is not None:
+            for one in self.goals.constraints:
+                if str(one) not in trial.constraints:  # a crash may fall between this and the end
+                    trial.set_constraint(str(one), one.missed_by(record.metrics.get(one.metric, math.nan)))
+        told = [score for score in scores if score is not None]
+        self._study.tell(
+            number, told if outcome.ending is Ending.FINISHED else None, state=_FINAL[outcome.ending]
+        )
 
     def spend(self, number: int, spent: Spent) -> None:
         """Add to what the trial has cost."""
@@ -269,6 +286,11 @@ class Study:
             for trial in self._study.get_trials(deepcopy=False, states=(OptunaState.WAITING,))
             if trial.user_attrs.get("attempt", 0) > trial.user_attrs.get("spent", {}).get("attempt", 0)
         ]
+
+    @property
+    def objective(self) -> ObjectiveConfig:
+        """The first objective, which curves and pruning follow."""
+        return self.goals.objective
 
     @property
     def running_seconds(self) -> float:
@@ -314,13 +336,12 @@ class Study:
             record = TrialRecord(
                 BASE, TrialState.FINISHED if tree else TrialState.WAITING, 1, {}, self.space.trial
             )
-            return _with_outcome(record, tree, self._folder)
+            return with_outcome(record, tree, self._folder)
         return self._record(self._frozen(number))
 
     def best(self) -> TrialRecord | None:
-        """The finished trial with the best objective; the earliest of equals."""
-        finished = [r for r in self.records() if r.state is TrialState.FINISHED and r.number != BASE]
-        return best_of(finished, self.objective)
+        """The best trial by the rule of `sweeper.objectives.best_of`; None if none can be."""
+        return best_of(self.records(), self.goals)
 
     def _record(self, trial: FrozenTrial) -> TrialRecord:
         attrs = trial.user_attrs
@@ -339,7 +360,7 @@ class Study:
             retrains=attrs.get(_RETRAINS),
             repeat=attrs.get(_REPEAT, 0),
         )
-        return _with_outcome(record, attrs.get("outcome"), self._folder)
+        return with_outcome(record, attrs.get("outcome"), self._folder)
 
     def _frozen(self, number: int, deepcopy: bool = False) -> FrozenTrial:
         return self._study.get_trials(deepcopy=deepcopy)[number]
@@ -348,72 +369,4 @@ class Study:
         self._storage.set_trial_user_attr(self._frozen(number)._trial_id, key, value)
 
 
-def best_of(records: Sequence[TrialRecord], objective: ObjectiveConfig) -> TrialRecord | None:
-    """The record with the best objective; the earliest of equals, None if none has one."""
-    best: TrialRecord | None = None
-    for record in records:
-        if record.objective is None:
-            continue
-        if best is None or best.objective is None or objective.better(record.objective, best.objective):
-            best = record
-    return best
-
-
 _ABSENT = "absent"
-
-
-def _outcome_tree(outcome: Outcome, folder: Path) -> dict[str, Any]:
-    """An outcome as plain values; paths relative to the sweep's folder, so that it can be moved."""
-    tree = asdict(outcome)
-    tree["ending"] = outcome.ending.value
-    tree["adapter"] = str(outcome.adapter.relative_to(folder)) if outcome.adapter else None
-    return tree
-
-
-def _with_outcome(record: TrialRecord, tree: Mapping[str, Any] | None, folder: Path) -> TrialRecord:
-    if not tree:
-        return record
-    record = replace(
-        record,
-        engine=tree["engine"],
-        reason=tree["reason"],
-        cost=tree["cost"],
-        warnings=tuple(tree["warnings"]),
-        adapter=folder / tree["adapter"] if tree["adapter"] else None,
-        samples=_read_samples(tree),
-        test=_read_test(tree.get("test")),
-    )
-    if tree["best"] is None:
-        return record
-    best = Evaluation(**tree["best"] | _read_parts(tree["best"]))
-    return replace(
-        record,
-        objective=best.objective,
-        error=None if math.isnan(best.error) else best.error,
-        best_mark=best.mark,
-        metrics=best.metrics,
-        slices=best.slices,
-        errors=best.errors,
-        confusion=best.confusion,
-    )
-
-
-def _read_test(tree: Mapping[str, Any] | None) -> HeldOutScores | None:
-    if tree is None:
-        return None
-    return HeldOutScores(
-        **dict(tree) | _read_parts(tree) | {"rows": tuple(tree["rows"]), "samples": _read_samples(tree)}
-    )
-
-
-def _read_samples(tree: Mapping[str, Any]) -> tuple[Sample, ...]:
-    return tuple(Sample(**sample) for sample in tree["samples"])
-
-
-def _read_parts(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """What is told of parts of the rows, as it was before it was stored."""
-    confusion = tree.get("confusion")
-    if confusion is not None:
-        counts = tuple(tuple(row) for row in confusion["counts"])
-        confusion = Confusion(tuple(confusion["labels"]), counts)
-    return {"slices": tuple(SliceScores(**one) for one in tree.get("slices", ())), "confusion": confusion}

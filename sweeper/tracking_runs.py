@@ -26,6 +26,8 @@ from sweeper.events import DataSetInfo, Measurement, SweepInfo, TrialRecord
 from sweeper.layout import Layout
 from sweeper.loading import to_tree
 from sweeper.messages import BASE, Sample, TrialState
+from sweeper.objectives import value as value_of
+from sweeper.objectives import violations
 
 _METRICS_PER_CALL = 1000
 _TAGS_PER_CALL = 100
@@ -160,6 +162,10 @@ class SweepRuns:
         }
         if trial.objective is not None:
             final["best_objective"] = trial.objective
+            further = [name for name in self._sweep.goals.further if name in trial.metrics]
+            final |= {f"best_{name}": trial.metrics[name] for name in further}
+            if self._sweep.constraints and trial.number != BASE:
+                final["constraint_violation"] = sum(self._sweep.goals.missed(trial.metrics).values())
         if trial.test is not None:
             final |= {f"test_{name}": value for name, value in trial.test.metrics.items()}
             final |= {"test_objective": trial.test.objective, "test_objective_error": trial.test.error}
@@ -366,10 +372,20 @@ def _parent_tags(sweep: SweepInfo) -> dict[str, str]:
         "sweeper.model": sweep.model,
         "sweeper.objective": sweep.objective.metric,
         "sweeper.direction": sweep.objective.direction,
+        **_goal_tags(sweep),
         "sweeper.budget": str(sweep.budget),
         "sweeper.varied": ", ".join(sweep.varied),
         "mlflow.note.content": _note(sweep, (), None),
     }
+
+
+def _goal_tags(sweep: SweepInfo) -> dict[str, str]:
+    """Tags of several objectives and of constraints, for sweeps that have them."""
+    tags = {
+        "sweeper.also": ", ".join(f"{one.direction} {one.metric}" for one in sweep.also),
+        "sweeper.constraints": ", ".join(map(str, sweep.constraints)),
+    }
+    return {key: text for key, text in tags.items() if text}
 
 
 def _trial_tags(trial: TrialRecord, sweep: SweepInfo) -> dict[str, str]:
@@ -384,6 +400,7 @@ def _trial_tags(trial: TrialRecord, sweep: SweepInfo) -> dict[str, str]:
         "sweeper.warnings": "\n".join(warnings),
         "sweeper.retrains": f"{sweep.name.partition('/')[0]}/{trial.retrains}" if trial.repeat else "",
         "sweeper.repeat": str(trial.repeat or ""),
+        "sweeper.violates": "\n".join(violations(trial, sweep.goals)) if trial.state.is_over else "",
         "mlflow.note.content": "\n\n".join([reason, *warnings]).strip(),
     }
     return {key: value for key, value in tags.items() if value}
@@ -403,6 +420,7 @@ def _note(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialRecord | N
     lines = [
         f"**{sweep.model}**, {sweep.objective.metric} ({sweep.objective.direction}), rows: {data}",
         f"Varied: {', '.join(sweep.varied) or 'nothing'}",
+        *(f"{key.removeprefix('sweeper.').capitalize()}: {text}" for key, text in _goal_tags(sweep).items()),
     ]
     by_number = {trial.number: trial for trial in trials}
     named = [("Best", best), ("Defaults", by_number.get(0)), ("Base model", by_number.get(BASE))]
@@ -424,7 +442,10 @@ def _leaderboard(trials: Sequence[TrialRecord], sweep: SweepInfo) -> str:
     ranked = sorted(trials, key=lambda t: math.inf if t.objective is None else sign * t.objective)
     table = io.StringIO()
     writer = csv.writer(table)
-    writer.writerow(["trial", "state", "objective", "error", "examples", "seconds", *sweep.varied])
+    further = [name for name in sweep.goals.further if name != "seconds"]
+    violates = ["violates"] if sweep.constraints else []
+    columns = ["trial", "state", "objective", "error", *further, *violates, "examples", "seconds"]
+    writer.writerow([*columns, *sweep.varied])
     for trial in ranked:
         settings = {} if trial.number == BASE else _flat(to_tree(trial.settings))
         writer.writerow(
@@ -433,6 +454,8 @@ def _leaderboard(trials: Sequence[TrialRecord], sweep: SweepInfo) -> str:
                 trial.state.value,
                 trial.objective,
                 trial.error,
+                *(value_of(trial, name) for name in further),
+                *("; ".join(violations(trial, sweep.goals)) for _ in violates),
                 trial.trained,
                 round(trial.seconds, 1),
                 *(settings.get(name, "") for name in sweep.varied),

@@ -19,10 +19,11 @@ from sweeper.data import manifest
 from sweeper.events import TrialRecord
 from sweeper.layout import Layout
 from sweeper.messages import BASE, HeldOutScores, TrialState
+from sweeper.objectives import best_of
 from sweeper.pruners import make_pruner
 from sweeper.sentence import sentence
 from sweeper.stored import stored, study_url
-from sweeper.study import Study, best_of
+from sweeper.study import Study
 
 _DEFAULT = "the default settings"
 _LEAST_ROWS = 2
@@ -102,7 +103,7 @@ def finalists(sweep: Study, count: int) -> tuple[TrialRecord, ...]:
         if record.state is TrialState.FINISHED and record.settings != sweep.space.trial
     ]
     chosen: list[TrialRecord] = []
-    while len(chosen) < count and (best := best_of(left, sweep.objective)) is not None:
+    while len(chosen) < count and (best := best_of(left, sweep.goals)) is not None:
         chosen.append(best)
         left = [record for record in left if record.settings != best.settings]
     return tuple(chosen)

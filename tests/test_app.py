@@ -1,5 +1,6 @@
 """The command line as a person uses it, over the replay engine."""
 
+import json
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from sweeper.__main__ import main
 from sweeper.database import open_storage
 from sweeper.layout import Layout
 from sweeper.study import Study
+from tests import tiny
 from tests.sweeps import REPLAY
 
 QUICK = (*REPLAY, "budget.trials=4")
@@ -175,6 +177,66 @@ def test_failures_in_a_row_end_with_exit_code_1(capsys):
     assert main([*REPLAY, *bad]) == 1
     err = capsys.readouterr().err
     assert "3 trials failed in a row. They failed all for the same reason: the loss became NaN" in err
+
+
+def test_where_no_trial_meets_the_constraints_the_nearest_is_told(capsys, tmp_path):
+    bound = "task.constraints=[{metric: exact_match, at_least: 0.9}]"
+    assert main([*QUICK, bound, "pruner=none"]) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert "The best trial has to meet exact_match ≥ 0.9" in out
+    assert "No finished trial meets the constraints, so there is no best one. Trial " in out
+    assert "came nearest: exact_match 0." in out
+    assert "misses ≥ 0.9 by 0." in out
+    assert "Best:" not in out
+    assert not (tmp_path / "sweeps" / "summarize" / "best").exists()
+    assert main(["list"]) == 0
+    assert main([*QUICK, bound, "pruner=none"]) == 1, "nor when it is asked for again"
+    assert main([*QUICK, bound.replace("0.9", "0.8")]) == 2
+    assert "task.constraints: [{'metric': 'exact_match'" in capsys.readouterr().err
+
+
+def test_the_adapter_of_a_violator_is_not_exported(capsys, tmp_path):
+    tiny.save(tiny.llama(), tmp_path / "model")
+    words = [f"{one} {two} {three}" for one in tiny.WORDS for two in tiny.WORDS for three in tiny.WORDS]
+    rows = [{"text": f"{text} {text}", "summary": text} for text in words[::20]]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    sweep = [
+        *("+experiment=summarize", "tracking=none", "pruner=none", "sampler=random", "budget.trials=3"),
+        *("model=custom", "model.name=model", "model.device=cpu", "model.dtype=float32"),
+        *("data=file", "data.path=rows.jsonl", "data.input=text", "data.target=summary"),
+        *("data.sizes={train: 24, validation: 12, test: 6}", "data.keep_together=false"),
+        *("task.objective={metric: loss, direction: minimize}", "task.generation.max_new_tokens=4"),
+        "task.evaluation.marks_per_epoch=1",
+    ]
+
+    def best_of(name: str) -> tuple[float, bytes, bytes]:
+        """The length ratio of a sweep's best trial, its weights, and those that were exported."""
+        folder = tmp_path / "sweeps" / name
+        best = Study.read("sqlite:///sweeps/study.db", name, folder).best()
+        weights, exported = (
+            (place / "adapter_model.safetensors").read_bytes() for place in (best.adapter, folder / "best")
+        )
+        return best.metrics["length_ratio"], weights, exported
+
+    with tiny.one_thread():
+        assert main(sweep) == 0
+        short, rejected, _ = best_of("summarize")
+        least = short + 0.5
+        bound = f"task.constraints=[{{metric: length_ratio, at_least: {least}}}]"
+        assert main([*sweep, "sweep.name=bound", bound]) == 0
+    long, weights, exported = best_of("bound")
+    assert long >= least
+    assert exported == weights != rejected
+    assert "violates" in capsys.readouterr().out
+
+
+def test_a_sweep_stored_without_these_fields_is_shown(capsys, tmp_path):
+    main(QUICK)
+    config = tmp_path / "sweeps" / "summarize" / "config.yaml"
+    config.write_text(config.read_text().replace("  also: []\n", "").replace("  constraints: []\n", ""))
+    capsys.readouterr()
+    assert main(["show", "summarize"]) == 0
+    assert "Best: trial" in capsys.readouterr().out
 
 
 def test_cfg_prints_the_configuration_without_passwords(capsys):

@@ -21,7 +21,7 @@ LAYERS = [
     {"loading", "sentence"},
     {"messages"},
     {"events", "layout", "entry"},
-    {"space", "lock", "database", "journal", "adapters", "pretrained"},
+    {"space", "lock", "database", "journal", "adapters", "pretrained", "objectives", "outcomes"},
     {"modeling", "data", "metrics", "tracking_runs"},
     {"engines", "samplers", "pruners"},
     {"worker", "study", "tracking"},
@@ -33,7 +33,7 @@ LAYERS = [
 ]
 LIGHT = (
     "errors", "config", "loading", "messages", "events", "layout", "entry", "space", "samplers", "pruners",
-    "study", "coordinator", "app", "launch", "verdict", "comparison", "sentence",
+    "study", "coordinator", "app", "launch", "verdict", "comparison", "sentence", "objectives", "outcomes",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "peft", "datasets", "mlflow", "accelerate", "sklearn")
 

@@ -21,6 +21,7 @@ from sweeper.messages import (
     TrialState,
     Wait,
 )
+from sweeper.objectives import front
 from tests.sweeps import Clock, Recorder, configure, open_coordinator, open_study
 
 
@@ -251,3 +252,47 @@ def test_listeners_hear_the_end(tmp_path):
     ((_, best, reason),) = recorder.of("closed")
     assert best is None
     assert reason == "finished"
+
+
+SEVERAL = "task.also=[{metric: chrf, direction: maximize}]"
+CONSTRAINED = "task.constraints=[{metric: exact_match, at_least: 0.3}]"
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "nsga2", "random", "grid", "quasi_random"])
+def test_several_objectives_from_the_first_trial_to_the_front(tmp_path, sampler):
+    finite = ["~space.learning_rate", "space.lora.dropout.step=0.1"] if sampler == "grid" else []
+    judged = [SEVERAL, CONSTRAINED, f"sampler={sampler}", "budget.trials=6", *finite]
+    trials = play(tmp_path, *judged)[1:]
+    assert [trial.state for trial in trials] == [TrialState.FINISHED] * 6, "nothing is pruned"
+    study = open_study(tmp_path, *judged)
+    best, on_front = study.best(), front(trials, study.goals)
+    assert best is None or best in on_front
+    assert bool(on_front) == any(trial.metrics["exact_match"] >= 0.3 for trial in trials)
+
+
+def test_constraints_lead_the_search_to_where_they_are_met(tmp_path):
+    def meeting(*judged: str) -> int:
+        folder = tmp_path / str(len(judged))
+        trials = play(folder, "pruner=none", "budget.trials=24", "task.evaluation.marks_per_epoch=1", *judged)
+        # Of synthetic trials `exact_match` is best at a rate of 7e-4, the objective at 2e-3.
+        return sum(trial.params["learning_rate"] < 1e-3 for trial in trials[13:])
+
+    alone, constrained = meeting(), meeting("task.constraints=[{metric: exact_match, at_least: 0.34}]")
+    assert constrained > alone
+
+
+def test_a_mark_that_violates_a_constraint_is_no_peer_of_one_that_does_not(tmp_path):
+    coordinator, study, _ = after_base(tmp_path, "task.constraints=[{metric: chrf, at_least: 0.3}]")
+
+    def decide(objective: float, chrf: float) -> Decision:
+        spec = take(coordinator)
+        told = replace(evaluation(48, objective), metrics={"rougeL": objective, "loss": 1.0, "chrf": chrf})
+        decision = coordinator.report(Progress(spec.trial, 1, 48, evaluation=told))
+        ending = Ending.PRUNED if decision is Decision.PRUNE else Ending.FINISHED
+        coordinator.finish(replace(outcome(spec, ending, objective), best=told))
+        return decision
+
+    assert [decide(0.5, 0.1) for _ in range(4)] == [Decision.CONTINUE] * 4
+    assert decide(0.2, 0.3) is Decision.CONTINUE
+    assert decide(0.2, 0.29) is Decision.PRUNE
+    assert study.best().number == 4

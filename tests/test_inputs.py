@@ -16,6 +16,8 @@ def test_what_defines_a_sweep_is_in_its_fingerprint(tmp_path):
 
     same = ["budget.trials=9", "sampler=gp", "pruner=none", "task.evaluation.batch_size=3", "tracking=mlflow"]
     assert of() == of(*same) == of("model.device=cpu", "data.path=elsewhere")
+    # Not there where they are empty: a sweep that was begun without such settings goes on.
+    assert not {"also", "constraints"} & of()["task"].keys()
     for other in (
         "trial.epochs=2",
         "sweep.seed=8",
@@ -25,6 +27,8 @@ def test_what_defines_a_sweep_is_in_its_fingerprint(tmp_path):
         "task.prompt='{input}'",
         "data.sizes.train=32",
         "model.name=other/model",
+        "task.also=[{metric: seconds, direction: minimize}]",
+        "task.constraints=[{metric: chrf, at_least: 0.3}]",
     ):
         assert of(other) != of(), other
 

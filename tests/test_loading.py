@@ -101,6 +101,70 @@ FAULTS = [
         "task.evaluation.slice_rows: must be greater than or equal to 1 (given: 0)",
     ),
     ("task.objective.direction", "minimize", "`rougeL` is there to maximize, not to minimize"),
+    (
+        "task.also",
+        [{"metric": "f1", "direction": "maximize"}],
+        "task.also.0.metric: `f1` does not fit task.kind=generate;",
+    ),
+    ("task.also", [{"metric": "cost", "direction": "minimize"}], "or a cost: seconds, adapter_megabytes, "),
+    (
+        "task.also",
+        [{"metric": "chrf", "direction": "maximize"}, {"metric": "seconds", "direction": "maximize"}],
+        "task.also.1.direction: `seconds` is there to minimize, not to maximize",
+    ),
+    (
+        "task.also",
+        [{"metric": "rougeL", "direction": "maximize"}],
+        "task.also.0.metric: `rougeL` is an objective already",
+    ),
+    (
+        "task.also",
+        [{"metric": "seconds", "direction": "minimize"}] * 2,
+        "task.also.1.metric: `seconds` is an objective already",
+    ),
+    ("task.also", [{"metric": "bleu"}], "task.also.0.direction: is missing"),
+    ("task.also", ["bleu"], "task.also.0: must be an object (given: 'bleu')"),
+    ("task.objective.metric", "seconds", "task.objective.metric: `seconds` does not fit task.kind=generate"),
+    (
+        "task.constraints",
+        [{"metric": "recall", "at_least": 0.6}],
+        "task.constraints.0.metric: `recall` does not fit task.kind=generate;",
+    ),
+    (
+        "task.constraints",
+        [{"metric": "chrf", "at_leats": 0.6}],
+        "task.constraints.0.at_leats: unknown name; did you mean `at_least`?",
+    ),
+    (
+        "task.constraints",
+        [{"metric": "chrf"}],
+        "task.constraints.0: needs one of at_least and at_most (given: neither)",
+    ),
+    (
+        "task.constraints",
+        [{"metric": "length_ratio", "at_least": 0.6, "at_most": 1.4}],
+        "task.constraints.0: needs one of at_least and at_most (given: at_least and at_most)",
+    ),
+    (
+        "task.constraints",
+        [{"metric": "chrf", "at_most": 0.6}],
+        "task.constraints.0: `chrf` is there to maximize; bound it by at_least",
+    ),
+    (
+        "task.constraints",
+        [{"metric": "length_gap.chrf", "at_least": 0.6}],
+        "task.constraints.0: `length_gap.chrf` is there to minimize; bound it by at_most",
+    ),
+    (
+        "task.constraints",
+        [{"metric": "seconds", "at_most": 60}],
+        "task.constraints.0.metric: `seconds` does not",
+    ),
+    (
+        "task.constraints",
+        [{"metric": "chrf", "at_least": float("inf")}],
+        "task.constraints.0.at_least: must be a finite number (given: inf)",
+    ),
     ("task.prompt", "Summarize.", "task.prompt: must contain {input} once (given: 'Summarize.')"),
     ("data.input", None, "data.input: is needed for task.kind=generate: the name of a column"),
     ("data.source", "file", "data.path: is needed for data.source=file"),
@@ -142,6 +206,33 @@ FAULTS = [
 def test_a_fault_says_what_is_allowed(composed: dict[str, Any], name: str, value: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         load(changed(composed, name, value))
+
+
+def test_constraints_and_further_objectives_are_read_and_measured(composed: dict[str, Any]) -> None:
+    tree = changed(composed, "task.constraints", [{"metric": "length_ratio", "at_most": 2}])
+    tree["task"]["constraints"].append({"metric": "length_ratio", "at_least": 0.5})
+    tree["task"]["also"] = [
+        {"metric": "seconds", "direction": "minimize"},
+        {"metric": "worst_length.loss", "direction": "minimize"},
+    ]
+    task = load(tree).task
+    assert [str(one) for one in task.constraints] == ["length_ratio ≤ 2", "length_ratio ≥ 0.5"]
+    assert task.named_metrics == ("rougeL", "worst_length.loss", "length_ratio")
+    assert [one.metric for one in task.goals.objectives] == ["rougeL", "seconds", "worst_length.loss"]
+    tree["task"]["constraints"][0]["metric"] = "group_gap.loss"
+    tree["data"]["group"] = None
+    with pytest.raises(ConfigError, match=r"data\.group: is needed for the metric `group_gap\.loss`"):
+        load(tree)
+
+
+def test_a_replay_knows_no_sizes(composed: dict[str, Any]) -> None:
+    tree = changed(composed, "task.also", [{"metric": "adapter_megabytes", "direction": "minimize"}])
+    assert load(tree).task.also[0].metric == "adapter_megabytes"
+    tree["engine"] = {"name": "replay"}
+    with pytest.raises(
+        ConfigError, match=r"`adapter_megabytes` is not known of replayed curves; seconds are"
+    ):
+        load(tree)
 
 
 def test_length_bounds_that_leave_nothing(composed: dict[str, Any]) -> None:

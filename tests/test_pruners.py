@@ -51,6 +51,23 @@ def sweep(config: PrunerConfig, curves: Sequence[Curve], direction: str = "maxim
     return reached
 
 
+def test_a_trial_that_meets_the_constraints_has_peers_that_do() -> None:
+    study = optuna.create_study(direction="maximize", pruner=make_pruner(MEDIAN, MARK, 2 * MARK))
+
+    def is_pruned(value: float, *violated: int) -> bool:
+        trial = study.ask()
+        trial.set_user_attr("examples", 2 * MARK)
+        trial.set_user_attr("violated", list(violated))
+        trial.report(value, MARK)
+        return trial.should_prune()
+
+    assert not any(is_pruned(0.5, MARK) for _ in range(4))
+    assert is_pruned(0.2, MARK), "a violator is compared with all"
+    assert not is_pruned(0.2, 2 * MARK), "what it does at another mark is not looked at"
+    assert not any(is_pruned(value) for value in (0.3, 0.4))
+    assert is_pruned(0.25), "by those three"
+
+
 def rising(level: float, marks: int = 4) -> Curve:
     return Curve([level * (1 - 0.5**mark) for mark in range(1, marks + 1)])
 

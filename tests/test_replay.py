@@ -59,6 +59,30 @@ def test_the_synthetic_surface_has_one_best_rate_and_diverges(tmp_path):
     assert math.isnan(final(0.1))
 
 
+def test_recorded_curves_may_have_further_metrics(tmp_path):
+    judged = ["task.also=[{metric: chrf, direction: maximize}, {metric: seconds, direction: minimize}]"]
+    curves = write(tmp_path / "c.jsonl", GOOD | {"metrics": {"chrf": [[0, 0.0], [96, 0.4]]}}, GOOD)
+    overrides = [f"engine.curves={curves}", "budget.trials=1", *judged]
+    with pytest.raises(DataError, match=r"line 2 of .* has no `chrf` among its metrics, which the task"):
+        ReplayEngine(configure(tmp_path, *overrides)[0])
+    write(curves, GOOD | {"metrics": {"chrf": [[0, 0.0], [96, 0.4]]}})
+    coordinator, study, _ = open_coordinator(tmp_path, *overrides)
+    ReplayEngine(configure(tmp_path, *overrides)[0], sleep=lambda _: None).run(coordinator)
+    assert study.record(0).metrics == pytest.approx({"rougeL": 0.3, "chrf": 0.4, "loss": 2.7})
+
+
+def test_made_up_metrics_are_at_odds_with_the_objective(tmp_path):
+    trial = configure(tmp_path)[0].trial
+
+    def final(rate: float, *metric: str) -> float:
+        made = synthetic(replace(trial, learning_rate=rate), 1, 96, "maximize", ("exact_match",))
+        return made.at(1.0, *metric)
+
+    assert final(2e-3) > final(7e-4)
+    assert final(2e-3, "exact_match") < final(7e-4, "exact_match")
+    assert final(2e-3) == synthetic(replace(trial, learning_rate=2e-3), 1, 96, "maximize").at(1.0)
+
+
 def test_time_passes_as_recorded(tmp_path):
     curves = write(tmp_path / "c.jsonl", GOOD)
     overrides = [f"engine.curves={curves}", "engine.speedup=10", "budget.trials=1"]

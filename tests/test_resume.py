@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from sweeper.engines.replay import ReplayEngine
 from sweeper.messages import BASE, TrialState
 from sweeper.study import Study
-from tests.sweeps import REPLAY
+from tests.sweeps import REPLAY, configure, open_coordinator
 
 SWEEP = [sys.executable, "-m", "sweeper", *REPLAY, "engine.speedup=150"]
 
@@ -65,6 +66,30 @@ def test_killed_again_and_again(tmp_path):
     assert max(r.attempt for r in done) > 1
     database = sqlite3.connect(tmp_path / "sweeps" / "study.db")
     assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_killed_with_several_objectives_and_constraints(tmp_path):
+    judged = (
+        "task.also=[{metric: chrf, direction: maximize}, {metric: loss, direction: minimize}]",
+        "task.constraints=[{metric: exact_match, at_least: 0.25}]",
+        "budget.trials=6",
+    )
+    coordinator, whole, _ = open_coordinator(tmp_path / "whole", *judged)
+    ReplayEngine(configure(tmp_path / "whole", *judged)[0], sleep=lambda _: None).run(coordinator)
+    for text in ("Trial 1", "Trial 4"):
+        process = start(tmp_path, "engine.speedup=20", *judged)
+        read_until(process, text)
+        read_until(process, "after 48 examples")
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=30)
+    told = start(tmp_path, *judged).communicate(timeout=120)[0]
+    done, expected = records(tmp_path), whole.records()
+    assert [(r.params, r.objective, r.reports, r.metrics, r.state) for r in done] == [
+        (r.params, r.objective, r.reports, r.metrics, r.state) for r in expected
+    ]
+    assert max(r.attempt for r in done) > 1
+    assert f"Best: trial {whole.best().number} with rougeL" in told
+    assert "With several objectives no trial is pruned: pruner=median is not used" in told
 
 
 def test_the_interrupted_trial_goes_on_from_its_checkpoint(tmp_path):

@@ -1,8 +1,11 @@
 """Samplers: the same proposals in one go and after a resume, with conditions, and guided early."""
 
+import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -53,10 +56,21 @@ def objective(params: dict[str, Scalar]) -> float:
     return -((rate - 2e-3) ** 2) * 1e5 - (0.01 * rest - 1) ** 2
 
 
-def propose(storage: str | None, space: Space, config: SamplerConfig, total: int) -> list[FrozenTrial]:
-    """Ask and tell until the study has `total` trials; called again, it goes on."""
+def propose(
+    storage: str | None,
+    space: Space,
+    config: SamplerConfig,
+    total: int,
+    several: bool = False,
+    constraint: Callable[[dict[str, Scalar]], float] | None = None,
+) -> list[FrozenTrial]:
+    """Ask and tell until the study has `total` trials; called again, it goes on.
+
+    `several`: the learning rate is to be small as well. `constraint` is met where it is zero or less.
+    """
+    directions = ["maximize", "minimize"] if several else ["maximize"]
     study = optuna.create_study(
-        storage=storage, study_name="sweep", direction="maximize", load_if_exists=True
+        storage=storage, study_name="sweep", directions=directions, load_if_exists=True
     )
     points = [space.defaults]
     if config.name == "grid":
@@ -67,7 +81,11 @@ def propose(storage: str | None, space: Space, config: SamplerConfig, total: int
         study.sampler = make_sampler(config, space, SEED, number)
         trial = study.ask()
         space.suggest(trial)
-        if number % 4 == 2:
+        if constraint is not None:
+            trial.set_constraint("constraint", constraint(trial.params))
+        if several:
+            study.tell(trial, [objective(trial.params), float(trial.params.get("learning_rate", 0.0))])
+        elif number % 4 == 2:
             trial.report(objective(trial.params), 1)
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         else:
@@ -75,13 +93,24 @@ def propose(storage: str | None, space: Space, config: SamplerConfig, total: int
     return study.trials
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_four_trials_and_four_more_are_eight(name: str, tmp_path: Path) -> None:
+def is_slow(params: dict[str, Scalar]) -> float:
+    """A constraint: the rate is at most 3e-4, far from where the objective is best."""
+    return math.log10(float(params.get("learning_rate", 1e-3)) / 3e-4)
+
+
+JUDGED = {"several": True, "constraint": is_slow}
+
+
+@pytest.mark.parametrize(
+    ("name", "judged"),
+    [*((name, {}) for name in SAMPLERS), *((name, JUDGED) for name in ("tpe", "gp", "nsga2"))],
+)
+def test_four_trials_and_four_more_are_eight(name: str, judged: dict[str, Any], tmp_path: Path) -> None:
     space = FINITE if name == "grid" else CONDITIONAL
     config = sampler(name)
-    whole = propose(f"sqlite:///{tmp_path / 'whole.db'}", space, config, 8)
-    propose(f"sqlite:///{tmp_path / 'parts.db'}", space, config, 4)
-    parts = propose(f"sqlite:///{tmp_path / 'parts.db'}", space, config, 8)
+    whole = propose(None, space, config, 8, **judged)
+    propose(f"sqlite:///{tmp_path / 'parts.db'}", space, config, 4, **judged)
+    parts = propose(f"sqlite:///{tmp_path / 'parts.db'}", space, config, 8, **judged)
     assert [trial.params for trial in parts] == [trial.params for trial in whole]
     assert whole[0].params == space.defaults
     assert len({str(sorted(trial.params.items())) for trial in whole}) > 4
@@ -138,6 +167,28 @@ def test_gp_proposes_from_its_model_after_the_start() -> None:
     space = Space.parse({"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}, TRIAL)
     guided = propose(None, space, SamplerConfig("gp", startup_trials=3), 12)
     assert abs(max(guided, key=lambda trial: trial.value or -1e9).params["learning_rate"] - 2e-3) < 5e-4
+
+
+@pytest.mark.parametrize(
+    ("config", "total"),
+    [
+        (SamplerConfig("tpe", startup_trials=4), 80),
+        (SamplerConfig("gp", startup_trials=4), 8),
+        (SamplerConfig("nsga2", population_size=6), 80),
+    ],
+    ids=["tpe", "gp", "nsga2"],
+)
+def test_proposals_move_to_where_the_constraint_is_met(config: SamplerConfig, total: int) -> None:
+    rate = {"low": 1e-4, "high": 1e-2, "log": True}
+    space = Space.parse({"learning_rate": rate, "warmup": {"low": 0.0, "high": 0.2}}, TRIAL)
+
+    def share(constraint: Callable[[dict[str, Scalar]], float] | None) -> float:
+        """Of the last half of the trials, those that meet it."""
+        last = propose(None, space, config, total, constraint=constraint)[total // 2 :]
+        return sum(is_slow(trial.params) <= 0 for trial in last) / len(last)
+
+    assert share(is_slow) > 0.5
+    assert share(None) < 0.2
 
 
 def test_nsga2_breeds_from_the_first_generation() -> None:

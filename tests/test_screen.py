@@ -8,6 +8,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from sweeper.config import ConstraintConfig, ObjectiveConfig
 from sweeper.messages import BASE, HeldOutScores, TrialState
 from sweeper.screen import (
     LiveScreen,
@@ -69,6 +70,44 @@ def test_defaults_may_win_and_nothing_may_finish(sweep):
     info, record = sweep
     assert "no trial found better ones" in said(conclusions(info, [record], record))
     assert conclusions(info, [record], None) == ["No trial has finished, so there is no best one."]
+
+
+def test_constraints_and_several_objectives_are_told(sweep):
+    info, record = sweep
+    info = replace(
+        info,
+        also=(ObjectiveConfig("seconds", "minimize"), ObjectiveConfig("chrf", "maximize")),
+        constraints=(ConstraintConfig("exact_match", at_least=0.3),),
+    )
+
+    def trial(number, objective, exact, seconds):
+        metrics = {"rougeL": objective, "chrf": 0.4, "exact_match": exact}
+        return replace(record, number=number, objective=objective, metrics=metrics, seconds=seconds)
+
+    trials = [trial(0, 0.4, 0.2, 9.0), trial(1, 0.3, 0.35, 90.0), trial(2, 0.29, 0.35, 5.0)]
+    told = said(conclusions(info, trials, trials[2]))
+    assert "Best: trial 2 with rougeL 0.290 ± 0.020, seconds 5, chrf 0.4." in told
+    rule = "Among those within one standard error of its best rougeL, seconds decides, then chrf."
+    assert f"Pareto front: 1, 2. {rule}" in told
+    assert "It meets exact_match ≥ 0.3, as 2 of 3 finished trials do; no other can be best." in told
+    assert "worse by 0.110 than the default settings (0.400 ± 0.020), which violate a constraint" in told
+    assert "Trial 0 came nearest: exact_match 0.200 misses ≥ 0.3 by 0.100." in said(
+        conclusions(info, trials[:1], None)
+    )
+    out = StringIO()
+    Console(file=out, width=120).print(trial_table(info, trials, trials[2]))
+    rows = {row.split()[0]: row for row in out.getvalue().splitlines() if "finished" in row}
+    assert "≥ 0.3" in out.getvalue()
+    assert rows["0"].rstrip().endswith("violates, defaults")
+    assert rows["1"].rstrip().endswith("front")
+    assert rows["2"].rstrip().endswith("best, front")
+    out = StringIO()
+    screen = Screen(Console(file=out, width=100))
+    screen.opened(info, [])
+    screen.ended(trials[0])
+    assert "Objectives: maximize rougeL, minimize seconds, maximize chrf" in out.getvalue()
+    assert "The best trial has to meet exact_match ≥ 0.3" in out.getvalue()
+    assert "  exact_match 0.200 misses ≥ 0.3 by 0.100" in out.getvalue()
 
 
 def test_hostile_text_is_shown_and_not_obeyed(sweep):

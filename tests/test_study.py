@@ -20,7 +20,7 @@ from sweeper.messages import (
     SliceScores,
     TrialState,
 )
-from sweeper.study import Spent, Study, best_of
+from sweeper.study import Spent, Study
 from tests.sweeps import configure, open_study
 
 RANDOM = SamplerConfig("random")
@@ -165,14 +165,94 @@ def test_delete_forgets_the_study(tmp_path):
     assert not (tmp_path / "none.db").exists()
 
 
-def test_best_is_the_earliest_of_equals_in_the_direction(tmp_path):
+CONSTRAINED = "task.constraints=[{metric: chrf, at_least: 0.3}, {metric: length_ratio, at_most: 1.5}]"
+SEVERAL = "task.also=[{metric: chrf, direction: maximize}, {metric: seconds, direction: minimize}]"
+
+
+def end(study: Study, objective: float, ending: Ending = Ending.FINISHED, seconds: float = 10.0, **metrics):
+    """Propose the next trial and end it with these metrics."""
+    number = study.propose(8, RANDOM).number
+    best = Evaluation(96, objective, 0.02, {"rougeL": objective, "loss": 1.5} | metrics)
+    return study.finish(Outcome(number, 1, ending, 96, "test", best=best), Spent(96, seconds, 1))
+
+
+def test_a_violator_is_never_best(tmp_path):
+    study = open_study(tmp_path, CONSTRAINED)
+    end(study, 0.9, chrf=0.29, length_ratio=1.0)
+    assert study.best() is None
+    end(study, 0.2, chrf=0.35, length_ratio=1.5)
+    end(study, 0.8, chrf=0.35, length_ratio=1.6)
+    assert study.best().number == 1
+    folder = tmp_path / "summarize"
+    again = Study.read(Layout(tmp_path, "summarize").study_url, "summarize", folder)
+    assert again.best().number == 1
+    assert again.goals == study.goals
+
+
+def test_optuna_is_told_by_how_much_constraints_are_missed(tmp_path):
+    study = open_study(tmp_path, CONSTRAINED)
+    end(study, 0.9, chrf=0.25, length_ratio=1.0)
+    end(study, 0.8, Ending.PRUNED, chrf=math.nan, length_ratio=2.0)
+    told = optuna.load_study(study_name="summarize", storage=Layout(tmp_path, "summarize").study_url)
+    bounds = ["chrf ≥ 0.3", "length_ratio ≤ 1.5"]
+    assert [list(trial.constraints) for trial in told.trials] == [bounds, bounds]
+    assert list(told.trials[0].constraints.values()) == pytest.approx([0.05, -0.5])
+    assert list(told.trials[1].constraints.values()) == pytest.approx([math.inf, 0.5])
+
+
+def test_an_end_that_a_crash_cut_short_is_told_again(tmp_path):
+    study = open_study(tmp_path, CONSTRAINED)
+    number = study.propose(8, RANDOM).number
+    best = Evaluation(96, 0.5, 0.02, {"rougeL": 0.5, "chrf": 0.4, "length_ratio": 1.0})
+    told = optuna.trial.Trial(study._study, study._frozen(number)._trial_id)
+    told.set_constraint("chrf ≥ 0.3", -0.1)
+    again = open_study(tmp_path, CONSTRAINED)
+    again.propose(8, RANDOM)
+    record = again.finish(Outcome(number, 2, Ending.FINISHED, 96, "test", best=best), Spent(96, 5.0, 2))
+    assert (record.state, again.best()) == (TrialState.FINISHED, record)
+
+
+def test_several_objectives_are_told_in_their_order(tmp_path):
+    study = open_study(tmp_path, SEVERAL)
+    end(study, 0.3, chrf=0.4, seconds=20.0)
+    end(study, 0.29, chrf=0.4, seconds=5.0)
+    url = Layout(tmp_path, "summarize").study_url
+    told = optuna.load_study(study_name="summarize", storage=url)
+    assert [direction.name for direction in told.directions] == ["MAXIMIZE", "MAXIMIZE", "MINIMIZE"]
+    assert [trial.values for trial in told.trials] == [[0.3, 0.4, 20.0], [0.29, 0.4, 5.0]]
+    assert study.best().number == 1, "within the standard error, and cheaper"
+    assert Study.read(url, "summarize", tmp_path / "summarize").best().number == 1
+
+
+def test_a_trial_without_a_value_in_an_objective_has_failed(tmp_path):
+    study = open_study(tmp_path, SEVERAL)
+    for missing in ({}, {"chrf": math.nan}):
+        record = end(study, 0.3, **missing)
+        assert (record.state, record.reason) == (TrialState.FAILED, "the objective `chrf` has no value")
+    assert study.best() is None
+
+
+def test_reports_are_stored_with_several_objectives_and_nothing_is_pruned(tmp_path):
+    study = open_study(tmp_path, SEVERAL, "pruner=median")
+    for value in (0.5, 0.5, 0.5, 0.1):
+        number = study.propose(8, RANDOM).number
+        study.set_examples(number, 96)
+        study.report(number, 48, value)
+        assert not study.should_prune(number)
+    assert study.record(3).reports == {48: 0.1}
+    assert open_study(tmp_path, SEVERAL).record(3).reports == {48: 0.1}
+
+
+def test_a_study_that_knows_one_objective_alone_is_read(tmp_path):
     study = open_study(tmp_path)
-    base = study.propose(8, RANDOM)
-    records = [replace(base, number=i, objective=v) for i, v in enumerate([0.2, 0.4, 0.4, None])]
-    up = study.objective
-    assert best_of(records, up).number == 1
-    assert best_of(records, replace(up, direction="minimize")).number == 0
-    assert best_of([], up) is None
+    about = study._study.user_attrs["sweeper"]
+    study._study.set_user_attr(
+        "sweeper", {key: about[key] for key in about if key not in ("also", "constraints")}
+    )
+    again = open_study(tmp_path)
+    assert (again.goals.also, again.goals.constraints) == ((), ())
+    read = Study.read(Layout(tmp_path, "summarize").study_url, "summarize", tmp_path / "summarize")
+    assert read.goals == study.goals
 
 
 def test_enqueued_runs_know_their_settings_before_they_begin_and_can_be_withdrawn(tmp_path):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sweeper.config import LoraSettings, ObjectiveConfig, TrackingConfig, TrialSettings
+from sweeper.config import ConstraintConfig, LoraSettings, ObjectiveConfig, TrackingConfig, TrialSettings
 from sweeper.events import AuditInfo, DataSetInfo, Listener, Measurement, SweepInfo, TrialRecord
 from sweeper.journal import Journal
 from sweeper.layout import Layout
@@ -197,6 +197,37 @@ def test_slices_are_an_artifact_of_their_trial(layout: Layout) -> None:
 
     (told,) = load_dict(f"{found['trial 1'].info.artifact_uri}/slices.json")["slices"]
     assert (told["value"], told["rows"], told["metrics"]["rougeL"]) == ("numpy", 12, 0.2)
+
+
+def test_constraints_and_further_objectives_are_told(layout: Layout) -> None:
+    from mlflow.artifacts import load_text
+
+    judged = replace(
+        info(layout),
+        also=(ObjectiveConfig("seconds", "minimize"), ObjectiveConfig("chrf", "maximize")),
+        constraints=(ConstraintConfig("rarest_class.recall", at_least=0.6),),
+    )
+    found = {"chrf": 0.4, "rarest_class.recall": 0.5}
+    trials = [over(BASE), over(0, metrics=found), over(1, metrics=found | {"rarest_class.recall": 0.7})]
+    tracker = make_tracker(TrackingConfig("mlflow"), layout)
+    tracker.opened(judged, [])
+    play([tracker], trials)
+    tracker.closed(trials, trials[2], "finished")
+    told = runs(layout)
+    parent, violator, winner = (told[name] for name in (layout.name, "trial 0 (defaults)", "trial 1"))
+    assert parent.data.tags["sweeper.also"] == "minimize seconds, maximize chrf"
+    assert parent.data.tags["sweeper.constraints"] == "rarest_class.recall ≥ 0.6"
+    assert violator.data.tags["sweeper.violates"] == "rarest_class.recall 0.500 misses ≥ 0.6 by 0.100"
+    assert "sweeper.violates" not in winner.data.tags
+    violations = [run.data.metrics["constraint_violation"] for run in (violator, winner)]
+    assert violations == pytest.approx([0.1, 0.0])
+    assert winner.data.metrics["best_rarest_class.recall"] == 0.7
+    assert "constraint_violation" not in told["base model"].data.metrics
+    table = load_text(f"{parent.info.artifact_uri}/leaderboard.csv").splitlines()
+    assert table[0].startswith(
+        "trial,state,objective,error,chrf,rarest_class.recall,violates,examples,seconds,"
+    )
+    assert table[2].startswith("0,finished,0.2,0.01,0.4,0.5,rarest_class.recall 0.500 misses ≥ 0.6 by 0.100,")
 
 
 def test_data_sets_are_inputs(layout: Layout) -> None:

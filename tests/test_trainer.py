@@ -36,6 +36,10 @@ def test_a_trial_is_trained_evaluated_and_leaves_one_adapter(tmp_path, kind):
     assert len(outcome.samples) == 2
     assert outcome.cost["seconds"] >= outcome.cost["train_seconds"] > 0 < outcome.cost["evaluation_seconds"]
     assert outcome.cost["peak_memory_bytes"] > 1e6
+    weights = load_file(outcome.adapter / "adapter_model.safetensors")
+    assert outcome.cost["trainable_parameters"] == sum(one.numel() for one in weights.values())
+    size = (outcome.adapter / "adapter_model.safetensors").stat().st_size
+    assert outcome.cost["adapter_megabytes"] == size / 1e6
     for evaluation in channel.evaluations:
         gap = evaluation.metrics["loss"] - evaluation.metrics["train_loss"]
         assert evaluation.metrics["generalization_gap"] == pytest.approx(gap)
@@ -62,6 +66,30 @@ def test_the_best_mark_is_told_by_slices(tmp_path, kind):
         assert [sum(row) for row in best.confusion.counts] == [4, 3, 3]
         assert 0 <= best.metrics["auroc"] <= 1
     assert sum(one.slices != () for one in channel.evaluations) <= 2
+
+
+def test_the_best_mark_that_meets_the_constraints_is_restored(tmp_path):
+    def train(name, *judged):
+        overrides = ("task.objective={metric: loss, direction: minimize}", *judged)
+        spec = tiny.spec(tmp_path / name, tiny.settings(), marks=(8, 16, 24))
+        return tiny.run(spec, overrides=overrides)
+
+    plain = train("plain")
+    assert plain.outcomes[0].best.mark == 24
+    first, second, last = (one.metrics["length_ratio"] for one in plain.evaluations)
+    assert first > second > last
+    bound = f"task.constraints=[{{metric: length_ratio, at_least: {second}}}]"
+    outcomes = [
+        train("met", bound).outcomes[0],
+        train("missed", bound.replace(str(second), "9.0")).outcomes[0],
+    ]
+    assert [outcome.best.mark for outcome in outcomes] == [16, 24], "where none meets them, the best one"
+    adapters = [
+        load_file(one.adapter / "adapter_model.safetensors") for one in (*outcomes, plain.outcomes[0])
+    ]
+    met, missed, best = (adapter.popitem()[1] for adapter in adapters)
+    assert torch.equal(missed, best)
+    assert not torch.equal(met, best)
 
 
 def test_training_reports_loss_rate_and_speed(tmp_path):

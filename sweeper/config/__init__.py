@@ -31,7 +31,14 @@ from sweeper.config.sweep import (
     TrackingConfig,
     VerdictConfig,
 )
-from sweeper.config.task import EvaluationConfig, GenerationConfig, ObjectiveConfig, TaskConfig
+from sweeper.config.task import (
+    ConstraintConfig,
+    EvaluationConfig,
+    GenerationConfig,
+    Goals,
+    ObjectiveConfig,
+    TaskConfig,
+)
 from sweeper.config.trial import LoraSettings, TrialSettings
 
 __all__ = [
@@ -43,11 +50,13 @@ __all__ = [
     "BudgetConfig",
     "CleaningStep",
     "Config",
+    "ConstraintConfig",
     "DataConfig",
     "EngineConfig",
     "EvaluationConfig",
     "ExecutorConfig",
     "GenerationConfig",
+    "Goals",
     "LengthConfig",
     "LoraSettings",
     "ModelConfig",

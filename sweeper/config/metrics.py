@@ -56,6 +56,9 @@ METRICS = {
 }
 """What each task kind is measured by at every evaluation."""
 
+COSTS = ("seconds", "adapter_megabytes", "trainable_parameters", "peak_memory_bytes")
+"""What a trial costs: no metrics, and further objectives all the same (`task.also`)."""
+
 PER_CLASS = ("precision", "recall", "f1")
 """What a single class is measured by."""
 
@@ -142,7 +145,9 @@ def metric_fault(kind: str, name: str) -> str | None:
 
 
 def metric_direction(name: str) -> Direction | None:
-    """Which way a metric without fault is better; None if neither is by itself."""
+    """Which way a cost, or a metric without fault, is better; None if neither is by itself."""
+    if name in COSTS:
+        return "minimize"
     parsed = MetricName.parse(name)
     if parsed.how == "gap":
         return "minimize"

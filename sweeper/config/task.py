@@ -1,9 +1,12 @@
 """conf/task: what the model is to learn and how it is judged."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from sweeper.config.types import STRICT, NonNegative, Positive
+from sweeper.config.metrics import COSTS
+from sweeper.config.types import STRICT, Finite, NonNegative, Positive
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,69 @@ class ObjectiveConfig:
     def better(self, a: float, b: float) -> bool:
         """True if `a` is strictly better than `b`."""
         return a > b if self.direction == "maximize" else a < b
+
+
+@dataclass(frozen=True)
+class ConstraintConfig:
+    """A bound that the best trial has to keep: one of `at_least` and `at_most`."""
+
+    __pydantic_config__ = STRICT
+
+    metric: str
+    at_least: Finite | None = None
+    at_most: Finite | None = None
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.bound}"
+
+    @property
+    def bound(self) -> str:
+        """As a person writes it, e.g. `≥ 0.6`."""
+        return f"≤ {self.at_most:g}" if self.at_least is None else f"≥ {self.at_least:g}"
+
+    def missed_by(self, value: float) -> float:
+        """How far `value` lies beyond the bound: zero or less within it, infinite for NaN."""
+        if math.isnan(value):
+            return math.inf
+        if self.at_least is not None:
+            return self.at_least - value
+        return value - self.at_most if self.at_most is not None else 0.0
+
+
+@dataclass(frozen=True)
+class Goals:
+    """What trials are judged by."""
+
+    __pydantic_config__ = STRICT
+
+    objective: ObjectiveConfig
+    also: tuple[ObjectiveConfig, ...] = ()
+    constraints: tuple[ConstraintConfig, ...] = ()
+
+    @property
+    def objectives(self) -> tuple[ObjectiveConfig, ...]:
+        return (self.objective, *self.also)
+
+    @property
+    def further(self) -> tuple[str, ...]:
+        """Metrics and costs that trials are judged by beside the objective, once each."""
+        named = [one.metric for one in self.also] + [one.metric for one in self.constraints]
+        return tuple(dict.fromkeys(name for name in named if name != self.objective.metric))
+
+    def missed(self, metrics: Mapping[str, float]) -> dict[ConstraintConfig, float]:
+        """The constraints that `metrics` don't meet, and by how much each."""
+        margins = {one: one.missed_by(metrics.get(one.metric, math.nan)) for one in self.constraints}
+        return {one: by for one, by in margins.items() if by > 0}
+
+    def better(self, a: Mapping[str, float], b: Mapping[str, float]) -> bool:
+        """True if a trial is better stopped where it has the metrics `a` than where it has `b`.
+
+        A mark that meets all constraints is better than one that doesn't; among others the objective decides.
+        """
+        fails_a, fails_b = bool(self.missed(a)), bool(self.missed(b))
+        if fails_a != fails_b:
+            return fails_b
+        return self.objective.better(a[self.objective.metric], b[self.objective.metric])
 
 
 @dataclass(frozen=True)
@@ -68,8 +134,17 @@ class TaskConfig:
     objective: ObjectiveConfig
     generation: GenerationConfig
     evaluation: EvaluationConfig
+    also: tuple[ObjectiveConfig, ...] = ()
+    """Further objectives: metrics, or costs of a trial such as `seconds`."""
+    constraints: tuple[ConstraintConfig, ...] = ()
+    """What the best trial has to meet."""
+
+    @property
+    def goals(self) -> Goals:
+        return Goals(self.objective, self.also, self.constraints)
 
     @property
     def named_metrics(self) -> tuple[str, ...]:
-        """Every metric that the task names, once, the objective's first."""
-        return tuple(dict.fromkeys([self.objective.metric, *self.evaluation.metrics]))
+        """Every metric that the task names, once, the objective's first; costs are none."""
+        judged = [name for name in self.goals.further if name not in COSTS]
+        return tuple(dict.fromkeys([self.objective.metric, *judged, *self.evaluation.metrics]))

@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -67,7 +67,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
         self._bench = bench
         self._channel = channel
         self._spec = spec
-        self._objective = bench.config.task.objective
+        self._goals = bench.config.task.goals
         self._state = TrialState()
         self._checkpoint: Checkpoint | None = None
         self._trainer: TrialTrainer | None = None
@@ -78,6 +78,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
         self._suspending = False
         self._train_seconds = self._evaluation_seconds = 0.0
         self._speed: dict[str, float] = {}
+        self._sizes: dict[str, float] = {}
         self._recent = _Recent()
 
     def outcome(self) -> Outcome:
@@ -102,8 +103,9 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
         if ending is Ending.FINISHED and self._state.best_folder is not None:
             target = Layout.attempt(self._spec.folder, self._spec.attempt) / "best"
             adapter = checkpoints.publish(self._spec.folder / self._state.best_folder, target)
+            self._sizes["adapter_megabytes"] = checkpoints.weights_bytes(adapter) / 1e6
         seconds = time.perf_counter() - started
-        cost = {
+        cost = self._sizes | {
             "train_seconds": self._train_seconds,
             "evaluation_seconds": self._evaluation_seconds,
             "overhead_seconds": seconds - self._train_seconds - self._evaluation_seconds,
@@ -166,6 +168,8 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
     def _fit(self, model: Any, micro_batch: int) -> None:
         """Train from the newest checkpoint, or from the start, to the end."""
         spec = self._spec
+        trained = (weights.numel() for weights in model.parameters() if weights.requires_grad)
+        self._sizes["trainable_parameters"] = float(sum(trained))
         self._checkpoint = checkpoints.newest(spec.folder)
         self._state = self._checkpoint.state if self._checkpoint else TrialState()
         rows, order = self._bench.train_rows.of_trial(spec.settings, spec.seed, micro_batch)
@@ -294,7 +298,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
             Evaluation(mark, scores.objective, scores.error, found, errors=scores.errors) for mark in marks
         )
         earlier = known.evaluations
-        is_best = known.best is None or self._objective.better(scores.objective, known.best.objective)
+        is_best = known.best is None or self._goals.better(found, known.best.metrics)
         if is_best:
             # Every checkpoint holds all evaluations, and slices are large: only the best mark keeps them.
             first = replace(first, slices=scores.slices, confusion=scores.confusion)
@@ -320,7 +324,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
             return ""
         return (
             f"stopped at example {since[-1].mark} of {self._spec.examples}: "
-            f"{self._objective.metric} was best at {best.mark}, {len(since)} marks ago"
+            f"{self._goals.objective.metric} was best at {best.mark}, {len(since)} marks ago"
         )
 
     def _stop_without_patience(self) -> None:

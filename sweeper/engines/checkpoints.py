@@ -114,6 +114,11 @@ def publish(checkpoint: Path, target: Path) -> Path:
     return target
 
 
+def weights_bytes(folder: Path) -> int:
+    """The size of the weights in a published folder."""
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
 def clear(trial_folder: Path) -> None:
     """Delete all checkpoints of a trial that is over; what was published stays."""
     keep(trial_folder, ())

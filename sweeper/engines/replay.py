@@ -10,11 +10,13 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
-from sweeper.config import Config, ObjectiveConfig, TrialSettings
+from sweeper.config import Config, TaskConfig, TrialSettings
+from sweeper.config.metrics import COSTS
 from sweeper.errors import DataError
 from sweeper.layout import Layout, write_atomically
 from sweeper.loading import dotted
@@ -35,50 +37,76 @@ _STEPS_PER_MARK = 4
 _TEST_ROWS = 96
 """Where the configuration doesn't say how many there are."""
 
+Points = tuple[tuple[int, float], ...]
+"""Examples seen and the value there, ascending."""
+
 
 @dataclass(frozen=True)
 class Curve:
     """One recorded trial.
 
     `settings` by dotted name, `reports` as (examples seen, objective), `seconds` for the whole trial
-    on the device where it was recorded, training and evaluation together.
+    on the device where it was recorded, training and evaluation together. `metrics` are further
+    metrics by name, as `reports`.
     """
 
     settings: Mapping[str, Any]
     examples: int
     seconds: float
     error: float
-    reports: tuple[tuple[int, float], ...]
+    reports: Points
+    metrics: Mapping[str, Points] = field(default_factory=dict)
 
-    def at(self, share: float) -> float:
-        """The objective after `share` of the trial's length, linear between the recorded points."""
+    def at(self, share: float, metric: str | None = None) -> float:
+        """The objective, or another metric, after `share` of the trial's length.
+
+        Linear between the recorded points.
+        """
+        points = self.reports if metric is None else self.metrics[metric]
         position = share * self.examples
-        x0, y0 = self.reports[0]
-        for x1, y1 in self.reports:
+        x0, y0 = points[0]
+        for x1, y1 in points:
             if position <= x1:
                 return y1 if x1 == x0 else y0 + (y1 - y0) * max(0.0, position - x0) / (x1 - x0)
             x0, y0 = x1, y1
         return y0
 
 
-def read_curves(path: Path) -> list[Curve]:
-    """Read recorded curves, one JSON object a line with the fields of `Curve`."""
+def further(task: TaskConfig) -> tuple[str, ...]:
+    """The metrics that trials are judged by beside the objective and the loss."""
+    return tuple(name for name in task.goals.further if name not in ("loss", *COSTS))
+
+
+def read_curves(path: Path, needed: Sequence[str] = ()) -> list[Curve]:
+    """Read recorded curves, one JSON object a line with the fields of `Curve`.
+
+    Raises DataError if one can't be read, or lacks one of the `needed` metrics.
+    """
     if not path.is_file():
         raise DataError(f"engine.curves: there is no file {path}; record one or set engine.curves=null")
     curves = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             tree = json.loads(line)
-            reports = tuple((int(x), float(y)) for x, y in tree.pop("reports"))
-            curves.append(Curve(**tree, reports=reports))
+            metrics = {name: _points(values) for name, values in tree.pop("metrics", {}).items()}
+            curves.append(Curve(**tree | {"reports": _points(tree["reports"])}, metrics=metrics))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DataError(
                 f"engine.curves: line {number} of {path} is no recorded curve ({error}); it needs "
                 "settings, examples, seconds, error and reports"
             ) from error
+        if missing := [name for name in needed if name not in curves[-1].metrics]:
+            raise DataError(
+                f"engine.curves: line {number} of {path} has no `{missing[0]}` among its metrics, which the "
+                "task is judged by; record it, or set engine.curves=null"
+            )
     if not curves:
         raise DataError(f"engine.curves: {path} holds no curve; record one or set engine.curves=null")
     return curves
+
+
+def _points(values: Any) -> Points:
+    return tuple((int(x), float(y)) for x, y in values)
 
 
 def nearest(curves: Sequence[Curve], settings: TrialSettings) -> Curve:
@@ -87,21 +115,31 @@ def nearest(curves: Sequence[Curve], settings: TrialSettings) -> Curve:
     return min(curves, key=lambda curve: sum(_distance(v, flat.get(k)) for k, v in curve.settings.items()))
 
 
-def synthetic(settings: TrialSettings, seed: int, examples: int, direction: str) -> Curve:
+def synthetic(
+    settings: TrialSettings, seed: int, examples: int, direction: str, further: Sequence[str] = ()
+) -> Curve:
     """A made-up trial: best near a learning rate of 2e-3, a little better with rank and length.
 
-    From a learning rate of 0.05 on it diverges: its objective is NaN.
+    Each of the `further` metrics rises towards a best learning rate of its own, between 2e-4 and 2e-2, so
+    that it is at odds with the objective. From a learning rate of 0.05 on the trial diverges: its
+    objective is NaN.
     """
     noise = random.Random(seed)  # noqa: S311 - a learning curve, not a secret
-    off = math.log10(settings.learning_rate / 2e-3)
-    top = 0.18 + 0.14 * math.exp(-(off**2)) + 0.005 * math.log2(settings.lora.rank) + noise.gauss(0, 0.005)
-    if settings.learning_rate >= 0.05:
-        top = math.nan
     rise = [(i / 20, 1 - math.exp(-4 * i / 20)) for i in range(21)]
-    values = [(round(share * examples), 0.15 + (top - 0.15) * height) for share, height in rise]
+
+    def points(best_rate: float) -> Points:
+        off = math.log10(settings.learning_rate / best_rate)
+        ranks = 0.005 * math.log2(settings.lora.rank)
+        top = 0.18 + 0.14 * math.exp(-(off**2)) + ranks + noise.gauss(0, 0.005)
+        if settings.learning_rate >= 0.05:
+            top = math.nan
+        return tuple((round(share * examples), 0.15 + (top - 0.15) * height) for share, height in rise)
+
+    reports = points(2e-3)
     if direction == "minimize":
-        values = [(x, 1 - y) for x, y in values]
-    return Curve({}, examples, 0.5 * examples, 0.01, tuple(values))
+        reports = tuple((x, 1 - y) for x, y in reports)
+    metrics = {name: points(2e-4 * 10 ** (crc32(name.encode()) % 201 / 100)) for name in further}
+    return Curve({}, examples, 0.5 * examples, 0.01, reports, metrics)
 
 
 def held_out(objective: str, value: float, error: float, rows: int, seed: int) -> HeldOutScores:
@@ -127,9 +165,11 @@ class ReplayEngine:
     """Plays one trial after another; `sleep` is called with the seconds that pass meanwhile."""
 
     def __init__(self, config: Config, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._objective: ObjectiveConfig = config.task.objective
+        self.goals = config.task.goals
         self.test_rows = config.data.sizes.test or _TEST_ROWS
-        self._curves = read_curves(config.engine.curves) if config.engine.curves else None
+        self._further = further(config.task)
+        path = config.engine.curves
+        self._curves = read_curves(path, self._further) if path else None
         self._speedup = config.engine.speedup or 1.0
         self._sleep = sleep
 
@@ -145,7 +185,8 @@ class ReplayEngine:
         """The curve that stands for `spec`."""
         if self._curves is not None:
             return nearest(self._curves, spec.settings)
-        return synthetic(spec.settings, spec.seed, max(spec.examples, 1), self._objective.direction)
+        direction = self.goals.objective.direction
+        return synthetic(spec.settings, spec.seed, max(spec.examples, 1), direction, self._further)
 
     def pass_time(self, seconds: float) -> None:
         """Let recorded seconds pass, divided by the speed-up."""
@@ -206,12 +247,16 @@ class _Play:
         return Decision.CONTINUE
 
     def _evaluate(self, mark: int) -> Evaluation:
-        value = self._value(mark)
-        name = self._engine._objective.metric
-        return Evaluation(mark, value, self._curve.error, {name: value, "loss": 3.0 - value})
+        value, share = self._value(mark), self._share(mark)
+        metrics = {"loss": 3.0 - value} | {name: self._curve.at(share, name) for name in self._curve.metrics}
+        metrics[self._engine.goals.objective.metric] = value
+        return Evaluation(mark, value, self._curve.error, metrics)
 
     def _value(self, examples: int) -> float:
-        return self._curve.at(examples / self._spec.examples if self._spec.examples else 0.0)
+        return self._curve.at(self._share(examples))
+
+    def _share(self, examples: int) -> float:
+        return examples / self._spec.examples if self._spec.examples else 0.0
 
     def _report(self, evaluation: Evaluation) -> Decision:
         spec = self._spec
@@ -222,16 +267,16 @@ class _Play:
         write_atomically(self._state_file, json.dumps(tree))
 
     def _ending(self, ending: Ending, reason: str = "") -> Outcome:
-        objective = self._engine._objective
+        goals = self._engine.goals
         best: Evaluation | None = None
         for evaluation in self._evaluations:
-            if best is None or objective.better(evaluation.objective, best.objective):
+            if best is None or goals.better(evaluation.metrics, best.metrics):
                 best = evaluation
         trained = self._examples - self._from
         test: HeldOutScores | None = None
         if self._spec.held_out and best is not None and ending is Ending.FINISHED:
             error, rows = self._curve.error, self._engine.test_rows
-            test = held_out(objective.metric, best.objective, error, rows, self._spec.seed)
+            test = held_out(goals.objective.metric, best.objective, error, rows, self._spec.seed)
         speed = self._curve.examples / self._curve.seconds * self._engine._speedup
         return Outcome(
             trial=self._spec.trial,
