@@ -25,15 +25,6 @@ def best_of(records: Sequence[TrialRecord], goals: Goals) -> TrialRecord | None:
     return max(left, key=lambda record: _scores(record, goals)[-1], default=None)
 
 
-def ranked(records: Sequence[TrialRecord], goals: Goals, count: int) -> list[TrialRecord]:
-    """At most `count` of the trials that can be best, each the best of those that are left."""
-    left, chosen = list(records), list[TrialRecord]()
-    while len(chosen) < count and (best := best_of(left, goals)) is not None:
-        chosen.append(best)
-        left.remove(best)
-    return chosen
-
-
 def front(records: Sequence[TrialRecord], goals: Goals) -> list[TrialRecord]:
     """The Pareto front of the trials that can be best: none is beaten, in the order of `records`.
 

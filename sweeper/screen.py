@@ -396,8 +396,10 @@ def describe(trial: TrialRecord) -> str:
 
 
 def value(v: Scalar) -> str:
-    """A setting as a person writes it."""
-    return f"{v:.3g}" if isinstance(v, float) else "" if v is None else str(v)
+    """A setting, a metric or a cost as a person writes it."""
+    if isinstance(v, float):
+        return f"{v:,.0f}" if abs(v) >= 1000 else f"{v:.3g}"
+    return "" if v is None else str(v)
 
 
 def number(objective: float | None, error: float | None) -> str:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sweeper.config import ConstraintConfig, Goals, ObjectiveConfig
 from sweeper.events import TrialRecord
 from sweeper.messages import BASE, TrialState
-from sweeper.objectives import best_of, front, nearest, ranked, value, values, violations
+from sweeper.objectives import best_of, front, nearest, value, values, violations
 from tests import tiny
 
 QUALITY = ObjectiveConfig("rougeL", "maximize")
@@ -66,7 +66,6 @@ def test_a_violator_is_never_best():
         trial(5, 0.7, gap=0.0),
     ]
     assert best_of(trials, goals).number == 2
-    assert numbers(ranked(trials, goals, 4)) == [2, 3]
     assert best_of(trials[:2], goals) is None
 
 
@@ -101,7 +100,6 @@ def test_within_one_standard_error_the_next_objective_decides():
     assert best_of(trials, goals).number == 2
     assert best_of([replace(trials[0], error=0.0), *trials[1:]], goals).number == 0
     assert best_of([replace(trials[0], error=None), *trials[1:]], goals).number == 0
-    assert numbers(ranked(trials, goals, 3)) == [2, 1, 0]
 
 
 def test_a_third_objective_decides_among_those_tied_in_the_second():

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from sweeper.config import ConstraintConfig, ObjectiveConfig
+<<<<<<< HEAD
 from sweeper.messages import BASE, HeldOutScores, TrialState
 from sweeper.screen import (
     LiveScreen,
@@ -21,6 +22,10 @@ from sweeper.screen import (
     verdict_table,
 )
 from sweeper.verdict import CandidateFacts, SideFacts, VerdictFacts
+=======
+from sweeper.messages import BASE, TrialState
+from sweeper.screen import LiveScreen, Screen, conclusions, make_screen, minutes, number, trial_table, value
+>>>>>>> objectives
 from tests.sweeps import Recorder, configure, open_coordinator
 
 
@@ -212,6 +217,9 @@ def test_numbers_and_times():
     assert number(0.5, None) == "0.500"
     assert number(0.5, float("nan")) == "0.500"
     assert (minutes(89), minutes(150)) == ("89 s", "2 min")
+    assert [value(one) for one in (2e-4, 0.0, 16384.0, 8, "linear", None)] == [
+        "0.0002", "0", "16,384", "8", "linear", ""
+    ]  # fmt: skip
 
 
 def test_listeners_share_one_protocol(tmp_path):

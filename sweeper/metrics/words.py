@@ -42,7 +42,7 @@ def _stem(word: str) -> str:
 
 @cache
 def _stemmer() -> Any:
-    from nltk.stem.porter import PorterStemmer  # type: ignore[import-untyped]  # rouge-score's own
+    from nltk.stem.porter import PorterStemmer  # rouge-score's own
 
     return PorterStemmer()
 
