@@ -9,7 +9,6 @@ import pytest
 from rich.console import Console
 
 from sweeper.config import ConstraintConfig, ObjectiveConfig
-<<<<<<< HEAD
 from sweeper.messages import BASE, HeldOutScores, TrialState
 from sweeper.screen import (
     LiveScreen,
@@ -19,13 +18,10 @@ from sweeper.screen import (
     minutes,
     number,
     trial_table,
+    value,
     verdict_table,
 )
 from sweeper.verdict import CandidateFacts, SideFacts, VerdictFacts
-=======
-from sweeper.messages import BASE, TrialState
-from sweeper.screen import LiveScreen, Screen, conclusions, make_screen, minutes, number, trial_table, value
->>>>>>> objectives
 from tests.sweeps import Recorder, configure, open_coordinator
 
 
