@@ -13,9 +13,9 @@ from types import FrameType
 from rich.markup import escape
 from rich.table import Table
 
-from sweeper import lock
+from sweeper import lock, provenance
 from sweeper.compose import compose, masked_override, read_config
-from sweeper.config import Config
+from sweeper.config import Config, TrackingConfig
 from sweeper.coordinator import Coordinator, in_common, marks_of
 from sweeper.database import check_database, masked, sqlite_path
 from sweeper.errors import StudyError, SweeperError, SweepFailed
@@ -27,6 +27,7 @@ from sweeper.journal import Journal
 from sweeper.layout import Layout, write_atomically
 from sweeper.messages import BASE
 from sweeper.pruners import make_pruner
+from sweeper.report import read_facts, write_card, write_page
 from sweeper.screen import Screen, conclusions, make_screen, number, trial_table
 from sweeper.space import Space
 from sweeper.stored import as_yaml, names, public, stored, stored_config, study_url
@@ -51,6 +52,7 @@ def run(overrides: Sequence[str]) -> int:
         if known is not None and _is_over(known, config, layout):
             screen.say(f"Sweep {layout.name} is complete; a larger budget.trials continues it.")
             _save_best(known, layout)
+            _conclude_in_writing(layout, config.tracking, screen)
             return _conclude(known, _info(known, config, layout), screen, "")
         pins = known.fingerprint.get("pins", {}) if known is not None else {}
         inputs = prepare_inputs(config, space, layout, pins, screen)
@@ -130,6 +132,28 @@ def show_sweep(folder: Path, name: str) -> int:
     return 0
 
 
+def report(folder: Path, name: str) -> int:
+    """Write the report and the model card of a sweep anew, in whatever state the sweep is."""
+    layout = Layout(folder, name)
+    tracking = read_config(stored_config(layout)[0])[0].tracking
+    _publish(layout, tracking, make_screen())
+    return 0
+
+
+def _publish(layout: Layout, tracking: TrackingConfig, screen: Screen, running: bool | None = None) -> None:
+    """Write the report and the model card, and put the report beside the sweep's runs.
+
+    `running` None: asked of the sweep's lock. Raises StudyError, or CardError once the report is written.
+    """
+    facts = read_facts(layout, running=running)
+    page = write_page(facts, layout)
+    screen.say(f"Report: {page}")
+    make_tracker(tracking, layout).attach(page)
+    card = write_card(facts, layout)
+    if card is not None:
+        screen.say(f"Model card: {card}")
+
+
 def delete_sweep(folder: Path, name: str, yes: bool) -> int:
     """Delete a sweep: its trials in the study database, its runs in MLflow, its folder."""
     layout = Layout(folder, name)
@@ -201,6 +225,7 @@ def _sweep(study: Study, inputs: Inputs, layout: Layout, screen: Screen, command
     """The sweep itself, between an open study and the result on screen."""
     config = inputs.config
     write_atomically(layout.config, as_yaml(public(config)))
+    provenance.write(layout, f"python -m sweeper {command}")
     info = _info(study, config, layout, inputs)
     tracker = make_tracker(config.tracking, layout)
     coordinator = Coordinator(
@@ -221,6 +246,7 @@ def _sweep(study: Study, inputs: Inputs, layout: Layout, screen: Screen, command
             _save_best(study, layout)
             coordinator.close()
     interrupted = coordinator.stopped.startswith("interrupted")
+    _conclude_in_writing(layout, config.tracking, screen)
     code = _conclude(study, info, screen, coordinator.stopped)
     if interrupted:
         screen.say(f"What was trained is kept. Go on with: python -m sweeper {command}")
@@ -291,6 +317,14 @@ def _conclude(study: Study, info: SweepInfo, screen: Screen, stopped: str, sampl
     flag = "" if folder.parent == Path("sweeps") else f" --folder {folder.parent}"
     screen.say(f"Look further: python -m sweeper show {name}{flag}   python -m sweeper ui{flag}")
     return 0 if best is not None else 1
+
+
+def _conclude_in_writing(layout: Layout, tracking: TrackingConfig, screen: Screen) -> None:
+    """The report at the end of a run; one that can't be written takes nothing from the sweep."""
+    try:
+        _publish(layout, tracking, screen, running=False)
+    except SweeperError as error:
+        screen.say(f"Mind: {error}")
 
 
 def _show_samples(best: TrialRecord, screen: Screen) -> None:

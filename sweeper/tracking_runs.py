@@ -246,6 +246,19 @@ class SweepRuns:
 _SOURCE = {"mlflow.source.name": "sweeper", "mlflow.source.type": "LOCAL"}
 
 
+def attach_page(uri: str, experiment: str, identity: str, page: Path) -> None:
+    """Put an HTML page on the parent run found by `identity`: the UI shows it among the run's artifacts."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return
+    for parent in _search(client, found.experiment_id, f"tags.`sweeper.id` = '{identity}'"):
+        client.log_artifact(parent.info.run_id, str(page))
+        client.set_tag(parent.info.run_id, f"sweeper.{page.stem}", str(page.resolve()))
+
+
 def delete_runs(uri: str, experiment: str, identity: str) -> None:
     """Delete the parent run found by `identity` and its trials; `mlflow gc` then frees the space."""
     from mlflow import MlflowClient

@@ -1,10 +1,9 @@
 """Everything that a report tells, read from the study database and the sweep's folder, and nothing else.
 
-Reading changes nothing: the study is opened as `show` opens it, no lock is taken, so that a running sweep goes
-on undisturbed. What is not there is None here, and said to be missing on the page.
+Reading changes nothing: the study is opened as `show` opens it and no lock is taken, so that a running sweep
+goes on undisturbed. What is not there is None here, and said to be missing on the page.
 """
 
-import functools
 import hashlib
 import json
 import time
@@ -104,11 +103,10 @@ class SweepFacts:
 
     def setting(self, name: str) -> Any:
         """What the configuration has at a dotted name; None where a stored one hasn't got it."""
-        return functools.reduce(
-            lambda node, key: node.get(key) if isinstance(node, Mapping) else None,
-            name.split("."),
-            self.config,
-        )
+        node: Any = self.config
+        for key in name.split("."):
+            node = node.get(key) if isinstance(node, Mapping) else None
+        return node
 
     def of(self, *states: TrialState) -> tuple[TrialRecord, ...]:
         """Trials in one of `states`."""

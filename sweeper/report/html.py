@@ -1,8 +1,8 @@
 """report.html: everything about a sweep on one page that asks nothing of a network.
 
-Rows, labels and reasons may hold anything. Every value is escaped, what steers a terminal or turns text around
-is shown as its code, and a policy in the page lets a browser run the page's own two scripts, known by their
-digests, load nothing and send nothing.
+Rows, labels and reasons may hold anything. Every value is escaped, what steers a terminal or turns text
+around is shown as its code, and a policy in the page lets a browser run the page's own two scripts, known by
+their digests, load nothing and send nothing.
 """
 
 import base64
@@ -23,18 +23,19 @@ from sweeper.data.findings import printable
 from sweeper.data.manifest import cleaning
 from sweeper.events import TrialRecord
 from sweeper.loading import dotted, to_tree
-from sweeper.messages import TrialState
+from sweeper.messages import BASE, TrialState
 from sweeper.report import figures
+from sweeper.report.drawing import PALETTE, Chart
 from sweeper.report.effort import HOW_SAVED, effort
 from sweeper.report.facts import SweepFacts
-from sweeper.report.figures import PALETTE, Chart
 from sweeper.report.importance import importances
+from sweeper.report.parallel import parallel
 from sweeper.report.parts import Part, parts
 from sweeper.screen import minutes, number, value
 from sweeper.stored import as_yaml
 
 _MOST_SAMPLES = 5
-_MOST_TRIALS = 1000
+_MOST_TRIALS = 300
 """On the leaderboard, the best first."""
 
 
@@ -48,7 +49,7 @@ def render(facts: SweepFacts) -> str:
         "loss": figures.training_loss(facts),
         "history": figures.history(facts),
         "importance": figures.importance(found),
-        "parallel": figures.parallel(facts),
+        "parallel": parallel(facts),
     }
     pareto = figures.pareto(facts)
     drawn = [*charts.values(), *pareto, *(chart for _, chart in shown_parts)]
@@ -61,7 +62,7 @@ def render(facts: SweepFacts) -> str:
             best=best,
             counts=_counts(facts),
             close=_close(facts),
-            board=list(_board(facts)),
+            board=_board(facts),
             left_out=max(0, len(facts.trials) - _MOST_TRIALS),
             metrics=_metrics(facts),
             charts=charts,
@@ -118,7 +119,7 @@ def _own(charts: Sequence[Chart]) -> dict[str, Markup]:
     )
     drawn = {
         "palette": dict(PALETTE.values()),
-        "charts": {chart.name: json.loads(chart.figure) for chart in charts},
+        "charts": {chart.name: chart.figure for chart in charts},
     }
     own = {"policy": policy, "plotly": plotly, "script": script, "drawn": _harmless(drawn)}
     own["styles"] = _file("report.css")
@@ -131,7 +132,7 @@ def _digest(script: str) -> str:
 
 def _harmless(tree: Mapping[str, Any]) -> str:
     """JSON in which nothing ends a script element."""
-    text = json.dumps(tree, ensure_ascii=True, separators=(",", ":"))
+    text = json.dumps(tree, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return text
@@ -151,55 +152,43 @@ def _file(name: str) -> str:
 class _Row:
     """A line of the leaderboard."""
 
-    record: TrialRecord | None
-    """None: the base model."""
-    name: str
-    objective: float | None
-    error: float | None
+    record: TrialRecord
     kind: str
-    """Class of the line: `best`, `default`, `base` or "". """
+    """Class of the line: `best`, `default`, `base` or ""."""
     strip: tuple[float, float, float] | None
     """Where the objective stands, and its standard error to both sides, in per cent of the strip's width."""
 
 
-def _board(facts: SweepFacts) -> Iterator[_Row]:
-    ranked = facts.ranked()
+def _board(facts: SweepFacts) -> list[_Row]:
+    """The base model and the best trials, the best first; those without an objective last."""
+    sign = -1 if facts.objective.direction == "maximize" else 1
+    ranked = facts.ranked()[:_MOST_TRIALS]
+    if facts.base is not None and facts.base.objective is not None:
+        ranked = sorted([*ranked, facts.base], key=lambda r: sign * (r.objective or 0.0))
+    ends = [(r.objective or 0.0) + side * (r.error or 0.0) for r in ranked for side in (-1, 1)]
+    low, high = min(ends, default=0.0), max(ends, default=1.0)
     rest = [record for record in facts.trials if record.objective is None]
-    lines: list[TrialRecord | None] = [*ranked, *rest][:_MOST_TRIALS]
-    if facts.base is not None:
-        reached = facts.base.objective
-        better = [
-            record
-            for record in lines
-            if record is not None
-            and record.objective is not None
-            and (reached is None or not facts.objective.better(reached, record.objective))
-        ]
-        lines.insert(len(better), None)
-    known = [r for r in [*ranked, facts.base] if r is not None and r.objective is not None]
-    ends = [(r.objective or 0) + sign * (r.error or 0) for r in known for sign in (-1, 1)]
-    low, width = min(ends, default=0.0), max(ends, default=1.0) - min(ends, default=0.0) or 1.0
-    for record in lines:
-        shown = record or facts.base
-        if shown is None:
-            continue
-        strip = None
-        if shown.objective is not None:
-            error = shown.error or 0.0
-            places = (shown.objective - error, shown.objective, shown.objective + error)
-            strip = tuple(100 * (place - low) / width for place in places)
-        number_ = None if record is None else record.number
-        kind = (
-            "base"
-            if number_ is None
-            else "best"
-            if facts.best is not None and number_ == facts.best.number
-            else "default"
-            if number_ == 0
-            else ""
-        )
-        name = "base" if number_ is None else str(number_)
-        yield _Row(record, name, shown.objective, shown.error, kind, strip)  # type: ignore[arg-type]
+    return [
+        _Row(record, _kind(record, facts), _strip(record, low, (high - low) or 1.0))
+        for record in [*ranked, *rest[: _MOST_TRIALS - len(ranked)]]
+    ]
+
+
+def _kind(record: TrialRecord, facts: SweepFacts) -> str:
+    if record.number == BASE:
+        return "base"
+    if facts.best is not None and record.number == facts.best.number:
+        return "best"
+    return "default" if record.number == 0 else ""
+
+
+def _strip(record: TrialRecord, low: float, width: float) -> tuple[float, float, float] | None:
+    if record.objective is None:
+        return None
+    error = record.error or 0.0
+    places = (record.objective - error, record.objective, record.objective + error)
+    left, middle, right = (100 * (place - low) / width for place in places)
+    return left, middle, right
 
 
 def _counts(facts: SweepFacts) -> str:

@@ -2,7 +2,7 @@
 
 Functional ANOVA over a random forest (Hutter, Hoos and Leyton-Brown, ICML 2014), as Optuna computes it, on
 resamples of the finished trials: shares that move a lot from one resample to the next mean little. Shares
-always add up to one, of noise too. So the forest first has to show that it can tell trials it was not fitted to
+always add up to one, of noise too. So a forest first has to show that it predicts trials it was not fitted to
 better than their mean does.
 """
 
@@ -93,7 +93,7 @@ def importances(
 
 
 def _values(record: TrialRecord, space: Sequence[Entry]) -> dict[str, Scalar] | None:
-    """Every varied setting, inactive ones with the default's value; None for a trial from outside the space."""
+    """Every varied setting, inactive ones with the default's value; None for a trial outside the space."""
     settings = dotted(to_tree(record.settings))
     values = {entry.name: settings[entry.name] for entry in space}
     return values if all(entry.contains(values[entry.name]) for entry in space) else None
@@ -145,7 +145,7 @@ def _explained(
             columns += [[float(v == choice) for v in column] for choice in distribution.choices]
         else:
             log = getattr(distribution, "log", False)
-            columns.append([math.log(float(v)) if log else float(v) for v in column])  # type: ignore[arg-type]
+            columns.append([math.log(float(v)) if log else float(v) for v in column])
     rows = list(map(list, zip(*columns, strict=True)))
     forest = RandomForestRegressor(n_estimators=200, oob_score=True, random_state=seed)
     return float(forest.fit(rows, values).oob_score_)

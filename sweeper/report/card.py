@@ -1,0 +1,5 @@
+from sweeper.report.facts import SweepFacts
+
+
+def card(facts: SweepFacts) -> str:
+    return ""
