@@ -13,6 +13,7 @@ from typing import Any
 from sweeper.data.findings import excerpt, printable
 
 PALETTE: Mapping[str, tuple[str, str]] = {
+    "paper": ("#ffffff", "#14181d"),
     "ink": ("#22272e", "#d7dde4"),
     "faint": ("#6b7480", "#98a2ae"),
     "grid": ("#e7e9ec", "#2c333c"),
@@ -75,8 +76,8 @@ class Drawing:
             "margin": {"l": 10, "r": 10, "t": 10, "b": 10},
             "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom"},
             "hovermode": "closest",
-            "xaxis": {"title": {"text": x, "standoff": 8}, **axis},
-            "yaxis": {"title": {"text": y, "standoff": 8}, **axis},
+            "xaxis": {"title": _title(x), **axis},
+            "yaxis": {"title": _title(y), **axis},
             "annotations": [],
             "shapes": [],
         }
@@ -117,6 +118,10 @@ class Drawing:
                     "font": {"color": LIGHT[colour], "size": 12},
                 }
             )
+
+
+def _title(text: str) -> dict[str, Any]:
+    return {"text": text, "standoff": 8, "font": {"size": 12, "color": LIGHT["faint"]}}
 
 
 def extent(traces: Sequence[Mapping[str, Any]], values: Sequence[float] = ()) -> tuple[float, float]:

@@ -5,7 +5,7 @@ untouched base model; all other trials are context.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sweeper.events import TrialRecord
@@ -13,15 +13,18 @@ from sweeper.messages import TrialState
 from sweeper.report.drawing import LIGHT, Chart, Drawing, label, or_gap
 from sweeper.report.facts import SweepFacts
 from sweeper.report.importance import Importances
+from sweeper.report.parts import Part
 from sweeper.screen import number, value
 from sweeper.verdict import VerdictFacts
 
 MOST_CURVES = 200
 """Trials that are drawn as lines: the best ones."""
+_MOST_PARTS = 20
+"""Parts of the rows that are drawn: the largest ones."""
 
 
 @dataclass(frozen=True)
-class _Group:
+class Group:
     """Trials that are drawn alike."""
 
     name: str
@@ -38,9 +41,10 @@ class _Group:
 
 def learning_curves(facts: SweepFacts) -> Chart | None:
     """The objective by training examples seen."""
-    drawing = Drawing("training examples seen", label(facts.metric), 420)
+    drawing = Drawing("training examples seen", height=420)
+    drawing.layout["xaxis"]["rangemode"] = "tozero"
     drawn = 0
-    for group in _groups(facts):
+    for group in groups(facts):
         x: list[int | None] = []
         y: list[float | None] = []
         text: list[str] = []
@@ -66,6 +70,7 @@ def learning_curves(facts: SweepFacts) -> Chart | None:
                 hoverinfo="text",
                 line=line,
                 marker=marker,
+                opacity=1 if group.end else 0.6,
                 showlegend=not group.end,
             )
             ends = [one for one in y if one is not None]
@@ -82,10 +87,10 @@ def learning_curves(facts: SweepFacts) -> Chart | None:
 
 def training_loss(facts: SweepFacts) -> Chart | None:
     """The training loss by training examples seen."""
-    drawing = Drawing("training examples seen", "training loss", 340)
+    drawing = Drawing("training examples seen", height=340)
     curves = {curve.trial: curve for curve in facts.curves}
     drawn = 0
-    for group in _groups(facts):
+    for group in groups(facts):
         x: list[int | None] = []
         y: list[float | None] = []
         for record in group.trials:
@@ -102,6 +107,7 @@ def training_loss(facts: SweepFacts) -> Chart | None:
                 mode="lines",
                 hoverinfo="x+y+name",
                 line=line,
+                opacity=1 if group.end else 0.6,
                 showlegend=not group.end,
             )
             ends = [one for one in y if one is not None]
@@ -113,9 +119,9 @@ def training_loss(facts: SweepFacts) -> Chart | None:
 
 def history(facts: SweepFacts) -> Chart | None:
     """The objective of every trial in order, and the best of the finished ones so far."""
-    drawing = Drawing("trial", label(facts.metric), 380)
-    drawing.layout["xaxis"] |= {"tickformat": "d", "rangemode": "nonnegative"}
-    for group in _groups(facts, most=None):
+    drawing = Drawing("trial", height=380)
+    drawing.layout["xaxis"] |= {"tickformat": "d", "range": [-0.6, len(facts.trials) - 0.4]}
+    for group in groups(facts, most=None):
         known = [record for record in group.trials if record.objective is not None]
         if known:
             drawing.add(
@@ -149,7 +155,7 @@ def history(facts: SweepFacts) -> Chart | None:
             f"{best[0].number}) in {len(best) - 1} step{'' if len(best) == 2 else 's'} to "
             f"{number(best[-1].objective, best[-1].error)} (trial {best[-1].number})"
         )
-    return drawing.chart("history", "Trial by trial", said)
+    return drawing.chart("history", f"{facts.metric}, trial by trial", said)
 
 
 def importance(found: Importances) -> Chart | None:
@@ -184,17 +190,18 @@ def importance(found: Importances) -> Chart | None:
     return drawing.chart("importance", "What matters", "; ".join(told))
 
 
-def slices(facts: SweepFacts, by: str, metric: str, names: Sequence[str]) -> Chart | None:
+def slices(facts: SweepFacts, part: Part) -> Chart | None:
     """A metric of base, default and best over parts of the validation rows."""
-    rows = list(names)[::-1]
-    drawing = Drawing(label(metric), "", 120 + 34 * len(rows))
+    rows = [line.value for line in part.lines[:_MOST_PARTS]][::-1]
+    metric = part.metric
+    drawing = Drawing(label(metric), height=120 + 34 * len(rows))
     best = facts.best if facts.best is not None and facts.best.number != 0 else None
     for side, record, colour, symbol in (
         ("base model", facts.base, "base", "diamond-open"),
         ("default settings", facts.default, "default", "square"),
         (f"best: trial {best.number}" if best else "", best, "best", "circle"),
     ):
-        scores = {one.value: one for one in record.slices if one.by == by} if record else {}
+        scores = {one.value: one for one in record.slices if one.by == part.by} if record else {}
         shown = [name for name in rows if name in scores and metric in scores[name].metrics]
         if shown:
             errors = [or_gap(scores[name].errors.get(metric)) or 0 for name in shown]
@@ -214,8 +221,8 @@ def slices(facts: SweepFacts, by: str, metric: str, names: Sequence[str]) -> Cha
         "categoryarray": categories,
         "range": [-0.6, len(rows) - 0.4],
     }
-    said = f"{metric} by {by}, over {len(rows)} values; the numbers are in the table below it"
-    return drawing.chart(f"slices-{by}", f"By {by}", said)
+    said = f"{metric} over the {'largest ' if len(part.lines) > len(rows) else ''}{len(rows)} of them"
+    return drawing.chart(f"slices-{part.by}", f"{part.title}: {metric}", said)
 
 
 def pareto(facts: SweepFacts) -> list[Chart]:
@@ -294,7 +301,7 @@ def gains(verdict: VerdictFacts, metric: str) -> Chart | None:
     return drawing.chart("gains", f"Gains on the test rows with their {verdict.level:.0%} intervals", said)
 
 
-def _groups(facts: SweepFacts, most: int | None = MOST_CURVES) -> Iterator[_Group]:
+def groups(facts: SweepFacts, most: int | None = MOST_CURVES) -> Iterator[Group]:
     """All trials, or the best `most`, drawn alike; what matters most comes last, on top."""
     best = facts.best.number if facts.best else None
     kept = {record.number for record in facts.ranked()[:most]} if most else None
@@ -303,16 +310,16 @@ def _groups(facts: SweepFacts, most: int | None = MOST_CURVES) -> Iterator[_Grou
     def of(*states: TrialState) -> tuple[TrialRecord, ...]:
         return tuple(record for record in rest if record.state in states)
 
-    yield _Group("pruned", of(TrialState.PRUNED), "pruned", 1.4, 5, "dot", "x-thin-open")
-    yield _Group("failed", of(TrialState.FAILED), "failed", 1.4, 6, "dot", "x")
-    yield _Group("unfinished", of(TrialState.RUNNING, TrialState.WAITING), "faint", 1.4, 5)
-    yield _Group("finished", of(TrialState.FINISHED), "finished", 1.3, 5)
+    yield Group("pruned", of(TrialState.PRUNED), "pruned", 1.4, 5, "dot", "x-thin-open")
+    yield Group("failed", of(TrialState.FAILED), "failed", 1.4, 6, "dot", "x")
+    yield Group("unfinished", of(TrialState.RUNNING, TrialState.WAITING), "faint", 1.4, 5)
+    yield Group("finished", of(TrialState.FINISHED), "finished", 1, 4)
     if facts.default is not None and best != 0:
         dash = "dot" if facts.default.state is TrialState.PRUNED else "solid"
-        yield _Group("default settings", (facts.default,), "default", 2.5, 7, dash, "square", "defaults")
+        yield Group("default settings", (facts.default,), "default", 2.5, 7, dash, "square", "defaults")
     if facts.best is not None:
         name = "best: defaults" if best == 0 else f"best: trial {best}"
-        yield _Group(name, (facts.best,), "best", 3, 8, end=name)
+        yield Group(name, (facts.best,), "best", 3, 8, end=name)
 
 
 def _records_of_the_best(facts: SweepFacts) -> list[TrialRecord]:
@@ -330,9 +337,8 @@ def _add_base(drawing: Drawing, facts: SweepFacts) -> None:
     """A line at the objective of the untouched base model, as far as the chart reaches."""
     if facts.base is None or facts.base.objective is None:
         return
-    places = [x for trace in drawing.traces for x in trace["x"] if x is not None]
     drawing.add(
-        x=[min(places), max(places)],
+        x=[0, max(x for trace in drawing.traces for x in trace["x"] if x is not None)],
         y=[facts.base.objective] * 2,
         mode="lines",
         text=[f"base model: {number(facts.base.objective, facts.base.error)}"] * 2,

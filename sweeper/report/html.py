@@ -9,8 +9,10 @@ import base64
 import hashlib
 import json
 import math
+import re
+import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -19,7 +21,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from sweeper.data.findings import printable
+from sweeper.data.findings import excerpt, printable
 from sweeper.data.manifest import cleaning
 from sweeper.events import TrialRecord
 from sweeper.loading import dotted, to_tree
@@ -30,11 +32,13 @@ from sweeper.report.effort import HOW_SAVED, effort
 from sweeper.report.facts import SweepFacts
 from sweeper.report.importance import importances
 from sweeper.report.parallel import parallel
-from sweeper.report.parts import Part, parts
+from sweeper.report.parts import parts
 from sweeper.screen import minutes, number, value
 from sweeper.stored import as_yaml
 
 _MOST_SAMPLES = 5
+_MOST_CHARACTERS = 3000
+"""Of a prompt or an output."""
 _MOST_TRIALS = 300
 """On the leaderboard, the best first."""
 
@@ -42,7 +46,7 @@ _MOST_TRIALS = 300
 def render(facts: SweepFacts) -> str:
     """The page of a sweep. What is not known of it yet is said to be missing; nothing here fails for that."""
     found = importances(facts.trials, facts.space, int(facts.setting("sweep.seed") or 0))
-    shown_parts = [(part, _part_chart(facts, part)) for part in parts(facts)]
+    shown_parts = [(part, figures.slices(facts, part)) for part in parts(facts)]
     charts = {
         "gains": figures.gains(facts.verdict, facts.metric) if facts.verdict else None,
         "curves": figures.learning_curves(facts),
@@ -74,7 +78,7 @@ def render(facts: SweepFacts) -> str:
             failed=facts.of(TrialState.FAILED),
             minded=[record for record in facts.trials if record.warnings],
             again=[record for record in facts.trials if record.attempt > 1],
-            samples=list(_samples(facts)),
+            samples=_samples(facts),
             best_yaml=as_yaml({"trial": to_tree(best.settings)}) if best else "",
             best_line=_line(best, facts) if best else "",
             config=as_yaml(facts.config),
@@ -93,7 +97,8 @@ def _environment() -> Environment:
         "duration": duration,
         "setting": value,
         "moment": moment,
-        "signed": lambda v: "unknown" if not math.isfinite(v) else f"{v:+.4f}",
+        "signed": lambda v: "unknown" if not math.isfinite(v) else f"{v:+.4f}".replace("-", "\u2212"),
+        "excerpt": excerpt,
     }
     environment.globals |= {"number": number}
     return environment
@@ -157,6 +162,16 @@ class _Row:
     """Class of the line: `best`, `default`, `base` or ""."""
     strip: tuple[float, float, float] | None
     """Where the objective stands, and its standard error to both sides, in per cent of the strip's width."""
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """A validation row and what was made of it."""
+
+    row: str
+    prompt: str
+    outputs: tuple[tuple[str, str, str], ...]
+    """Kind, name and text of the reference and of every output."""
 
 
 def _board(facts: SweepFacts) -> list[_Row]:
@@ -234,26 +249,39 @@ def _metrics(facts: SweepFacts) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _part_chart(facts: SweepFacts, part: Part) -> Chart | None:
-    return figures.slices(facts, part.by, part.metric, [line.value for line in part.lines[:20]])
-
-
-def _samples(facts: SweepFacts) -> Iterator[dict[str, Any]]:
+def _samples(facts: SweepFacts) -> list[_Compared]:
     """Rows with the outputs of base, default and best beside each other."""
-    sides = [("base model", facts.base), ("default settings", facts.default)]
+    sides = [("base", "base model", facts.base), ("default", "default settings", facts.default)]
     if facts.best is not None and facts.best.number != 0:
-        sides.append((f"best, trial {facts.best.number}", facts.best))
-    rows = {s.row: s for _, record in reversed(sides) if record is not None for s in record.samples}
+        sides.append(("best", f"best, trial {facts.best.number}", facts.best))
+    answers = [
+        (kind, name, {sample.row: sample for sample in record.samples})
+        for kind, name, record in sides
+        if record
+    ]
+    rows = {row: sample for _, _, samples in reversed(answers) for row, sample in samples.items()}
+    compared = []
     for row, sample in list(rows.items())[:_MOST_SAMPLES]:
-        outputs = [
-            (name, next((s.output for s in record.samples if s.row == row), None))
-            for name, record in sides
-            if record is not None
-        ]
-        yield {"row": row, "prompt": sample.prompt, "reference": sample.reference, "outputs": outputs}
+        outputs = [("reference", "reference", sample.reference)]
+        for kind, name, samples in answers:
+            outputs.append((kind, name, samples[row].output if row in samples else "not kept"))
+        shown = tuple((kind, name, _cut(output)) for kind, name, output in outputs)
+        compared.append(_Compared(row, _cut(sample.prompt), shown))
+    return compared
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"
 
 
 def _line(best: TrialRecord, facts: SweepFacts) -> str:
-    """The varied settings of the best trial as overrides."""
+    """The varied settings of the best trial as overrides, fit for a shell."""
     flat = dotted(to_tree(best.settings))
-    return " ".join(f"trial.{entry.name}={flat[entry.name]}" for entry in facts.space)
+    return " ".join(shlex.quote(f"trial.{entry.name}={_written(flat[entry.name])}") for entry in facts.space)
+
+
+def _written(setting: Any) -> str:
+    """A value in Hydra's grammar, in which a bare comma would begin another value."""
+    if isinstance(setting, str) and re.fullmatch(r"[\w.-]+", setting):
+        return setting
+    return json.dumps(setting)

@@ -1,17 +1,14 @@
 """Parallel coordinates: a line per trial through its settings to its objective."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeper.events import TrialRecord
 from sweeper.report.drawing import LIGHT, Chart, Drawing, label
 from sweeper.report.facts import SweepFacts
-from sweeper.report.figures import MOST_CURVES
+from sweeper.report.figures import MOST_CURVES, Group, groups
 from sweeper.screen import number, value
-
-_BANDS = 8
-"""Shades of a line, by rank."""
 
 
 def parallel(facts: SweepFacts) -> Chart | None:
@@ -23,12 +20,13 @@ def parallel(facts: SweepFacts) -> Chart | None:
     names = [entry.name for entry in facts.space]
     axes = [_axis([record.params.get(name) for record in ranked]) for name in names]
     axes.append(_axis([record.objective for record in ranked]))
-    for band in range(_BANDS):
-        ranks = [rank for rank in range(len(ranked)) if _BANDS - 1 - rank * _BANDS // len(ranked) == band]
-        if ranks:
-            _add_band(
-                drawing, [ranked[rank] for rank in ranks], [[p[r] for p, _ in axes] for r in ranks], band
-            )
+    stops = {r.number: [places[i] for places, _ in axes] for i, r in enumerate(ranked)}
+    for group in groups(facts):
+        shown = [record for record in facts.ranked() if record in group.trials and record.number in stops]
+        best = shown[: -(-len(shown) // 4)]
+        for records, opacity in ((shown[len(best) :], 0.35), (best, 1 if group.end else 0.9)):
+            if records:
+                _add_lines(drawing, group, records, stops, opacity)
     for position, (_, ticks) in enumerate(axes):
         drawing.layout["shapes"].append(
             {
@@ -49,6 +47,7 @@ def parallel(facts: SweepFacts) -> Chart | None:
                 "xanchor": "left",
                 "xshift": 4,
                 "font": {"size": 11},
+                "bgcolor": LIGHT["paper"],
             }
             for place, text in ticks
         ]
@@ -64,41 +63,29 @@ def parallel(facts: SweepFacts) -> Chart | None:
         "range": [-0.25, len(axes) - 0.6],
     }
     drawing.layout["yaxis"] |= {"visible": False, "range": [-0.06, 1.06]}
-    best = ranked[0]
-    said = (
-        f"A line per trial through its settings to {facts.metric}; the best eighth is green, worse ones are "
-        f"fainter. Its best is trial {best.number}: {_settings(best)}"
-    )
+    said = f"A line per trial through its settings to {facts.metric}; the best quarter is drawn stronger"
     return drawing.chart("parallel", "Every trial, every setting", said, 105 * len(axes))
 
 
-def _add_band(
-    drawing: Drawing, records: Sequence[TrialRecord], places: Sequence[Sequence[float | None]], band: int
+def _add_lines(
+    drawing: Drawing,
+    group: Group,
+    records: Sequence[TrialRecord],
+    stops: Mapping[int, Sequence[float | None]],
+    opacity: float,
 ) -> None:
-    """Trials of about the same rank, as one trace with gaps."""
+    """Trials as one trace with gaps; `stops` are the places on the axes by trial."""
     x: list[int | None] = []
     y: list[float | None] = []
     text: list[str] = []
-    for record, stops in zip(records, places, strict=True):
-        x += [*range(len(stops)), None]
-        y += [*stops, None]
-        text += [f"<b>trial {record.number}</b><br>{number(record.objective, record.error)}"] * len(stops) + [
-            ""
-        ]
-    top = band == _BANDS - 1
-    drawing.add(
-        x=x,
-        y=y,
-        text=text,
-        mode="lines",
-        hoverinfo="text",
-        opacity=0.2 + 0.7 * band / _BANDS,
-        line={"color": LIGHT["best" if top else "finished"], "width": 2.2 if top else 1.3},
-    )
-
-
-def _settings(record: TrialRecord) -> str:
-    return ", ".join(f"{key} {value(v)}" for key, v in record.params.items()) or "the default settings"
+    for record in records:
+        places = stops[record.number]
+        x += [*range(len(places)), None]
+        y += [*places, None]
+        reached = number(record.objective, record.error)
+        text += [f"<b>trial {record.number}</b> ({record.state.value})<br>{reached}"] * len(places) + [""]
+    line = {"color": LIGHT[group.colour], "width": 1.3 * group.width, "dash": group.dash}
+    drawing.add(x=x, y=y, text=text, mode="lines", hoverinfo="text", opacity=opacity, line=line)
 
 
 def _axis(values: Sequence[Any]) -> tuple[list[float | None], list[tuple[float, str]]]:
