@@ -112,6 +112,13 @@ class SweepFacts:
         """Trials in one of `states`."""
         return tuple(record for record in self.trials if record.state in states)
 
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Trials by state, those that are over first."""
+        order = ("finished", "pruned", "failed", "running", "waiting")
+        found = {name: len(self.of(TrialState(name))) for name in order}
+        return {name: count for name, count in found.items() if count}
+
     def ranked(self) -> list[TrialRecord]:
         """Trials with an objective, the best first, finished ones before others of the same value."""
         sign = -1 if self.objective.direction == "maximize" else 1

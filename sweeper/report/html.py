@@ -64,7 +64,7 @@ def render(facts: SweepFacts) -> str:
         .render(
             facts=facts,
             best=best,
-            counts=_counts(facts),
+            counts=", ".join(f"{count} {state}" for state, count in facts.counts.items()) or "none",
             close=_close(facts),
             board=_board(facts),
             left_out=max(0, len(facts.trials) - _MOST_TRIALS),
@@ -204,13 +204,6 @@ def _strip(record: TrialRecord, low: float, width: float) -> tuple[float, float,
     places = (record.objective - error, record.objective, record.objective + error)
     left, middle, right = (100 * (place - low) / width for place in places)
     return left, middle, right
-
-
-def _counts(facts: SweepFacts) -> str:
-    """E.g. `5 finished, 2 pruned, 1 failed`."""
-    told = [(state.value, len(facts.of(state))) for state in TrialState]
-    order = {"finished": 0, "pruned": 1, "failed": 2, "running": 3, "waiting": 4}
-    return ", ".join(f"{n} {name}" for name, n in sorted(told, key=lambda one: order[one[0]]) if n) or "none"
 
 
 def _close(facts: SweepFacts) -> str:
