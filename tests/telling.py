@@ -1,6 +1,7 @@
 """A sweep as its report sees it, with everything that a report can tell, made without a database."""
 
 import functools
+import math
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +43,7 @@ def told(text: str = "plain", trials: int = 12, **changes: Any) -> SweepFacts:
         name="summarize",
         state="complete",
         written=1_800_000_000.0,
-        config=public(config),
+        config=public(config) | {"engine": {"name": "trainer"}},
         objective=config.task.objective,
         also=(ALSO,),
         constraints=("loss ≤ 2.1",),
@@ -99,7 +100,7 @@ def _trial(number: int, text: str, rng: random.Random, space: Space, config: Con
     )  # fmt: skip
     if state is TrialState.FAILED:
         return replace(record, reason=text, warnings=(text,))
-    objective = 0.15 + 0.1 * rng.random() + (0.03 if params["lora.rank"] == 32 else 0.0)
+    objective = 0.12 + 0.02 * math.log2(float(params["lora.rank"])) + 0.02 * rng.random()
     reports = {24: 0.15, 48: objective - 0.01} | ({96: objective} if state is TrialState.FINISHED else {})
     return replace(_scored(record, objective, text), reports=reports)
 

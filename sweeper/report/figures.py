@@ -19,6 +19,7 @@ from sweeper.verdict import VerdictFacts
 
 MOST_CURVES = 200
 """Trials that are drawn as lines: the best ones."""
+_MOST_TOLD = 500
 _MOST_PARTS = 20
 """Parts of the rows that are drawn: the largest ones."""
 
@@ -128,7 +129,7 @@ def history(facts: SweepFacts) -> Chart | None:
                 x=[record.number for record in known],
                 y=[or_gap(record.objective) for record in known],
                 error_y={"array": [or_gap(r.error) or 0 for r in known], "thickness": 1, "width": 0},
-                text=[_about(record) for record in known],
+                text=[_about(record, facts) for record in known],
                 name=group.end or group.name,
                 mode="markers",
                 hoverinfo="text",
@@ -244,7 +245,7 @@ def pareto(facts: SweepFacts) -> list[Chart]:
                     x=[x for x, _, _ in shown],
                     y=[y for _, y, _ in shown],
                     text=[f"{r.number}" if on_front else "" for _, _, r in shown],
-                    hovertext=[f"{_about(r)}<br>{label(other.metric)} {x:.4g}" for x, _, r in shown],
+                    hovertext=[f"{_about(r, facts)}<br>{label(other.metric)} {x:.4g}" for x, _, r in shown],
                     name=name,
                     mode="markers+text",
                     textposition="top right",
@@ -353,7 +354,8 @@ def _name(record: TrialRecord) -> str:
     return f"<b>trial {record.number}</b> ({record.state.value})"
 
 
-def _about(record: TrialRecord) -> str:
-    """What is shown of a trial under the pointer."""
-    settings = [f"{label(key)} {label(value(v))}" for key, v in record.params.items()]
+def _about(record: TrialRecord, facts: SweepFacts) -> str:
+    """What is shown of a trial under the pointer; without its settings where there are very many trials."""
+    told = record.params if len(facts.trials) <= _MOST_TOLD else {}
+    settings = [f"{label(key)} {label(value(v))}" for key, v in told.items()]
     return "<br>".join([_name(record), number(record.objective, record.error), *settings])

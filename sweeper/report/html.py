@@ -39,6 +39,7 @@ from sweeper.stored import as_yaml
 _MOST_SAMPLES = 5
 _MOST_CHARACTERS = 3000
 """Of a prompt or an output."""
+_MOST_FAILURES = 50
 _MOST_TRIALS = 300
 """On the leaderboard, the best first."""
 
@@ -75,8 +76,8 @@ def render(facts: SweepFacts) -> str:
             importances=found,
             effort=effort(facts.base, facts.trials),
             how_saved=HOW_SAVED,
-            failed=facts.of(TrialState.FAILED),
-            minded=[record for record in facts.trials if record.warnings],
+            failed=facts.of(TrialState.FAILED)[:_MOST_FAILURES],
+            minded=[record for record in facts.trials if record.warnings][:_MOST_FAILURES],
             again=[record for record in facts.trials if record.attempt > 1],
             samples=_samples(facts),
             best_yaml=as_yaml({"trial": to_tree(best.settings)}) if best else "",

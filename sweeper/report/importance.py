@@ -21,7 +21,9 @@ from sweeper.events import TrialRecord
 from sweeper.loading import dotted, to_tree
 from sweeper.messages import TrialState
 
-_RESAMPLES = 16
+_RESAMPLES = 12
+_MOST_DRAWN = 80
+"""Trials in a resample: the time that a forest takes grows with them, 0.2 s for these."""
 _TREES = 32
 _LEAST = 10
 """Finished trials that are needed, and three for every setting that varies."""
@@ -108,12 +110,12 @@ def _distribution(entry: Entry) -> BaseDistribution:
 
 
 def _resample(trials: Sequence[FrozenTrial], seed: int) -> list[FrozenTrial]:
-    """As many trials, drawn with replacement; drawn again where only equal ones came."""
+    """As many trials, `_MOST_DRAWN` at most, drawn with replacement; again where only equal ones came."""
     import random
 
     draw = random.Random(seed)  # noqa: S311 - a resample, not a secret
     while True:
-        drawn = draw.choices(trials, k=len(trials))
+        drawn = draw.choices(trials, k=min(len(trials), _MOST_DRAWN))
         if len({trial.value for trial in drawn}) > 1:
             return drawn
 
