@@ -15,7 +15,7 @@ from rich.table import Table
 
 from sweeper import lock, provenance
 from sweeper.compose import compose, masked_override, read_config
-from sweeper.config import Config, TrackingConfig
+from sweeper.config import Config
 from sweeper.coordinator import Coordinator, in_common, marks_of
 from sweeper.database import check_database, masked, sqlite_path
 from sweeper.errors import StudyError, SweeperError, SweepFailed
@@ -32,7 +32,7 @@ from sweeper.screen import Screen, conclusions, make_screen, number, trial_table
 from sweeper.space import Space
 from sweeper.stored import as_yaml, names, public, stored, stored_config, study_url
 from sweeper.study import Study
-from sweeper.tracking import make_tracker, ui_command, ui_environment
+from sweeper.tracking import NullTracker, Tracker, make_tracker, ui_command, ui_environment
 
 INTERRUPTED = 130
 """Exit code of a sweep that was interrupted and can go on, as shells have it for Ctrl-C."""
@@ -52,7 +52,7 @@ def run(overrides: Sequence[str]) -> int:
         if known is not None and _is_over(known, config, layout):
             screen.say(f"Sweep {layout.name} is complete; a larger budget.trials continues it.")
             _save_best(known, layout)
-            _conclude_in_writing(layout, config.tracking, screen)
+            _conclude_in_writing(layout, NullTracker(), screen)  # that of the last run is there
             return _conclude(known, _info(known, config, layout), screen, "")
         pins = known.fingerprint.get("pins", {}) if known is not None else {}
         inputs = prepare_inputs(config, space, layout, pins, screen)
@@ -136,19 +136,19 @@ def report(folder: Path, name: str) -> int:
     """Write the report and the model card of a sweep anew, in whatever state the sweep is."""
     layout = Layout(folder, name)
     tracking = read_config(stored_config(layout)[0])[0].tracking
-    _publish(layout, tracking, make_screen())
+    _publish(layout, make_tracker(tracking, layout), make_screen())
     return 0
 
 
-def _publish(layout: Layout, tracking: TrackingConfig, screen: Screen, running: bool | None = None) -> None:
-    """Write the report and the model card, and put the report beside the sweep's runs.
+def _publish(layout: Layout, tracker: Tracker, screen: Screen, running: bool | None = None) -> None:
+    """Write the report and the model card, and put the report beside the sweep's runs in `tracker`.
 
     `running` None: asked of the sweep's lock. Raises StudyError, or CardError once the report is written.
     """
     facts = read_facts(layout, running=running)
     page = write_page(facts, layout)
     screen.say(f"Report: {page}")
-    make_tracker(tracking, layout).attach(page)
+    tracker.attach(page)
     card = write_card(facts, layout)
     if card is not None:
         screen.say(f"Model card: {card}")
@@ -246,7 +246,7 @@ def _sweep(study: Study, inputs: Inputs, layout: Layout, screen: Screen, command
             _save_best(study, layout)
             coordinator.close()
     interrupted = coordinator.stopped.startswith("interrupted")
-    _conclude_in_writing(layout, config.tracking, screen)
+    _conclude_in_writing(layout, tracker, screen)
     code = _conclude(study, info, screen, coordinator.stopped)
     if interrupted:
         screen.say(f"What was trained is kept. Go on with: python -m sweeper {command}")
@@ -319,10 +319,10 @@ def _conclude(study: Study, info: SweepInfo, screen: Screen, stopped: str, sampl
     return 0 if best is not None else 1
 
 
-def _conclude_in_writing(layout: Layout, tracking: TrackingConfig, screen: Screen) -> None:
+def _conclude_in_writing(layout: Layout, tracker: Tracker, screen: Screen) -> None:
     """The report at the end of a run; one that can't be written takes nothing from the sweep."""
     try:
-        _publish(layout, tracking, screen, running=False)
+        _publish(layout, tracker, screen, running=False)
     except SweeperError as error:
         screen.say(f"Mind: {error}")
 

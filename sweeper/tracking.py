@@ -230,6 +230,9 @@ class MlflowTracker:
         """Put a page on the parent run; left out, with a word, if MLflow can't be reached."""
         if not _Sent.path(self._layout).exists() or not self._database_exists():
             return
+        if "***" in self._uri:
+            _log.warning("%s is not in MLflow at %s: the secret in that URI is not stored", page, self._uri)
+            return
         try:
             attach_page(self._uri, self._experiment, self._sent.identity, page)
         except Exception as error:  # the page itself is written

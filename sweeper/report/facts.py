@@ -160,7 +160,7 @@ def read_facts(
         base=next((record for record in records if record.number == BASE), None),
         trials=trials,
         best=study.best(),
-        front=_front(trials, (study.objective, *also)) if also else (),
+        front=pareto_front(trials, (study.objective, *also)) if also else (),
         seeds={record.number: study.seed(record.number) for record in trials},
         curves=_curves(layout, trials),
         running_seconds=study.running_seconds,
@@ -213,7 +213,7 @@ def value(record: TrialRecord, metric: str, objective: ObjectiveConfig) -> float
     return record.cost.get(metric)
 
 
-def _front(trials: Sequence[TrialRecord], objectives: Sequence[ObjectiveConfig]) -> tuple[int, ...]:
+def pareto_front(trials: Sequence[TrialRecord], objectives: Sequence[ObjectiveConfig]) -> tuple[int, ...]:
     """Finished trials that no other one beats in an objective without losing in another."""
     known: dict[int, list[float]] = {}
     for record in trials:
