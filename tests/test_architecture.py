@@ -21,7 +21,7 @@ LAYERS = [
     {"loading", "sentence"},
     {"messages"},
     {"events", "layout", "entry"},
-    {"space", "lock", "database", "journal", "adapters", "pretrained"},
+    {"space", "lock", "database", "journal", "adapters", "pretrained", "provenance"},
     {"modeling", "data", "metrics", "tracking_runs"},
     {"engines", "samplers", "pruners"},
     {"worker", "study", "tracking"},

@@ -122,6 +122,8 @@ def history(facts: SweepFacts) -> Chart | None:
     """The objective of every trial in order, and the best of the finished ones so far."""
     drawing = Drawing("trial", height=380)
     drawing.layout["xaxis"] |= {"tickformat": "d", "range": [-0.6, len(facts.trials) - 0.4]}
+    if len(facts.trials) <= 12:
+        drawing.layout["xaxis"]["dtick"] = 1
     for group in groups(facts, most=None):
         known = [record for record in group.trials if record.objective is not None]
         if known:
@@ -222,7 +224,8 @@ def slices(facts: SweepFacts, part: Part) -> Chart | None:
         "categoryarray": categories,
         "range": [-0.6, len(rows) - 0.4],
     }
-    said = f"{metric} over the {'largest ' if len(part.lines) > len(rows) else ''}{len(rows)} of them"
+    said = f"{metric} with its standard error"
+    said += f", of the {len(rows)} with most rows" if len(part.lines) + part.left_out > len(rows) else ""
     return drawing.chart(f"slices-{part.by}", f"{part.title}: {metric}", said)
 
 

@@ -13,7 +13,6 @@ from statistics import quantiles
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, create_trial
 
 from sweeper.entry import Entry, Scalar
@@ -121,6 +120,8 @@ def _resample(trials: Sequence[FrozenTrial], seed: int) -> list[FrozenTrial]:
 
 
 def _shares(trials: Sequence[FrozenTrial], seed: int) -> dict[str, float]:
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+
     study = optuna.create_study()
     study.add_trials(trials)
     return get_param_importances(study, evaluator=FanovaImportanceEvaluator(n_trees=_TREES, seed=seed))

@@ -5,10 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweeper.events import TrialRecord
-from sweeper.report.drawing import LIGHT, Chart, Drawing, label
+from sweeper.report.drawing import LIGHT, Chart, Drawing, label, spread
 from sweeper.report.facts import SweepFacts
 from sweeper.report.figures import MOST_CURVES, Group, groups
 from sweeper.screen import number, value
+
+_LEAST_APART = 0.045
+"""Between two labels of an axis, as a share of its height."""
 
 
 def parallel(facts: SweepFacts) -> Chart | None:
@@ -49,7 +52,7 @@ def parallel(facts: SweepFacts) -> Chart | None:
                 "font": {"size": 11},
                 "bgcolor": LIGHT["paper"],
             }
-            for place, text in ticks
+            for place, (_, text) in zip(spread([p for p, _ in ticks], _LEAST_APART), ticks, strict=True)
         ]
     titles = [label(name, 20) for name in [*names, facts.metric]]
     drawing.layout |= {"showlegend": False, "margin": {"l": 10, "r": 10, "t": 30, "b": 10}}
