@@ -44,6 +44,29 @@ def test_names_at_the_ends_are_inside_the_chart_and_apart():
     assert chart.says == "said."
 
 
+def test_a_trial_that_diverged_does_not_press_the_others_flat():
+    drawing = Drawing()
+    drawing.add(x=list(range(9)), y=[2.0, 2.1, 2.2, 2.3, 2.1, 2.2, 2.4, 900.0, None])
+    drawing.name_end(2.0, "best", "best")
+    low, high = drawing.chart("a", "A", "said").figure["layout"]["yaxis"]["range"]
+    assert 1.9 < low < 2.0
+    assert 2.4 < high < 2.5
+
+
+def test_what_is_named_is_always_inside():
+    drawing = Drawing()
+    drawing.add(x=list(range(8)), y=[2.0, 2.1, 2.2, 2.3, 2.1, 2.2, 2.4, 900.0])
+    drawing.name_end(900.0, "defaults", "default")
+    assert drawing.chart("a", "A", "said").figure["layout"]["yaxis"]["range"][1] > 900
+
+
+def test_a_flat_line_has_room_around_it():
+    drawing = Drawing()
+    drawing.add(x=[0, 1], y=[0.5, 0.5])
+    drawing.name_end(0.5, "best", "best")
+    assert drawing.chart("a", "A", "said").figure["layout"]["yaxis"]["range"] == [0.25, 0.75]
+
+
 def test_nothing_drawn_is_no_chart():
     assert Drawing("x", "y").chart("empty", "Empty", "nothing") is None
 

@@ -96,6 +96,7 @@ def test_a_signal_saves_the_trial_and_says_how_to_go_on(tmp_path, how):
     (trial,) = [r for r in records(tmp_path) if r.number == 0]
     assert trial.state is TrialState.WAITING
     assert not (tmp_path / "sweeps" / "summarize" / "holder.json").exists()
+    assert "1 of 8 trials begun" in (tmp_path / "sweeps" / "summarize" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

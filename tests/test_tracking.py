@@ -535,6 +535,9 @@ def test_a_page_is_on_the_parent_run_and_the_newest_counts(layout: Layout) -> No
     parent = runs(layout)[layout.name]
     assert load_text(f"{parent.info.artifact_uri}/report.html") == "<p>new</p>"
     assert parent.data.tags["sweeper.report"] == str(layout.report.resolve())
+    note = parent.data.tags["mlflow.note.content"]
+    place = f"#/experiments/{parent.info.experiment_id}/runs/{parent.info.run_id}/artifacts/report.html"
+    assert note.count(f"[report.html]({place})") == 1
     assert parent.info.status == "FINISHED"
 
 

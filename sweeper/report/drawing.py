@@ -8,6 +8,7 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import quantiles
 from typing import Any
 
 from sweeper.data.findings import excerpt, printable
@@ -34,6 +35,8 @@ _LABEL_PIXELS = 17
 """Between two labels at the ends of lines."""
 _FRAME_PIXELS = 70
 """Of a chart's height, taken by its axis and legend."""
+_FAR_OUT = 3.0
+"""Interquartile ranges beyond the quartiles (Tukey, Exploratory Data Analysis, 1977)."""
 _ROOM = 0.06
 """Left free above and below what is drawn, as a share of its height."""
 
@@ -124,15 +127,23 @@ def _title(text: str) -> dict[str, Any]:
     return {"text": text, "standoff": 8, "font": {"size": 12, "color": LIGHT["faint"]}}
 
 
-def extent(traces: Sequence[Mapping[str, Any]], values: Sequence[float] = ()) -> tuple[float, float]:
-    """From the lowest to the highest of the points of `traces`, their errors and `values`, and some room."""
-    places = list(values)
+def extent(traces: Sequence[Mapping[str, Any]], values: Sequence[float]) -> tuple[float, float]:
+    """From the lowest to the highest of the points of `traces` and their errors, and some room.
+
+    Points far outside of the others, such as those of a trial that diverged, don't count: they would press the
+    others flat. `values` always do.
+    """
+    points, ends = list(values), list(values)
     for trace in traces:
         errors = trace.get("error_y", {}).get("array") or [0.0] * len(trace["y"])
         for y, error in zip(trace["y"], errors, strict=True):
             if y is not None:
-                places += [y - error, y + error]
-    low, high = min(places), max(places)
+                points.append(y)
+                ends += [y - error, y + error]
+    first, _, third = quantiles(points, n=4, method="inclusive")
+    reach = _FAR_OUT * (third - first) or math.inf
+    near = [end for end in ends if first - reach <= end <= third + reach]
+    low, high = min([*near, *values]), max([*near, *values])
     room = _ROOM * (high - low) or 0.5 * abs(high) or 1.0
     return low - room, high + room
 
