@@ -52,8 +52,9 @@ def run(overrides: Sequence[str]) -> int:
         if known is not None and _is_over(known, config, layout):
             screen.say(f"Sweep {layout.name} is complete; a larger budget.trials continues it.")
             _save_best(known, layout)
+            code = _conclude(known, _info(known, config, layout), screen, "")
             _conclude_in_writing(layout, NullTracker(), screen)  # that of the last run is there
-            return _conclude(known, _info(known, config, layout), screen, "")
+            return code
         pins = known.fingerprint.get("pins", {}) if known is not None else {}
         inputs = prepare_inputs(config, space, layout, pins, screen)
         study = Study.open(
@@ -246,8 +247,8 @@ def _sweep(study: Study, inputs: Inputs, layout: Layout, screen: Screen, command
             _save_best(study, layout)
             coordinator.close()
     interrupted = coordinator.stopped.startswith("interrupted")
-    _conclude_in_writing(layout, tracker, screen)
     code = _conclude(study, info, screen, coordinator.stopped)
+    _conclude_in_writing(layout, tracker, screen)
     if interrupted:
         screen.say(f"What was trained is kept. Go on with: python -m sweeper {command}")
         return INTERRUPTED

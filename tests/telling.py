@@ -52,7 +52,7 @@ def told(text: str = "plain", trials: int = 12, **changes: Any) -> SweepFacts:
         trials=records,
         best=best,
         front=tuple(record.number for record in finished[:3]),
-        seeds={record.number: 100 + record.number for record in records},
+        seed=105,
         curves=tuple(Curve(r.number, (16, 32, 48), (3.0, 2.5, 2.2)) for r in records if r.reports),
         running_seconds=400.0,
         pins={"revision": "abc", "dtype": "float32", "rows": "d" * 32},

@@ -41,7 +41,7 @@ def test_everything_that_is_known_is_told_in_its_order():
         "trial 2 (attempt 2)",
         "python -m sweeper plain",
         "Python 3.11.9, torch 2",
-        f"of trial {facts.best.number}: {100 + facts.best.number}",
+        f"of trial {facts.best.number}: 105",
         "over 3 seeds and scored on 96 test rows",
     ):
         assert said in page, said
@@ -147,10 +147,10 @@ def test_a_browser_draws_it_all_and_asks_for_nothing(tmp_path):
         (tmp_path / name).write_text(render(facts), encoding="utf-8")
     with browser() as tab:
         for name in pages:
-            for width, dark in ((1280, False), (390, True)):
+            for width, dark in LOOKS if name == "plain.html" else LOOKS[::3]:
                 path = tmp_path / name
                 seen = tab.open(path, width, dark)
-                where = f"{name}, {width} px"
+                where = f"{name}, {width} px{', dark' if dark else ''}"
                 assert (seen.requests, seen.faults) == ([path.as_uri()], []), where
                 assert tab.evaluate("document.title") == "Report of summarize", where
                 assert tab.evaluate("document.documentElement.scrollWidth") <= width, where
@@ -165,6 +165,8 @@ def test_a_browser_draws_it_all_and_asks_for_nothing(tmp_path):
                 assert inks <= {"rgb(215, 221, 228)" if dark else "rgb(34, 39, 46)"}, where
 
 
+LOOKS = [(1280, False), (1280, True), (390, False), (390, True)]
+"""Width in pixels, and whether the page is dark."""
 EMPTY = {
     "trials": 0, "best": None, "base": None, "curves": (), "verdict": None, "also": (), "rows": None,
     "audit": None,

@@ -48,7 +48,7 @@ def test_killed_again_and_again(tmp_path):
     for _ in range(40):
         process = start(tmp_path)
         try:
-            process.communicate(timeout=1.0 + 1.5 * chance.random())
+            process.communicate(timeout=1.2 + 2.0 * chance.random())
             break
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)

@@ -130,8 +130,8 @@ def _title(text: str) -> dict[str, Any]:
 def extent(traces: Sequence[Mapping[str, Any]], values: Sequence[float]) -> tuple[float, float]:
     """From the lowest to the highest of the points of `traces` and their errors, and some room.
 
-    Points far outside of the others, such as those of a trial that diverged, don't count: they would press the
-    others flat. `values` always do.
+    Points far outside of the others, such as those of a trial that diverged, don't count: they would press
+    the others flat. `values` always do.
     """
     points, ends = list(values), list(values)
     for trace in traces:

@@ -65,8 +65,8 @@ class SweepFacts:
     best: TrialRecord | None
     front: tuple[int, ...]
     """Numbers of the trials on the Pareto front; empty with one objective."""
-    seeds: Mapping[int, int]
-    """Seed of every trial."""
+    seed: int | None
+    """Of the best trial: its order of rows and its first weights follow from it."""
     curves: tuple[Curve, ...]
     running_seconds: float
     pins: Mapping[str, Any]
@@ -140,6 +140,7 @@ def read_facts(
     config, study = stored(layout)
     records = study.records()
     trials = tuple(record for record in records if record.number != BASE)
+    best = study.best()
     rows, rows_fault = _rows(layout)
     found = read_audit(layout.audit)
     noted = provenance.read(layout)
@@ -159,9 +160,9 @@ def read_facts(
         space=study.space.entries,
         base=next((record for record in records if record.number == BASE), None),
         trials=trials,
-        best=study.best(),
+        best=best,
         front=pareto_front(trials, (study.objective, *also)) if also else (),
-        seeds={record.number: study.seed(record.number) for record in trials},
+        seed=study.seed(best.number) if best is not None else None,
         curves=_curves(layout, trials),
         running_seconds=study.running_seconds,
         pins=study.fingerprint.get("pins", {}),
