@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from sweeper.messages import TrialState
+from sweeper.messages import SliceScores, TrialState
 from sweeper.report import figures
 from sweeper.report.drawing import LIGHT
 from sweeper.report.importance import Importance, Importances
@@ -87,8 +87,20 @@ def test_slices_stand_in_the_order_of_the_table():
     facts = told()
     part = parts(facts)[0]
     chart = figures.slices(facts, part)
-    assert chart.figure["layout"]["yaxis"]["categoryarray"] == [line.value for line in part.lines][::-1]
+    assert chart.figure["layout"]["yaxis"]["ticktext"] == [line.value for line in part.lines][::-1]
     assert set(traces(chart)) == {"base model", "default settings", f"best: trial {facts.best.number}"}
+
+
+def test_slices_whose_names_begin_alike_stay_apart():
+    facts = told()
+    begins = "the same beginning of two long names: "
+    scores = tuple(
+        SliceScores("slice", begins + end, rows, {"rougeL": score})
+        for end, rows, score in (("one", 9, 0.1), ("two", 8, 0.2))
+    )
+    facts = replace(facts, base=None, trials=(), best=replace(facts.best, slices=scores))
+    (trace,) = figures.slices(facts, parts(facts)[0]).figure["data"]
+    assert dict(zip(trace["y"], trace["x"], strict=True)) == {1: 0.1, 0: 0.2}
 
 
 def test_the_front_stands_out():

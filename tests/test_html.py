@@ -14,7 +14,8 @@ from tests.pages import HOSTILE, Elements, browser
 from tests.telling import told, verdict
 
 SECTIONS = [
-    "The verdict in numbers", "Best settings", "Leaderboard", "Learning curves", "Search", "Parts of the rows",
+    "The verdict in numbers", "Best settings", "Leaderboard", "Learning curves", "Search",
+    "Parts of the rows",
     "Pareto front", "Data", "Device time", "Failures", "Sample outputs", "How to reproduce",
 ]  # fmt: skip
 

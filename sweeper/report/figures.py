@@ -185,10 +185,15 @@ def importance(found: Importances) -> Chart | None:
             textfont={"size": 11, "color": LIGHT["ink"]},
             hovertext=[f"{one.share:.0%}, {one.low:.0%} to {one.high:.0%}" for one in settings],
             hoverinfo="y+text",
+            cliponaxis=False,
         )
     drawing.layout["showlegend"] = False
     drawing.layout["xaxis"] |= {"tickformat": ".0%", "rangemode": "tozero"}
-    drawing.layout["yaxis"] |= {"type": "category", "range": [-0.6, len(settings) - 0.3]}
+    drawing.layout["yaxis"] |= {
+        "type": "category",
+        "range": [-0.6, len(settings) - 0.3],
+        "ticklabelstandoff": 8,
+    }
     told = [f"{one.name} {one.share:.0%} ({one.low:.0%} to {one.high:.0%})" for one in found.settings]
     return drawing.chart("importance", "What matters", "; ".join(told))
 
@@ -210,18 +215,17 @@ def slices(facts: SweepFacts, part: Part) -> Chart | None:
             errors = [or_gap(scores[name].errors.get(metric)) or 0 for name in shown]
             drawing.add(
                 x=[or_gap(scores[name].metrics[metric]) for name in shown],
-                y=[label(name) for name in shown],
+                y=[rows.index(name) for name in shown],
                 error_x={"array": errors, "thickness": 1, "width": 0},
                 name=side,
                 mode="markers",
-                hoverinfo="x+y+name",
+                hoverinfo="x+name",
                 marker={"color": LIGHT[colour], "size": 10, "symbol": symbol},
             )
-    categories = [label(name) for name in rows]
+    # By place: names that begin alike may be cut to the same label.
     drawing.layout["yaxis"] |= {
-        "type": "category",
-        "categoryorder": "array",
-        "categoryarray": categories,
+        "tickvals": list(range(len(rows))),
+        "ticktext": [label(name, 24) for name in rows],
         "range": [-0.6, len(rows) - 0.4],
     }
     said = f"{metric} with its standard error"
@@ -287,6 +291,7 @@ def gains(verdict: VerdictFacts, metric: str) -> Chart | None:
             textposition="top center",
             hovertext=[f"{one.gain:+.4f} ({one.low:+.4f} to {one.high:+.4f})" for one in told],
             hoverinfo="y+text",
+            cliponaxis=False,
         )
     drawing.layout["shapes"].append(
         {
