@@ -103,7 +103,7 @@ def test_rows_and_audit_are_read_where_they_are(tmp_path):
 def test_damaged_files_are_named_and_read_as_missing(tmp_path):
     layout, _ = sweep(tmp_path, trials=1)
     layout.rows.mkdir()
-    (layout.rows / "manifest.json").write_text('{"key": ')
+    (layout.rows / "manifest.json").write_bytes(b'{"key": "\xff"')
     layout.audit.write_text("{")
     layout.provenance.write_text("[]")
     with layout.metrics(0).open("a") as file:
@@ -157,6 +157,7 @@ def test_a_metric_is_found_wherever_it_is():
     assert facts.value(record, "seconds") == record.seconds
     assert facts.value(record, "peak_memory_bytes") == 7.0
     assert facts.value(record, "bleu") is None
+    assert facts.value(replace(record, metrics={"loss": float("nan")}), "loss") is None
 
 
 def test_settings_are_asked_for_by_name():

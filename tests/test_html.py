@@ -123,6 +123,15 @@ def test_a_default_that_is_best_is_said_to_be():
     assert "Those of trial 0, the default settings" in page
 
 
+def test_numbers_that_are_none_are_no_reason_to_fail():
+    facts, nan = told(), float("nan")
+    odd = [replace(r, metrics={"loss": nan}, errors={"loss": nan}, cost={"x": nan}) for r in facts.trials]
+    base = replace(facts.base, objective=nan, metrics={"loss": nan})
+    also = (replace(facts.also[0], metric="loss"),)
+    page = render(replace(facts, trials=tuple(odd), base=base, also=also))
+    assert "NaN" not in re.search(r'id="drawn">(.*?)</script>', page)[1]
+
+
 def test_too_few_seeds_are_no_gain():
     endless = [
         replace(one, low=float("-inf"), high=float("inf"), gain=float("nan"), outcome="not enough seeds")

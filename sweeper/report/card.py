@@ -4,6 +4,7 @@ Every number comes from the facts of the sweep, and so from its databases. A car
 sections is not written.
 """
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from importlib import resources
@@ -146,7 +147,8 @@ def _eval_results(facts: SweepFacts, best: TrialRecord, task: str) -> Iterator[E
         )
 
     for name, score in best.metrics.items():
-        yield result("validation", name, score)
+        if math.isfinite(score):
+            yield result("validation", name, score)
     for one in facts.verdict.candidates if facts.verdict else ():
         if one.trial == best.number and one.scores:
             yield result("test", facts.metric, sum(one.scores) / len(one.scores))

@@ -6,13 +6,12 @@ goes on undisturbed. What is not there is None here, and said to be missing on t
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
-
-from pydantic import ValidationError
 
 from sweeper import lock, provenance
 from sweeper.config import ObjectiveConfig
@@ -126,7 +125,7 @@ class SweepFacts:
         return sorted(known, key=lambda r: (sign * (r.objective or 0.0), r.state is not TrialState.FINISHED))
 
     def value(self, record: TrialRecord, metric: str) -> float | None:
-        """A metric or a cost of a trial; None if it was not measured."""
+        """A metric or a cost of a trial; None if it was not measured, or is not finite."""
         return value(record, metric, self.objective)
 
 
@@ -193,7 +192,7 @@ def _rows(layout: Layout) -> tuple[Manifest | None, str]:
         return manifest.read(layout.rows), ""
     except FileNotFoundError:
         return None, ""
-    except (ValidationError, OSError):
+    except (ValueError, OSError):  # ValueError: no JSON, no manifest, no UTF-8
         return None, f"{layout.rows.name}/ is damaged: nothing is known of the frozen rows."
 
 
@@ -204,14 +203,10 @@ def _constraint(tree: Mapping[str, Any]) -> str:
 
 
 def value(record: TrialRecord, metric: str, objective: ObjectiveConfig) -> float | None:
-    """A metric or a cost of a trial; None if it was not measured."""
-    if metric == objective.metric:
-        return record.objective
-    if metric in record.metrics:
-        return record.metrics[metric]
-    if metric == "seconds":
-        return record.seconds or None
-    return record.cost.get(metric)
+    """A metric or a cost of a trial; None if it was not measured, or is not finite."""
+    known = {**record.cost, "seconds": record.seconds or None, **record.metrics}
+    found = record.objective if metric == objective.metric else known.get(metric)
+    return found if found is not None and math.isfinite(found) else None
 
 
 def pareto_front(trials: Sequence[TrialRecord], objectives: Sequence[ObjectiveConfig]) -> tuple[int, ...]:

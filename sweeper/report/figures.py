@@ -344,7 +344,7 @@ def _records_of_the_best(facts: SweepFacts) -> list[TrialRecord]:
 
 def _add_base(drawing: Drawing, facts: SweepFacts) -> None:
     """A line at the objective of the untouched base model, as far as the chart reaches."""
-    if facts.base is None or facts.base.objective is None:
+    if facts.base is None or facts.base.objective is None or not math.isfinite(facts.base.objective):
         return
     drawing.add(
         x=[0, max(x for trace in drawing.traces for x in trace["x"] if x is not None)],
