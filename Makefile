@@ -15,7 +15,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install sweep test lint format bench bench-audit ui clean
+.PHONY: help install browser sweep test lint format bench bench-audit ui clean
 
 help: ## List these targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,12 @@ sweep: install ## Run the default sweep: about five minutes on two cores
 
 ui: install ## Compare trials in the MLflow UI
 	$(BIN)/python -m sweeper ui $(ARGS)
+
+browser: ## Install Chromium (Debian, Ubuntu; as root): without one the tests of pages in a browser are skipped
+	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
+	else echo "No Chromium here, and no right to install one: the tests in a browser are going to be skipped"; fi
 
 test: install ## Run the tests, offline
 	$(BIN)/python -m pytest $(ARGS)

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from sweeper import lock, verdict
+from sweeper import lock, provenance, verdict
 from sweeper.compose import compose, masked_override, read_config
 from sweeper.config import Config
 from sweeper.coordinator import in_common
@@ -24,11 +24,12 @@ from sweeper.launch import INTERRUPTED, End, launch, pruning_range, save_best, s
 from sweeper.layout import Layout, write_atomically
 from sweeper.messages import BASE
 from sweeper.pruners import make_pruner
+from sweeper.report import read_facts, write_card, write_page
 from sweeper.screen import Screen, conclusions, make_screen, number, trial_table, verdict_table
 from sweeper.space import Space
 from sweeper.stored import as_yaml, names, public, stored, stored_config, study_url
 from sweeper.study import Study
-from sweeper.tracking import make_tracker, ui_command, ui_environment
+from sweeper.tracking import NullTracker, Tracker, make_tracker, ui_command, ui_environment
 
 
 def run(overrides: Sequence[str]) -> int:
@@ -46,7 +47,9 @@ def run(overrides: Sequence[str]) -> int:
         if known is not None and is_over and _has_verdict(known, config, layout):
             screen.say(f"Sweep {layout.name} is complete; a larger budget.trials continues it.")
             save_best(known, layout)
-            return _conclude(known, config, layout, screen)
+            code = _conclude(known, config, layout, screen)
+            _conclude_in_writing(layout, NullTracker(), screen)  # that of the last run is there
+            return code
         pins = known.fingerprint.get("pins", {}) if known is not None else {}
         inputs = prepare_inputs(config, space, layout, pins, screen)
         study = Study.open(
@@ -57,14 +60,16 @@ def run(overrides: Sequence[str]) -> int:
             fingerprint(config, space) | {"pins": dict(inputs.pins)},
             layout.folder,
         )
+        command = f"python -m sweeper {shlex.join(masked_override(o) for o in overrides)}"
         write_atomically(layout.config, as_yaml(public(inputs.config)))
+        provenance.write(layout, command)
         end = End() if is_over else _search(study, inputs, layout, screen)
         if not end.interrupted:
             end = _judge(study, inputs, layout, screen)
         code = _conclude(study, inputs.config, layout, screen)
+        _conclude_in_writing(layout, make_tracker(inputs.config.tracking, layout), screen)
         if end.interrupted:
-            command = shlex.join(masked_override(o) for o in overrides)
-            screen.say(f"What was trained is kept. Go on with: python -m sweeper {command}")
+            screen.say(f"What was trained is kept. Go on with: {command}")
             return INTERRUPTED
         return code
 
@@ -133,6 +138,28 @@ def show_sweep(folder: Path, name: str) -> int:
     if lock.is_held(layout):
         screen.say("It is running at this moment.")
     return 0
+
+
+def report(folder: Path, name: str) -> int:
+    """Write the report and the model card of a sweep anew, in whatever state the sweep is."""
+    layout = Layout(folder, name)
+    tracking = read_config(stored_config(layout)[0])[0].tracking
+    _publish(layout, make_tracker(tracking, layout), make_screen())
+    return 0
+
+
+def _publish(layout: Layout, tracker: Tracker, screen: Screen, running: bool | None = None) -> None:
+    """Write the report and the model card, and put the report beside the sweep's runs in `tracker`.
+
+    `running` None: asked of the sweep's lock. Raises StudyError, or CardError once the report is written.
+    """
+    facts = read_facts(layout, verdict.read(layout), running)
+    page = write_page(facts, layout)
+    screen.say(f"Report: {page}")
+    tracker.attach(page)
+    card = write_card(facts, layout)
+    if card is not None:
+        screen.say(f"Model card: {card}")
 
 
 def delete_sweep(folder: Path, name: str, yes: bool) -> int:
@@ -222,6 +249,7 @@ def _search(study: Study, inputs: Inputs, layout: Layout, screen: Screen) -> End
         screen.say(f"The sweep has stopped: {end.reason}.")
     if not end.interrupted and len(end.failures) >= inputs.config.budget.failures_in_row:
         _show_trials(study, info, screen)
+        _conclude_in_writing(layout, make_tracker(inputs.config.tracking, layout), screen)
         raise SweepFailed(
             f"{len(end.failures)} trials failed in a row. {in_common(end.failures)} "
             "Change the space or the defaults; budget.failures_in_row sets how many are borne."
@@ -277,6 +305,14 @@ def _show_verdict(study: Study, config: Config, layout: Layout, screen: Screen) 
     screen.console.print()
     screen.console.print(verdict_table(facts, config.task.objective.metric))
     screen.say(f"Verdict: {facts.sentence}")
+
+
+def _conclude_in_writing(layout: Layout, tracker: Tracker, screen: Screen) -> None:
+    """The report at the end of a run; one that can't be written takes nothing from the sweep."""
+    try:
+        _publish(layout, tracker, screen, running=False)
+    except SweeperError as error:
+        screen.say(f"Mind: {error}")
 
 
 def _show_samples(best: TrialRecord, screen: Screen) -> None:

@@ -9,6 +9,7 @@
     │   └── StudyError              the study: in use, changed under the same name, no database
     ├── TrialError                  one trial failed; the sweep goes on
     ├── VerdictError                test scores that can't be compared
+    ├── CardError                   a model card that would lack a section
     └── SweepFailed                 the sweep as a whole: too many failures in a row
 
 Every message says what was given, what is allowed and what to do.
@@ -79,6 +80,10 @@ class TrialError(SweeperError):
 
 class VerdictError(SweeperError):
     """The test scores of the retrained settings can't be compared."""
+
+
+class CardError(SweeperError):
+    """Something that belongs on a model card is not known."""
 
 
 class SweepFailed(SweeperError):

@@ -25,7 +25,7 @@ from sweeper.database import masked, sqlite_path
 from sweeper.events import Listener, Measurement, SweepInfo, TrialRecord
 from sweeper.journal import measurements
 from sweeper.layout import Layout, write_atomically
-from sweeper.tracking_runs import SweepRuns, delete_runs
+from sweeper.tracking_runs import SweepRuns, attach_page, delete_runs
 
 _SEND_SECONDS = 2.0
 """Measurements are gathered for this long, then sent together."""
@@ -42,6 +42,9 @@ class Tracker(Listener, Protocol):
 
     def has_all(self, trials: Sequence[TrialRecord]) -> bool:
         """Whether these trials and the sweep's end were sent completely. Asks a small file only."""
+
+    def attach(self, page: Path) -> None:
+        """Keep a page about the whole sweep, in the place of an earlier one; says so if it can't."""
 
     def forget(self, name: str) -> None:
         """Delete what was kept of the sweep `name`; says so if it can't."""
@@ -103,6 +106,9 @@ class NullTracker:
     def has_all(self, trials: Sequence[TrialRecord]) -> bool:
         """Nothing is missing."""
         return True
+
+    def attach(self, page: Path) -> None:
+        """Nothing."""
 
     def forget(self, name: str) -> None:
         """Nothing."""
@@ -222,6 +228,18 @@ class MlflowTracker:
     def has_all(self, trials: Sequence[TrialRecord]) -> bool:
         """Whether MLflow at this URI has these trials and the sweep's end; MLflow itself is not asked."""
         return self._database_exists() and self._sent.closed and all(map(self._sent.has, trials))
+
+    def attach(self, page: Path) -> None:
+        """Put a page on the parent run; left out, with a word, if MLflow can't be reached."""
+        if not _Sent.path(self._layout).exists() or not self._database_exists():
+            return
+        if "***" in self._uri:
+            _log.warning("%s is not in MLflow at %s: the secret in that URI is not stored", page, self._uri)
+            return
+        try:
+            attach_page(self._uri, self._experiment, self._sent.identity, page)
+        except Exception as error:  # the page itself is written
+            _log.warning("%s is not in MLflow at %s (%s)", page, masked(self._uri), self._cause(error))
 
     def forget(self, name: str) -> None:
         """Delete the sweep's runs in MLflow; they are left, with a word, if it can't be reached."""

@@ -281,6 +281,23 @@ class SweepRuns:
 _SOURCE = {"mlflow.source.name": "sweeper", "mlflow.source.type": "LOCAL"}
 
 
+def attach_page(uri: str, experiment: str, identity: str, page: Path) -> None:
+    """Put an HTML page on the parent run found by `identity`: an artifact, linked from its description."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return
+    for parent in _search(client, found.experiment_id, f"tags.`sweeper.id` = '{identity}'"):
+        run_id, note = parent.info.run_id, parent.data.tags.get("mlflow.note.content", "")
+        client.log_artifact(run_id, str(page))
+        client.set_tag(run_id, f"sweeper.{page.stem}", str(page.resolve()))
+        link = f"[{page.name}](#/experiments/{found.experiment_id}/runs/{run_id}/artifacts/{page.name})"
+        if link not in note:
+            client.set_tag(run_id, "mlflow.note.content", f"{note}\n\n{link}".strip())
+
+
 def delete_runs(uri: str, experiment: str, identity: str) -> None:
     """Delete the parent run found by `identity` and its trials; `mlflow gc` then frees the space."""
     from mlflow import MlflowClient

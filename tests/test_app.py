@@ -147,6 +147,38 @@ def test_ui_without_a_database_says_so(capsys):
     assert "there is no sweeps/mlflow.db; run a sweep first" in capsys.readouterr().err
 
 
+def test_a_run_ends_with_its_report_and_the_verb_writes_it_anew(capsys, tmp_path):
+    assert main(QUICK) == 0
+    assert "Report: sweeps/summarize/report.html" in capsys.readouterr().out
+    page = tmp_path / "sweeps" / "summarize" / "report.html"
+    page.unlink()
+    assert main(["report", "summarize"]) == 0
+    assert capsys.readouterr().out == "Report: sweeps/summarize/report.html\n", "no adapter, no card"
+    assert "<title>Report of summarize</title>" in page.read_text()
+    page.unlink()
+    assert main(QUICK) == 0
+    assert page.exists(), "a complete sweep gets one too"
+
+
+def test_a_sweep_that_failed_has_a_report(capsys, tmp_path):
+    bad = ["space=empty", "+space.learning_rate={low: 0.06, high: 1.0, log: true}", "trial.learning_rate=0.1"]
+    assert main([*REPLAY, *bad]) == 1
+    assert "the loss became NaN" in (tmp_path / "sweeps" / "summarize" / "report.html").read_text()
+
+
+def test_a_card_that_would_lack_something_is_refused_and_the_report_written(capsys, tmp_path):
+    main(QUICK)
+    folder = tmp_path / "sweeps" / "summarize"
+    (folder / "best").mkdir()
+    (folder / "report.html").unlink()
+    capsys.readouterr()
+    assert main(["report", "summarize"]) == 1
+    assert "the model card of summarize would lack: data (rows/ is damaged" in capsys.readouterr().err
+    assert (folder / "report.html").exists()
+    assert main(QUICK) == 0
+    assert "Mind: the model card of summarize would lack" in capsys.readouterr().out
+
+
 def test_every_fault_is_reported_together_with_exit_code_2(capsys, tmp_path):
     code = main(
         [*QUICK, "data.sizes.validation=0", "task.objective.metric=f1", "space.batch_size.choices=[]"]

@@ -49,6 +49,7 @@ def test_trials_and_attempts_have_folders() -> None:
 def test_the_docstring_draws_what_there_is() -> None:
     drawn = Layout.__doc__ or ""
     files = (LAYOUT.config, LAYOUT.lock, LAYOUT.holder, LAYOUT.rows, LAYOUT.best, LAYOUT.metrics(7), *AUDIT)
+    files += (LAYOUT.report, LAYOUT.card, LAYOUT.provenance)
     for path in files:
         assert str(path).replace("sweeps/mine", "ROOT/NAME") in drawn
 

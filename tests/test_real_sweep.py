@@ -10,6 +10,7 @@ import pytest
 
 from sweeper.messages import BASE, TrialState
 from sweeper.study import Study
+from tests.pages import browser
 
 SWEEP = [
     *(sys.executable, "-m", "sweeper", "+experiment=summarize", "data=file", "data.path=rows.jsonl"),
@@ -73,6 +74,30 @@ def test_the_budget_is_used_and_the_killed_trial_went_on(swept):
     trained = [p["examples"] for p in points if p["attempt"] == 2 and "train_loss" in p["metrics"]]
     assert min(trained) > 8, "the first half was not trained again"
     assert [p["mark"] for p in points if p["mark"]] == [8, 16]
+
+
+def test_it_leaves_a_card_in_the_place_of_pefts_own(swept):
+    from huggingface_hub import ModelCard
+
+    folder, _ = swept
+    best = max(records(folder)[1:], key=lambda record: record.objective)
+    data = ModelCard((folder / "sweeps/summarize/best/README.md").read_text()).data
+    assert (data.library_name, data.license) == ("peft", "apache-2.0")
+    scores = {one.metric_type: one.metric_value for one in data.eval_results}
+    assert scores["rougeL"] == pytest.approx(best.metrics["rougeL"], abs=1e-6)
+    assert scores["loss"] == pytest.approx(best.metrics["loss"], abs=1e-6)
+
+
+def test_a_browser_shows_its_report(swept):
+    folder, _ = swept
+    page = folder / "sweeps/summarize/report.html"
+    with browser() as tab:
+        seen = tab.open(page)
+        assert (seen.requests, seen.faults) == ([page.as_uri()], [])
+        shown = tab.evaluate("document.body.innerText")
+        assert "2 of 2 trials begun" in shown
+        assert "This function takes the" in shown, "sample outputs"
+        assert tab.evaluate("document.querySelectorAll('.chart .scatterlayer path').length") > 10
 
 
 @pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # raised inside MLflow

@@ -49,7 +49,7 @@ def test_killed_again_and_again(tmp_path):
     for _ in range(40):
         process = start(tmp_path)
         try:
-            process.communicate(timeout=1.0 + 1.5 * chance.random())
+            process.communicate(timeout=1.2 + 2.0 * chance.random())
             break
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
@@ -121,6 +121,7 @@ def test_a_signal_saves_the_trial_and_says_how_to_go_on(tmp_path, how):
     (trial,) = [r for r in records(tmp_path) if r.number == 0]
     assert trial.state is TrialState.WAITING
     assert not (tmp_path / "sweeps" / "summarize" / "holder.json").exists()
+    assert "1 of 8 trials begun" in (tmp_path / "sweeps" / "summarize" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

@@ -599,3 +599,35 @@ def test_the_audit_is_on_the_parent_run_once(layout: Layout) -> None:
     assert history(layout, run)["audit/rows_train"] == [(round(START * 1000), 0, 96)]
     files = MlflowClient(layout.tracking_url).list_artifacts(run.info.run_id)
     assert "audit.html" in {file.path for file in files}
+
+
+def test_a_page_is_on_the_parent_run_and_the_newest_counts(layout: Layout) -> None:
+    from mlflow.artifacts import load_text
+
+    sweep(layout, [over(0)])
+    tracker = make_tracker(TrackingConfig("mlflow"), layout)
+    for text in ("<p>old</p>", "<p>new</p>"):
+        layout.report.write_text(text, encoding="utf-8")
+        tracker.attach(layout.report)
+    parent = runs(layout)[layout.name]
+    assert load_text(f"{parent.info.artifact_uri}/report.html") == "<p>new</p>"
+    assert parent.data.tags["sweeper.report"] == str(layout.report.resolve())
+    note = parent.data.tags["mlflow.note.content"]
+    place = f"#/experiments/{parent.info.experiment_id}/runs/{parent.info.run_id}/artifacts/report.html"
+    assert note.count(f"[report.html]({place})") == 1
+    assert parent.info.status == "FINISHED"
+
+
+def test_a_page_that_can_not_be_sent_costs_a_word(layout: Layout, caplog: pytest.LogCaptureFixture) -> None:
+    sweep(layout, [over(0)])
+    layout.report.write_text("<p>page</p>", encoding="utf-8")
+    make_tracker(TrackingConfig("mlflow", "http://127.0.0.1:9"), layout).attach(layout.report)
+    assert "report.html is not in MLflow at http://127.0.0.1:9" in caplog.text
+    make_tracker(TrackingConfig("mlflow", "http://me:***@127.0.0.1:9"), layout).attach(layout.report)
+    assert "the secret in that URI is not stored" in caplog.text
+
+
+def test_a_sweep_that_was_never_tracked_has_no_run_for_a_page(layout: Layout) -> None:
+    make_tracker(TrackingConfig("mlflow"), layout).attach(layout.report)
+    make_tracker(TrackingConfig("none"), layout).attach(layout.report)
+    assert not (layout.folder / "tracked.json").exists()

@@ -6,16 +6,27 @@ Everything is read from the study database and the sweep's folder, and can be wr
 from pathlib import Path
 
 from sweeper.layout import Layout, write_atomically
-from sweeper.report.facts import read_facts
-from sweeper.verdict import VerdictFacts
+from sweeper.report.facts import SweepFacts, read_facts
+
+__all__ = ["SweepFacts", "read_facts", "write_card", "write_page"]
 
 
-def write_report(layout: Layout, verdict: VerdictFacts | None = None, running: bool | None = None) -> Path:
-    """Write report.html of a sweep in whatever state it is; gives its path.
-
-    `running` None: asked of the sweep's lock. Raises StudyError if there is no such sweep, or it can't be read.
-    """
+def write_page(facts: SweepFacts, layout: Layout) -> Path:
+    """Write report.html of a sweep in whatever state it is; gives its path."""
     from sweeper.report.html import render
 
-    write_atomically(layout.report, render(read_facts(layout, verdict, running)))
+    write_atomically(layout.report, render(facts))
     return layout.report
+
+
+def write_card(facts: SweepFacts, layout: Layout) -> Path | None:
+    """Write the model card of the best adapter, in the place of PEFT's; None where there is no such adapter.
+
+    Raises CardError if something that belongs on a card is not known.
+    """
+    if facts.best is None or not layout.best.is_dir():
+        return None
+    from sweeper.report.card import card
+
+    write_atomically(layout.card, card(facts))
+    return layout.card

@@ -7,9 +7,8 @@ from sweeper.events import TrialRecord
 from sweeper.messages import TrialState
 
 HOW_SAVED = (
-    "Estimated: every pruned trial would have gone on to its own full length at the speed that it had until it "
-    "was pruned, evaluations included. It ends there; what a search without pruning would have tried "
-    "instead is unknown."
+    "Estimated: every pruned trial would have gone on to its own full length at the speed that it had until "
+    "it was pruned, evaluations included."
 )
 
 

@@ -1,22 +1,20 @@
 """Everything that a report tells, read from the study database and the sweep's folder, and nothing else.
 
-Reading changes nothing: the study is opened as `show` opens it, no lock is taken, so that a running sweep goes
-on undisturbed. What is not there is None here, and said to be missing on the page.
+Reading changes nothing: the study is opened as `show` opens it and no lock is taken, so that a running sweep
+goes on undisturbed. What is not there is None here, and said to be missing on the page.
 """
 
-import functools
 import hashlib
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
-from sweeper import lock, provenance
-from sweeper.config import ObjectiveConfig
+from sweeper import lock, objectives, provenance
+from sweeper.config import Goals, ObjectiveConfig
 from sweeper.data import manifest
 from sweeper.data.audit import Audit, read_audit
 from sweeper.data.manifest import Manifest
@@ -54,11 +52,7 @@ class SweepFacts:
     """Unix time in seconds at which all this was read."""
     config: Mapping[str, Any]
     """The composed configuration as a plain tree, as it is stored."""
-    objective: ObjectiveConfig
-    also: tuple[ObjectiveConfig, ...]
-    """Further objectives, in their order."""
-    constraints: tuple[str, ...]
-    """What the winner must meet, as a person writes it: `loss <= 2.1`."""
+    goals: Goals
     space: tuple[Entry, ...]
     base: TrialRecord | None
     trials: tuple[TrialRecord, ...]
@@ -66,8 +60,8 @@ class SweepFacts:
     best: TrialRecord | None
     front: tuple[int, ...]
     """Numbers of the trials on the Pareto front; empty with one objective."""
-    seeds: Mapping[int, int]
-    """Seed of every trial."""
+    seed: int | None
+    """Of the best trial: its order of rows and its first weights follow from it."""
     curves: tuple[Curve, ...]
     running_seconds: float
     pins: Mapping[str, Any]
@@ -83,6 +77,10 @@ class SweepFacts:
     verdict: VerdictFacts | None = None
     faults: tuple[str, ...] = field(default=())
     """What could not be read, in sentences."""
+
+    @property
+    def objective(self) -> ObjectiveConfig:
+        return self.goals.objective
 
     @property
     def metric(self) -> str:
@@ -104,15 +102,21 @@ class SweepFacts:
 
     def setting(self, name: str) -> Any:
         """What the configuration has at a dotted name; None where a stored one hasn't got it."""
-        return functools.reduce(
-            lambda node, key: node.get(key) if isinstance(node, Mapping) else None,
-            name.split("."),
-            self.config,
-        )
+        node: Any = self.config
+        for key in name.split("."):
+            node = node.get(key) if isinstance(node, Mapping) else None
+        return node
 
     def of(self, *states: TrialState) -> tuple[TrialRecord, ...]:
         """Trials in one of `states`."""
         return tuple(record for record in self.trials if record.state in states)
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Trials by state, those that are over first."""
+        order = ("finished", "pruned", "failed", "running", "waiting")
+        found = {name: len(self.of(TrialState(name))) for name in order}
+        return {name: count for name, count in found.items() if count}
 
     def ranked(self) -> list[TrialRecord]:
         """Trials with an objective, the best first, finished ones before others of the same value."""
@@ -121,8 +125,13 @@ class SweepFacts:
         return sorted(known, key=lambda r: (sign * (r.objective or 0.0), r.state is not TrialState.FINISHED))
 
     def value(self, record: TrialRecord, metric: str) -> float | None:
-        """A metric or a cost of a trial; None if it was not measured."""
-        return value(record, metric, self.objective)
+        """A metric or a cost of a trial; None if it was not measured, or is not finite."""
+        found = record.objective if metric == self.metric else objectives.value(record, metric)
+        return found if found is not None and math.isfinite(found) else None
+
+    def violations(self, record: TrialRecord) -> list[str]:
+        """In words, which constraints a trial misses and by how much."""
+        return objectives.violations(record, self.goals)
 
 
 def read_facts(
@@ -135,28 +144,27 @@ def read_facts(
     config, study = stored(layout)
     records = study.records()
     trials = tuple(record for record in records if record.number != BASE)
+    best = study.best()
     rows, rows_fault = _rows(layout)
     found = read_audit(layout.audit)
     noted = provenance.read(layout)
     faults = [rows_fault] if rows_fault else []
     if found is None and layout.audit.exists():
         faults.append(f"{layout.audit.name} can't be read; `python -m sweeper audit ...` writes it anew.")
-    task = config.get("task") or {}
-    also = tuple(ObjectiveConfig(**one) for one in task.get("also") or ())
     return SweepFacts(
         name=layout.name,
         state=_state(layout, running, config, trials),
         written=time.time(),
         config=config,
-        objective=study.objective,
-        also=also,
-        constraints=tuple(_constraint(one) for one in task.get("constraints") or ()),
+        goals=study.goals,
         space=study.space.entries,
         base=next((record for record in records if record.number == BASE), None),
         trials=trials,
-        best=study.best(),
-        front=_front(trials, (study.objective, *also)) if also else (),
-        seeds={record.number: study.seed(record.number) for record in trials},
+        best=best,
+        front=tuple(record.number for record in objectives.front(trials, study.goals))
+        if study.goals.also
+        else (),
+        seed=study.seed(best.number) if best is not None else None,
         curves=_curves(layout, trials),
         running_seconds=study.running_seconds,
         pins=study.fingerprint.get("pins", {}),
@@ -187,46 +195,8 @@ def _rows(layout: Layout) -> tuple[Manifest | None, str]:
         return manifest.read(layout.rows), ""
     except FileNotFoundError:
         return None, ""
-    except (ValidationError, OSError):
+    except (ValueError, OSError):  # ValueError: no JSON, no manifest, no UTF-8
         return None, f"{layout.rows.name}/ is damaged: nothing is known of the frozen rows."
-
-
-def _constraint(tree: Mapping[str, Any]) -> str:
-    if tree.get("at_least") is not None:
-        return f"{tree['metric']} ≥ {tree['at_least']:g}"
-    return f"{tree['metric']} ≤ {tree['at_most']:g}"
-
-
-def value(record: TrialRecord, metric: str, objective: ObjectiveConfig) -> float | None:
-    """A metric or a cost of a trial; None if it was not measured."""
-    if metric == objective.metric:
-        return record.objective
-    if metric in record.metrics:
-        return record.metrics[metric]
-    if metric == "seconds":
-        return record.seconds or None
-    return record.cost.get(metric)
-
-
-def _front(trials: Sequence[TrialRecord], objectives: Sequence[ObjectiveConfig]) -> tuple[int, ...]:
-    """Finished trials that no other one beats in an objective without losing in another."""
-    known: dict[int, list[float]] = {}
-    for record in trials:
-        values = [value(record, one.metric, objectives[0]) for one in objectives]
-        if record.state is TrialState.FINISHED and None not in values:
-            known[record.number] = [
-                v if one.direction == "maximize" else -v
-                for v, one in zip(values, objectives, strict=True)
-                if v is not None
-            ]
-
-    def beaten(mine: list[float]) -> bool:
-        return any(
-            other != mine and all(a >= b for a, b in zip(other, mine, strict=True))
-            for other in known.values()
-        )
-
-    return tuple(number for number, mine in known.items() if not beaten(mine))
 
 
 def _digest(tree: Mapping[str, Any]) -> str:

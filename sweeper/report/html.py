@@ -1,16 +1,18 @@
 """report.html: everything about a sweep on one page that asks nothing of a network.
 
-Rows, labels and reasons may hold anything. Every value is escaped, what steers a terminal or turns text around
-is shown as its code, and a policy in the page lets a browser run the page's own two scripts, known by their
-digests, load nothing and send nothing.
+Rows, labels and reasons may hold anything. Every value is escaped, what steers a terminal or turns text
+around is shown as its code, and a policy in the page lets a browser run the page's own two scripts, known by
+their digests, load nothing and send nothing.
 """
 
 import base64
 import hashlib
 import json
 import math
+import re
+import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -19,36 +21,40 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from sweeper.data.findings import printable
+from sweeper.data.findings import excerpt, printable
 from sweeper.data.manifest import cleaning
 from sweeper.events import TrialRecord
 from sweeper.loading import dotted, to_tree
-from sweeper.messages import TrialState
+from sweeper.messages import BASE, TrialState
 from sweeper.report import figures
+from sweeper.report.drawing import PALETTE, Chart
 from sweeper.report.effort import HOW_SAVED, effort
 from sweeper.report.facts import SweepFacts
-from sweeper.report.figures import PALETTE, Chart
 from sweeper.report.importance import importances
-from sweeper.report.parts import Part, parts
+from sweeper.report.parallel import parallel
+from sweeper.report.parts import parts
 from sweeper.screen import minutes, number, value
 from sweeper.stored import as_yaml
 
 _MOST_SAMPLES = 5
-_MOST_TRIALS = 1000
+_MOST_CHARACTERS = 3000
+"""Of a prompt or an output."""
+_MOST_FAILURES = 50
+_MOST_TRIALS = 300
 """On the leaderboard, the best first."""
 
 
 def render(facts: SweepFacts) -> str:
     """The page of a sweep. What is not known of it yet is said to be missing; nothing here fails for that."""
     found = importances(facts.trials, facts.space, int(facts.setting("sweep.seed") or 0))
-    shown_parts = [(part, _part_chart(facts, part)) for part in parts(facts)]
+    shown_parts = [(part, figures.slices(facts, part)) for part in parts(facts)]
     charts = {
         "gains": figures.gains(facts.verdict, facts.metric) if facts.verdict else None,
         "curves": figures.learning_curves(facts),
         "loss": figures.training_loss(facts),
         "history": figures.history(facts),
         "importance": figures.importance(found),
-        "parallel": figures.parallel(facts),
+        "parallel": parallel(facts),
     }
     pareto = figures.pareto(facts)
     drawn = [*charts.values(), *pareto, *(chart for _, chart in shown_parts)]
@@ -59,9 +65,9 @@ def render(facts: SweepFacts) -> str:
         .render(
             facts=facts,
             best=best,
-            counts=_counts(facts),
+            counts=", ".join(f"{count} {state}" for state, count in facts.counts.items()) or "none",
             close=_close(facts),
-            board=list(_board(facts)),
+            board=_board(facts),
             left_out=max(0, len(facts.trials) - _MOST_TRIALS),
             metrics=_metrics(facts),
             charts=charts,
@@ -70,10 +76,10 @@ def render(facts: SweepFacts) -> str:
             importances=found,
             effort=effort(facts.base, facts.trials),
             how_saved=HOW_SAVED,
-            failed=facts.of(TrialState.FAILED),
-            minded=[record for record in facts.trials if record.warnings],
+            failed=facts.of(TrialState.FAILED)[:_MOST_FAILURES],
+            minded=[record for record in facts.trials if record.warnings][:_MOST_FAILURES],
             again=[record for record in facts.trials if record.attempt > 1],
-            samples=list(_samples(facts)),
+            samples=_samples(facts),
             best_yaml=as_yaml({"trial": to_tree(best.settings)}) if best else "",
             best_line=_line(best, facts) if best else "",
             config=as_yaml(facts.config),
@@ -92,7 +98,8 @@ def _environment() -> Environment:
         "duration": duration,
         "setting": value,
         "moment": moment,
-        "signed": lambda v: "unknown" if not math.isfinite(v) else f"{v:+.4f}",
+        "signed": lambda v: "unknown" if not math.isfinite(v) else f"{v:+.4f}".replace("-", "\u2212"),
+        "excerpt": excerpt,
     }
     environment.globals |= {"number": number}
     return environment
@@ -118,7 +125,7 @@ def _own(charts: Sequence[Chart]) -> dict[str, Markup]:
     )
     drawn = {
         "palette": dict(PALETTE.values()),
-        "charts": {chart.name: json.loads(chart.figure) for chart in charts},
+        "charts": {chart.name: chart.figure for chart in charts},
     }
     own = {"policy": policy, "plotly": plotly, "script": script, "drawn": _harmless(drawn)}
     own["styles"] = _file("report.css")
@@ -131,7 +138,7 @@ def _digest(script: str) -> str:
 
 def _harmless(tree: Mapping[str, Any]) -> str:
     """JSON in which nothing ends a script element."""
-    text = json.dumps(tree, ensure_ascii=True, separators=(",", ":"))
+    text = json.dumps(tree, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
     return text
@@ -151,62 +158,53 @@ def _file(name: str) -> str:
 class _Row:
     """A line of the leaderboard."""
 
-    record: TrialRecord | None
-    """None: the base model."""
-    name: str
-    objective: float | None
-    error: float | None
+    record: TrialRecord
     kind: str
-    """Class of the line: `best`, `default`, `base` or "". """
+    """Class of the line: `best`, `default`, `base` or ""."""
     strip: tuple[float, float, float] | None
     """Where the objective stands, and its standard error to both sides, in per cent of the strip's width."""
 
 
-def _board(facts: SweepFacts) -> Iterator[_Row]:
-    ranked = facts.ranked()
+@dataclass(frozen=True)
+class _Compared:
+    """A validation row and what was made of it."""
+
+    row: str
+    prompt: str
+    outputs: tuple[tuple[str, str, str], ...]
+    """Kind, name and text of the reference and of every output."""
+
+
+def _board(facts: SweepFacts) -> list[_Row]:
+    """The base model and the best trials, the best first; those without an objective last."""
+    sign = -1 if facts.objective.direction == "maximize" else 1
+    ranked = facts.ranked()[:_MOST_TRIALS]
+    if facts.base is not None and facts.base.objective is not None:
+        ranked = sorted([*ranked, facts.base], key=lambda r: sign * (r.objective or 0.0))
+    ends = [(r.objective or 0.0) + side * (r.error or 0.0) for r in ranked for side in (-1, 1)]
+    low, high = min(ends, default=0.0), max(ends, default=1.0)
     rest = [record for record in facts.trials if record.objective is None]
-    lines: list[TrialRecord | None] = [*ranked, *rest][:_MOST_TRIALS]
-    if facts.base is not None:
-        reached = facts.base.objective
-        better = [
-            record
-            for record in lines
-            if record is not None
-            and record.objective is not None
-            and (reached is None or not facts.objective.better(reached, record.objective))
-        ]
-        lines.insert(len(better), None)
-    known = [r for r in [*ranked, facts.base] if r is not None and r.objective is not None]
-    ends = [(r.objective or 0) + sign * (r.error or 0) for r in known for sign in (-1, 1)]
-    low, width = min(ends, default=0.0), max(ends, default=1.0) - min(ends, default=0.0) or 1.0
-    for record in lines:
-        shown = record or facts.base
-        if shown is None:
-            continue
-        strip = None
-        if shown.objective is not None:
-            error = shown.error or 0.0
-            places = (shown.objective - error, shown.objective, shown.objective + error)
-            strip = tuple(100 * (place - low) / width for place in places)
-        number_ = None if record is None else record.number
-        kind = (
-            "base"
-            if number_ is None
-            else "best"
-            if facts.best is not None and number_ == facts.best.number
-            else "default"
-            if number_ == 0
-            else ""
-        )
-        name = "base" if number_ is None else str(number_)
-        yield _Row(record, name, shown.objective, shown.error, kind, strip)  # type: ignore[arg-type]
+    return [
+        _Row(record, _kind(record, facts), _strip(record, low, (high - low) or 1.0))
+        for record in [*ranked, *rest[: _MOST_TRIALS - len(ranked)]]
+    ]
 
 
-def _counts(facts: SweepFacts) -> str:
-    """E.g. `5 finished, 2 pruned, 1 failed`."""
-    told = [(state.value, len(facts.of(state))) for state in TrialState]
-    order = {"finished": 0, "pruned": 1, "failed": 2, "running": 3, "waiting": 4}
-    return ", ".join(f"{n} {name}" for name, n in sorted(told, key=lambda one: order[one[0]]) if n) or "none"
+def _kind(record: TrialRecord, facts: SweepFacts) -> str:
+    if record.number == BASE:
+        return "base"
+    if facts.best is not None and record.number == facts.best.number:
+        return "best"
+    return "default" if record.number == 0 else ""
+
+
+def _strip(record: TrialRecord, low: float, width: float) -> tuple[float, float, float] | None:
+    if record.objective is None:
+        return None
+    error = record.error or 0.0
+    places = (record.objective - error, record.objective, record.objective + error)
+    left, middle, right = (100 * (place - low) / width for place in places)
+    return left, middle, right
 
 
 def _close(facts: SweepFacts) -> str:
@@ -245,26 +243,39 @@ def _metrics(facts: SweepFacts) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _part_chart(facts: SweepFacts, part: Part) -> Chart | None:
-    return figures.slices(facts, part.by, part.metric, [line.value for line in part.lines[:20]])
-
-
-def _samples(facts: SweepFacts) -> Iterator[dict[str, Any]]:
+def _samples(facts: SweepFacts) -> list[_Compared]:
     """Rows with the outputs of base, default and best beside each other."""
-    sides = [("base model", facts.base), ("default settings", facts.default)]
+    sides = [("base", "base model", facts.base), ("default", "default settings", facts.default)]
     if facts.best is not None and facts.best.number != 0:
-        sides.append((f"best, trial {facts.best.number}", facts.best))
-    rows = {s.row: s for _, record in reversed(sides) if record is not None for s in record.samples}
+        sides.append(("best", f"best, trial {facts.best.number}", facts.best))
+    answers = [
+        (kind, name, {sample.row: sample for sample in record.samples})
+        for kind, name, record in sides
+        if record
+    ]
+    rows = {row: sample for _, _, samples in reversed(answers) for row, sample in samples.items()}
+    compared = []
     for row, sample in list(rows.items())[:_MOST_SAMPLES]:
-        outputs = [
-            (name, next((s.output for s in record.samples if s.row == row), None))
-            for name, record in sides
-            if record is not None
-        ]
-        yield {"row": row, "prompt": sample.prompt, "reference": sample.reference, "outputs": outputs}
+        outputs = [("reference", "reference", sample.reference)]
+        for kind, name, samples in answers:
+            outputs.append((kind, name, samples[row].output if row in samples else "not kept"))
+        shown = tuple((kind, name, _cut(output)) for kind, name, output in outputs)
+        compared.append(_Compared(row, _cut(sample.prompt), shown))
+    return compared
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"
 
 
 def _line(best: TrialRecord, facts: SweepFacts) -> str:
-    """The varied settings of the best trial as overrides."""
+    """The varied settings of the best trial as overrides, fit for a shell."""
     flat = dotted(to_tree(best.settings))
-    return " ".join(f"trial.{entry.name}={flat[entry.name]}" for entry in facts.space)
+    return " ".join(shlex.quote(f"trial.{entry.name}={_written(flat[entry.name])}") for entry in facts.space)
+
+
+def _written(setting: Any) -> str:
+    """A value in Hydra's grammar, in which a bare comma would begin another value."""
+    if isinstance(setting, str) and re.fullmatch(r"[\w.-]+", setting):
+        return setting
+    return json.dumps(setting)
