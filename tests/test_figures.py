@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from sweeper.config import ObjectiveConfig
 from sweeper.messages import SliceScores, TrialState
 from sweeper.report import figures
 from sweeper.report.drawing import LIGHT
@@ -67,7 +68,7 @@ def test_the_history_steps_up_with_every_better_finished_trial():
 
 def test_a_smaller_loss_is_a_better_one():
     facts = told()
-    facts = replace(facts, objective=replace(facts.objective, metric="loss", direction="minimize"))
+    facts = replace(facts, goals=replace(facts.goals, objective=ObjectiveConfig("loss", "minimize")))
     steps = next(trace for trace in figures.history(facts).figure["data"] if trace["mode"] == "lines")
     assert steps["y"] == sorted(steps["y"], reverse=True)
 
