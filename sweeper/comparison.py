@@ -26,8 +26,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
-from scipy.special import stdtrit
 
 from sweeper.errors import VerdictError
 
@@ -302,6 +300,8 @@ class _Difference:
 
     def p(self) -> float:
         """The alpha whose interval ends at zero."""
+        from scipy.optimize import brentq  # half a second to import
+
         size = abs(self.value)
         if size == 0:
             return 1.0
@@ -316,13 +316,20 @@ class _Difference:
         return self._of_seeds(alpha) / margin if margin > 0 else 0.0
 
     def _of_rows(self, alpha: float) -> float:
-        return self._weight(self.rows) * -float(stdtrit(self.rows_df, alpha / 2))
+        return self._weight(self.rows) * _quantile(self.rows_df, alpha)
 
     def _of_seeds(self, alpha: float) -> float:
-        return self._weight(self.seeds) * -float(stdtrit(self.seeds_df, alpha / 2))
+        return self._weight(self.seeds) * _quantile(self.seeds_df, alpha)
 
     def _weight(self, part: float) -> float:
         return part / math.sqrt(self.rows + self.seeds) if part > 0 else 0.0
+
+
+def _quantile(df: float, alpha: float) -> float:
+    """Of Student's t: what its size exceeds with probability alpha."""
+    from scipy.special import stdtrit
+
+    return -float(stdtrit(df, alpha / 2))
 
 
 def _against(default: Runs, candidate: Runs, sign: int, alpha: float, comparisons: int) -> Compared:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
+from typing import cast
 
 from pydantic import ValidationError
 
@@ -145,7 +146,10 @@ def known_runs(config: Config, layout: Layout) -> Study | None:
 
 
 def judge(sweep: Study, runs: Study, config: Config) -> VerdictFacts | None:
-    """What came out; None until every run is over, for a look on the way would count as another try."""
+    """What came out; None until every run is over, for a look on the way would count as another try.
+
+    `sweeper.loading.load` has seen to it that there is a level.
+    """
     made, wanted = _made(sweep, runs, config.budget), _wanted(sweep, config.budget)
     if not wanted or len(made) < len(wanted):
         return None
@@ -157,7 +161,7 @@ def judge(sweep: Study, runs: Study, config: Config) -> VerdictFacts | None:
         sides[1:],
         metric=sweep.objective.metric,
         direction=sweep.objective.direction,
-        level=config.verdict.level or 0.95,
+        level=cast(float, config.verdict.level),
     )
     base = runs.record(BASE).test
     return VerdictFacts(

@@ -320,6 +320,7 @@ def test_the_held_out_scores_are_those_of_the_best_model_as_it_was_saved(tmp_pat
     scores = evaluator.scores(evaluator.answers(model.eval(), lambda: None))
     assert outcome.test.objective == pytest.approx(scores.objective, abs=1e-9)
     assert outcome.test.metrics["loss"] == pytest.approx(scores.metrics["loss"], rel=1e-6)
+    assert sum(outcome.test.rows) / 7 == pytest.approx(scores.objective)
     assert outcome.test.metrics["loss"] != pytest.approx(outcome.best.metrics["loss"], rel=1e-3)
     assert {sample.row for sample in outcome.test.samples} <= set(data.test["id"])
 
