@@ -148,7 +148,7 @@ def browser() -> Iterator[Tab]:
     from_read, from_write = os.pipe()
 
     def pipes() -> None:
-        # 3 and 4 are where --remote-debugging-pipe looks; copied up first, as one may lie in the other's place.
+        # The browser looks for them at 3 and 4; copied up first, as one may lie in the other's place.
         high = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (to_read, from_write)]
         os.dup2(high[0], 3)
         os.dup2(high[1], 4)
