@@ -4,6 +4,7 @@ The browser is a headless Chromium, spoken to over its debugging pipe: no port, 
 """
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -147,9 +148,8 @@ def browser() -> Iterator[Tab]:
     from_read, from_write = os.pipe()
 
     def pipes() -> None:
-        # Where --remote-debugging-pipe looks for them; moved up first, as they may lie there crosswise.
-        ours, theirs = os.dup(to_read), os.dup(from_write)
-        high = [os.dup2(ours, 30), os.dup2(theirs, 31)]
+        # The browser looks for them at 3 and 4; copied up first, as one may lie in the other's place.
+        high = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (to_read, from_write)]
         os.dup2(high[0], 3)
         os.dup2(high[1], 4)
 

@@ -106,7 +106,7 @@ def test_an_unknown_licence_is_said_to_be():
         ({"audit": None}, r"would lack: the audit's findings"),
         ({"noted": False}, r"would lack: how to reproduce it"),
         ({"rows": None, "audit": None}, r"data .*; the audit's findings"),
-        ({"best": None}, "has no finished trial yet"),
+        ({"best": None}, "has no finished trial that meets its constraints"),
     ],
 )
 def test_a_missing_section_is_an_error(changes, missing):

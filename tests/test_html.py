@@ -101,8 +101,10 @@ def test_a_large_sweep_stays_below_six_megabytes():
     [
         ({"trials": 0, "best": None, "base": None, "curves": ()}, "Nothing has been measured yet."),
         ({"verdict": None}, "Nothing says yet that it is better than the default settings"),
-        ({"verdict": None, "best": None}, "No trial has finished."),
-        ({"best": None}, "No trial has finished, so there are none."),
+        ({"verdict": None, "best": None}, "No finished trial meets what the winner must meet."),
+        ({"verdict": None, "best": None, "trials": 0}, "No trial has finished."),
+        ({"best": None}, "No finished trial meets what the winner must meet, so there are none."),
+        ({"best": None, "trials": 0}, "No trial has finished, so there are none."),
         ({"rows": None}, "Nothing is known of the frozen rows."),
         ({"audit": None}, "The rows were not audited."),
         ({"audit": None, "faults": ("audit.json can't be read",)}, "Mind: audit.json can't be read"),

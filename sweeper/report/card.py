@@ -52,7 +52,10 @@ def card(facts: SweepFacts) -> str:
     """
     best = facts.best
     if best is None:
-        raise CardError(f"{facts.name} has no finished trial yet, so there is nothing to write a card of")
+        raise CardError(
+            f"{facts.name} has no finished trial that meets its constraints, so there is nothing to write a "
+            "card of; more trials (budget.trials) may find one"
+        )
     _refuse_gaps(facts, best)
     environment = Environment(  # noqa: S701 - Markdown; `_shown` escapes it
         undefined=StrictUndefined, finalize=_shown, trim_blocks=True, lstrip_blocks=True
