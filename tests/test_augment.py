@@ -173,7 +173,7 @@ def test_copies_that_became_a_row_of_another_split_are_left_out(tmp_path):
     )
     write_jsonl(tmp_path / "train.jsonl", straight[:20])
     with pytest.raises(
-        DataError, match="none of 20 .* by swap into anything but 20 copies of validation and test"
+        DataError, match=r"none of 20 .* by swap into anything but 20 copies of validation and test"
     ):
         prepare(config, tokenizer(), "causal", tmp_path / "others")
 
