@@ -171,6 +171,11 @@ def test_copies_that_became_a_row_of_another_split_are_left_out(tmp_path):
         "trial.augment_rate says",
         "20 augmented copies were left out: they are equal to a validation or test row",
     )
+    write_jsonl(tmp_path / "train.jsonl", straight[:20])
+    with pytest.raises(
+        DataError, match=r"none of 20 .* by swap into anything but 20 copies of validation and test"
+    ):
+        prepare(config, tokenizer(), "causal", tmp_path / "others")
 
 
 def test_the_key_of_the_rows_follows_what_the_pool_is_made_of(tmp_path):

@@ -59,9 +59,11 @@ def augment(
                 marks = {"original": copy.original, "method": copy.method}
                 file.add(by_id[copy.original] | marks | {"id": f"{copy.original}+{copy.number + 1}"}, encoded)
     if not file.rows:
+        equal = f" into anything but {leaks} copies of validation and test rows" if leaks else ""
         raise DataError(
             f"data.augment.methods: none of {len(train)} training rows could be changed by "
-            f"{', '.join(options.methods)}; take other methods or synonyms, or none: data.augment.methods=[]"
+            f"{', '.join(options.methods)}{equal}; take other methods or synonyms, or none: "
+            "data.augment.methods=[]"
         )
     return file.info(), tuple(_told(len(covered), len(train), leaks))
 
