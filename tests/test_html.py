@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from sweeper.compose import compose, read_config
-from sweeper.config import LoraSettings
+from sweeper.config import Goals, LoraSettings, ObjectiveConfig
 from sweeper.report.html import duration, render
 from sweeper.verdict import VerdictFacts
 from tests.pages import HOSTILE, Elements, browser
@@ -180,8 +180,8 @@ def test_a_browser_draws_it_all_and_asks_for_nothing(tmp_path):
 LOOKS = [(1280, False), (1280, True), (390, False), (390, True)]
 """Width in pixels, and whether the page is dark."""
 EMPTY = {
-    "trials": 0, "best": None, "base": None, "curves": (), "verdict": None, "also": (), "rows": None,
-    "audit": None,
+    "trials": 0, "best": None, "base": None, "curves": (), "verdict": None, "rows": None, "audit": None,
+    "goals": Goals(ObjectiveConfig("rougeL", "maximize")),
 }  # fmt: skip
 CHARTS = {
     "chart-gains", "chart-learning-curves", "chart-training-loss", "chart-history", "chart-importance",
