@@ -32,6 +32,7 @@ from sweeper.space import Space
 from sweeper.stored import as_yaml, names, public, stored, stored_config, study_url
 from sweeper.study import Study
 from sweeper.tracking import make_tracker, ui_command, ui_environment
+from sweeper.trials import trials
 
 INTERRUPTED = 130
 """Exit code of a sweep that was interrupted and can go on, as shells have it for Ctrl-C."""
@@ -128,6 +129,11 @@ def show_sweep(folder: Path, name: str) -> int:
     if lock.is_held(layout):
         screen.say("It is running at this moment.")
     return 0
+
+
+def steer(folder: Path, name: str, words: Sequence[str]) -> int:
+    """List the trials of a sweep, show one, or tell its coordinator to stop or train some."""
+    return trials(Layout(folder, name), words, make_screen())
 
 
 def delete_sweep(folder: Path, name: str, yes: bool) -> int:

@@ -64,6 +64,8 @@ class TrialRecord:
     """Measured by the worker: `train_seconds`, `evaluation_seconds`, `peak_memory_bytes`, ..."""
     engine: str = ""
     reason: str = ""
+    origin: str = ""
+    """Who asked for it, in words; empty where the sampler did."""
     warnings: tuple[str, ...] = ()
     adapter: Path | None = None
     samples: tuple[Sample, ...] = ()

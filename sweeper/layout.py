@@ -23,6 +23,7 @@ class Layout:
     ROOT/NAME/trials/0007/metrics.jsonl   every measurement with its time
     ROOT/NAME/trials/0007/attempt-2/      checkpoints of the second attempt
     ROOT/NAME/trials/base/                the untouched base model
+    ROOT/NAME/inbox/                      commands from other terminals
     ROOT/NAME/best/                       the best adapter, an ordinary PEFT folder
     ROOT/NAME/best/README.md              its model card
     ROOT/NAME/report.html                 everything about the sweep, for people
@@ -74,6 +75,10 @@ class Layout:
     @property
     def queue(self) -> Path:
         return self.folder / "queue.csv"
+
+    @property
+    def inbox(self) -> Path:
+        return self.folder / "inbox"
 
     @property
     def best(self) -> Path:

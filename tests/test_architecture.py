@@ -25,14 +25,14 @@ LAYERS = [
     {"modeling", "data", "metrics", "tracking_runs"},
     {"engines", "samplers", "pruners"},
     {"worker", "study", "tracking"},
-    {"coordinator", "screen", "compose", "inputs", "gate", "stored"},
-    {"executors", "verdict", "report"},
+    {"coordinator", "screen", "compose", "inputs", "gate", "stored", "inbox", "commands"},
+    {"executors", "verdict", "report", "trials"},
     {"app"},
     {"__main__"},
 ]
 LIGHT = (
     "errors", "config", "loading", "messages", "events", "layout", "entry", "space", "samplers", "pruners",
-    "study", "coordinator", "app", "comparison", "sentence",
+    "study", "coordinator", "app", "comparison", "sentence", "inbox", "commands", "trials",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "peft", "datasets", "mlflow", "accelerate", "sklearn")
 
