@@ -1,7 +1,6 @@
 """The verb `trials`: the trials of a sweep, one of them in full, and commands that steer the sweep."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
@@ -115,7 +114,7 @@ def _say_when(command: Command, budget: int, study: Study, layout: Layout, scree
     wanted += sum(isinstance(one, Enqueue) for one in Inbox(layout).waiting())
     if isinstance(command, Enqueue) and wanted > budget:
         screen.say(
-            f"That makes {wanted} trials and the budget is {budget}: it is trained once the sweep is run with "
+            f"That makes {wanted} trials and the budget is {budget}: it waits for a run with "
             f"budget.trials={wanted} or more."
         )
     elif lock.is_held(layout):
