@@ -21,6 +21,7 @@ from sweeper.database import check_database, masked, sqlite_path
 from sweeper.errors import StudyError, SweeperError, SweepFailed
 from sweeper.events import SweepInfo, TrialRecord
 from sweeper.executors import make_executor
+from sweeper.export import CHAMPION, choose, hub_token, push, register, write_export
 from sweeper.gate import inspect
 from sweeper.inputs import Inputs, fingerprint, longest, prepare_inputs, rows_are_unchanged
 from sweeper.journal import Journal
@@ -134,6 +135,40 @@ def show_sweep(folder: Path, name: str) -> int:
 def steer(folder: Path, name: str, words: Sequence[str]) -> int:
     """List the trials of a sweep, show one, or tell its coordinator to stop or train some."""
     return trials(Layout(folder, name), words, make_screen())
+
+
+def export_trial(
+    folder: Path,
+    name: str,
+    trial: int | None,
+    merge: bool,
+    to: Path | None,
+    mlflow: bool,
+    repository: str | None,
+) -> int:
+    """Write the best trial of a sweep, or the one named, for use elsewhere; register and push it if asked."""
+    if repository is not None:
+        hub_token()  # before anything takes time
+    screen = make_screen()
+    choice = choose(Layout(folder, name), trial)
+    told = f"trial {choice.record.number}, {choice.config.task.objective.metric} "
+    told += number(choice.record.objective, choice.record.error)
+    if choice.is_running and trial is None:
+        screen.say("The sweep is running: this is its best trial so far.")
+    with screen.step(f"Exporting {told}"):
+        written = write_export(choice, merge, to)
+    is_whole = merge or not choice.is_adapter
+    what = "transformers' from_pretrained" if is_whole else "peft's AutoPeftModel....from_pretrained"
+    screen.say(f"{'Model' if is_whole else 'Adapter'}: {written} (load it by {what})")
+    if mlflow:
+        with screen.step("Registering it in MLflow"):
+            registered, version = register(choice, written if is_whole else None)
+        screen.say(f"MLflow: models:/{registered}@{CHAMPION} is version {version}")
+    if repository is not None:
+        with screen.step(f"Pushing it to {repository}"):
+            url = push(choice, written, repository)
+        screen.say(f"Pushed: {url}")
+    return 0
 
 
 def delete_sweep(folder: Path, name: str, yes: bool) -> int:

@@ -26,6 +26,7 @@ class Layout:
     ROOT/NAME/inbox/                      commands from other terminals
     ROOT/NAME/best/                       the best adapter, an ordinary PEFT folder
     ROOT/NAME/best/README.md              its model card
+    ROOT/NAME/export/                     what was exported, if nowhere else
     ROOT/NAME/report.html                 everything about the sweep, for people
     """
 
@@ -87,6 +88,10 @@ class Layout:
     @property
     def card(self) -> Path:
         return self.best / "README.md"
+
+    @property
+    def exports(self) -> Path:
+        return self.folder / "export"
 
     @property
     def report(self) -> Path:

@@ -134,9 +134,7 @@ class BaseModel:
             fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in self.model.modules()),
         )
         heads = dict(zip(self.head, self._head_modules(), strict=True))
-        with warnings.catch_warnings():
-            # PEFT asks the model by a name that transformers deprecates.
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        with _peft_asks():
             adapted = get_peft_model(self.model, lean(config))
         # A path of this machine would be of no use to whoever loads the adapter.
         adapted.peft_config["default"].base_model_name_or_path = self.name or None
@@ -180,6 +178,22 @@ class BaseModel:
                         std=getattr(self.model.config, "initializer_range", 0.02), generator=generator
                     )
                 parameter.data = fresh.to(parameter.device)
+
+
+def merged(base: BaseModel, adapter: Path) -> Any:
+    """The base model with the adapter in the folder `adapter` added to its weights; `base` is used up."""
+    from peft import PeftModel
+
+    with _peft_asks():
+        return PeftModel.from_pretrained(base.model, adapter).merge_and_unload(safe_merge=True)
+
+
+@contextmanager
+def _peft_asks() -> Iterator[None]:
+    """PEFT asks the model by a name that transformers deprecates."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        yield
 
 
 def save(model: Any, folder: Path) -> None:
