@@ -12,7 +12,7 @@ from pathlib import Path
 from sweeper import lock
 from sweeper.compose import read_config
 from sweeper.config import Config
-from sweeper.database import masked
+from sweeper.database import masked, without_secrets
 from sweeper.errors import ExportError
 from sweeper.events import TrialRecord
 from sweeper.layout import Layout, write_atomically
@@ -170,16 +170,20 @@ def register(choice: Choice, model: Path | None = None) -> tuple[str, str]:
     try:
         return name, _register(choice, model, uri, name, _PIPELINES[kind])
     except Exception as error:  # whatever MLflow, its database or the network raise
-        raise ExportError(f"MLflow at {masked(uri)} did not take the model: {first_line(error)}") from error
+        why = without_secrets(first_line(error))
+        raise ExportError(f"MLflow at {masked(uri)} did not take the model: {why}") from None
 
 
 def _register(choice: Choice, model: Path, uri: str, name: str, pipeline: str) -> str:
+    from sweeper.tracking import quiet_mlflow
     from sweeper.tracking_runs import open_experiment
 
+    quiet_mlflow()
     client, experiment = open_experiment(
         uri, choice.config.tracking.experiment or name, choice.layout.artifacts
     )
     import mlflow
+    import mlflow.transformers
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
     load = {
