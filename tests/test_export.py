@@ -138,9 +138,10 @@ def test_the_merged_model_scores_the_same_by_plain_transformers(swept, tmp_path,
 @pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # raised inside MLflow
 @pytest.mark.filterwarnings("ignore:.*Any type hint is inferred")  # of MLflow's own functions
 def test_mlflow_has_the_champion_and_needs_no_sweeper(swept, tmp_path, capsys, monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # where MLflow itself keeps what it is told
     assert main(["export", "summarize", "--mlflow"]) == 0
     assert "MLflow: models:/summarize@champion is version 1" in capsys.readouterr().out
+    for kept in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):  # by MLflow itself, for child processes
+        monkeypatch.delenv(kept)
     assert not list(swept.folder.glob(".export*"))
     rows = (swept.rows / "validation.arrow").resolve()
     told = alone(
