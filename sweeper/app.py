@@ -28,6 +28,7 @@ from sweeper.journal import Journal
 from sweeper.layout import Layout, write_atomically
 from sweeper.messages import BASE
 from sweeper.pruners import make_pruner
+from sweeper.retrain import refuse_another_winner, retraining
 from sweeper.screen import Screen, conclusions, make_screen, number, trial_table
 from sweeper.space import Space
 from sweeper.stored import as_yaml, names, public, stored, stored_config, study_url
@@ -46,8 +47,7 @@ def run(overrides: Sequence[str]) -> int:
     layout = Layout(config.sweep.folder, config.sweep.name)
     url = study_url(config, layout)
     check_database(url)
-    for signum in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs begin with SIGINT ignored
-        signal.signal(signum, signal.default_int_handler)
+    _obey_signals()
     with lock.hold(layout, sqlite_path(url)):
         known = _known(url, config, space, layout)
         if known is not None and _is_over(known, config, layout):
@@ -56,15 +56,35 @@ def run(overrides: Sequence[str]) -> int:
             return _conclude(known, _info(known, config, layout), screen, "")
         pins = known.fingerprint.get("pins", {}) if known is not None else {}
         inputs = prepare_inputs(config, space, layout, pins, screen)
-        study = Study.open(
-            url,
-            config,
-            space,
-            make_pruner(config.pruner, *_pruning_range(config, space, inputs.rows)),
-            fingerprint(config, space) | {"pins": dict(inputs.pins)},
-            layout.folder,
-        )
+        study = _open(url, config, space, inputs, layout)
         return _sweep(study, inputs, layout, screen, shlex.join(masked_override(o) for o in overrides))
+
+
+def train(folder: Path, name: str) -> int:
+    """Train the winner of a sweep on all training rows, or go on with it; gives the exit code."""
+    layout, screen = Layout(folder, name), make_screen()
+    stored_config(layout)  # a lock would make its folder
+    _obey_signals()
+    with lock.hold(layout), lock.hold(layout.training):
+        plan = retraining(layout)
+        config, space, winner = plan.config, plan.space, plan.winner
+        url = study_url(config, layout)
+        known = Study.known(url, plan.layout.name, plan.layout.folder)
+        if known is not None:
+            refuse_another_winner(known, plan)
+            known = _known(url, config, space, plan.layout)
+        if known is not None and _is_over(known, config, plan.layout):
+            screen.say(f"{plan.layout.name} is complete.")
+            return _conclude(known, _info(known, config, plan.layout), screen, "")
+        metric = config.task.objective.metric
+        reached = f"{metric} {number(winner.objective, winner.error)}"
+        screen.say(f"Training with the settings of trial {winner.number} ({reached}) on all rows")
+        pins = known.fingerprint.get("pins", {}) if known is not None else {}
+        inputs = prepare_inputs(config, space, plan.layout, pins, screen, beside=layout.rows)
+        study = _open(url, config, space, inputs, plan.layout)
+        if all(record.number == BASE for record in study.records()):
+            study.enqueue({}, winner.number, 0)
+        return _sweep(study, inputs, plan.layout, screen, f"train {name}")
 
 
 def audit(overrides: Sequence[str]) -> int:
@@ -184,14 +204,19 @@ def delete_sweep(folder: Path, name: str, yes: bool) -> int:
             screen.say("Nothing was deleted.")
             return 1
     with lock.hold(layout):
-        loaded = read_config(config)[0]
-        if "***" in (loaded.tracking.uri or ""):
-            screen.say(f"Its runs at {loaded.tracking.uri} stay: the secret in that URI is not stored.")
+        tracking = read_config(config)[0].tracking
+        every = [name, *(one for one in Study.names(url) if one.startswith(f"{name}/"))]
+        if "***" in (tracking.uri or ""):
+            screen.say(f"Its runs at {tracking.uri} stay: the secret in that URI is not stored.")
         else:
+            # Those that belong to it are found in its experiment, whatever they are called.
+            tracking = replace(tracking, experiment=tracking.experiment or name)
             with screen.step("Deleting its runs in MLflow"):
-                make_tracker(loaded.tracking, layout).forget(name)
-        if study is not None:
-            Study.delete(url, name)
+                for one in every:
+                    make_tracker(tracking, Layout(folder, one)).forget(one)
+        for one in every:
+            if one != name or study is not None:
+                Study.delete(url, one)
         shutil.rmtree(layout.folder)
     screen.say(f"Deleted {name}.")
     return 0
@@ -208,6 +233,22 @@ def ui(folder: Path, port: int, host: str) -> int:
     command = ui_command(layout, port, host)
     make_screen().say(f"MLflow UI on http://{host}:{port} - end it with Ctrl-C")
     os.execve(command[0], command, ui_environment())  # noqa: S606 - our interpreter with mlflow's module
+
+
+def _obey_signals() -> None:
+    for signum in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs begin with SIGINT ignored
+        signal.signal(signum, signal.default_int_handler)
+
+
+def _open(url: str, config: Config, space: Space, inputs: Inputs, layout: Layout) -> Study:
+    return Study.open(
+        url,
+        replace(config, sweep=replace(config.sweep, name=layout.name)),
+        space,
+        make_pruner(config.pruner, *_pruning_range(config, space, inputs.rows)),
+        fingerprint(config, space) | {"pins": dict(inputs.pins)},
+        layout.folder,
+    )
 
 
 def _known(url: str, config: Config, space: Space, layout: Layout) -> Study | None:
@@ -299,7 +340,7 @@ def _info(study: Study, config: Config, layout: Layout, inputs: Inputs | None = 
     rows = inputs.rows if inputs is not None else 1
     marks = marks_of(config.trial, rows, config.task.evaluation)
     return SweepInfo(
-        name=config.sweep.name,
+        name=layout.name,
         folder=layout.folder,
         objective=config.task.objective,
         budget=config.budget.trials,
@@ -329,7 +370,8 @@ def _conclude(study: Study, info: SweepInfo, screen: Screen, stopped: str, sampl
     if samples and best is not None:
         _show_samples(best, screen)
     name = info.name
-    flag = "" if folder.parent == Path("sweeps") else f" --folder {folder.parent}"
+    root = folder.parents[name.count("/")]
+    flag = "" if root == Path("sweeps") else f" --folder {root}"
     screen.say(f"Look further: python -m sweeper show {name}{flag}   python -m sweeper ui{flag}")
     return 0 if best is not None else 1
 

@@ -18,7 +18,7 @@ from sweeper.events import TrialRecord
 from sweeper.layout import Layout, write_atomically
 from sweeper.messages import BASE, TrialState
 from sweeper.pretrained import ResolvedModel, architecture, first_line, load_tokenizer, resolve
-from sweeper.stored import stored
+from sweeper.stored import stored, tracking_uri
 
 CHAMPION = "champion"
 """The alias of the registered version that was exported last."""
@@ -165,7 +165,7 @@ def register(choice: Choice, model: Path | None = None) -> tuple[str, str]:
     if model is None:
         with tempfile.TemporaryDirectory(dir=choice.layout.folder, prefix=".export.") as temporary:
             return register(choice, write_export(choice, True, Path(temporary) / "model"))
-    uri = _tracking_uri(choice)
+    uri = tracking_uri(choice.config) or choice.layout.tracking_url
     name = choice.layout.name.replace("/", "-")
     try:
         return name, _register(choice, model, uri, name, _PIPELINES[kind])
@@ -210,18 +210,6 @@ def _register(choice: Choice, model: Path, uri: str, name: str, pipeline: str) -
     version = str(logged.registered_model_version)
     client.set_registered_model_alias(name, CHAMPION, version)
     return version
-
-
-def _tracking_uri(choice: Choice) -> str:
-    uri = choice.config.tracking.uri or choice.layout.tracking_url
-    if "***" not in uri:
-        return uri
-    whole = os.environ.get("MLFLOW_TRACKING_URI")
-    if not whole:
-        raise ExportError(
-            f"the secret in tracking.uri ({uri}) is not stored; set MLFLOW_TRACKING_URI to the whole URI"
-        )
-    return whole
 
 
 def hub_token() -> str:

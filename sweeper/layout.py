@@ -27,6 +27,7 @@ class Layout:
     ROOT/NAME/best/                       the best adapter, an ordinary PEFT folder
     ROOT/NAME/best/README.md              its model card
     ROOT/NAME/export/                     what was exported, if nowhere else
+    ROOT/NAME/train/                      the winner trained on all rows: a sweep of one trial, NAME/train
     ROOT/NAME/report.html                 everything about the sweep, for people
     """
 
@@ -92,6 +93,11 @@ class Layout:
     @property
     def exports(self) -> Path:
         return self.folder / "export"
+
+    @property
+    def training(self) -> "Layout":
+        """Of the sweep `NAME/train`."""
+        return Layout(self.root, f"{self.name}/train")
 
     @property
     def report(self) -> Path:

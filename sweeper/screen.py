@@ -204,7 +204,7 @@ def trial_table(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialReco
     sign = -1 if sweep.objective.direction == "maximize" else 1
     for record in sorted(trials, key=lambda r: sign * (worst if r.objective is None else r.objective)):
         base = record.number == BASE
-        notes = "defaults" if record.number == 0 else ""
+        notes = "defaults" if record.is_default else ""
         if best is not None and record.number == best.number:
             notes = f"best, {notes}" if notes else "best"
         table.add_row(
@@ -234,7 +234,7 @@ def conclusions(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialReco
             by = abs(best.objective - other.objective)
             how = "better" if sweep.objective.better(best.objective, other.objective) else "worse"
             lines.append(f"  {how} by {by:.3f} than the {what} ({number(other.objective, other.error)})")
-    if best.number == 0:
+    if best.is_default:
         lines.append("  The default settings themselves: no trial found better ones.")
     values = [
         r.objective
@@ -252,7 +252,9 @@ def conclusions(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialReco
 
 def describe(trial: TrialRecord) -> str:
     """The settings that a trial was given, in one line."""
-    if trial.number == 0:
+    if trial.retrains is not None:
+        return f"the settings of trial {trial.retrains}"
+    if trial.is_default:
         return "the default settings"
     return ", ".join(f"{name}={value(v)}" for name, v in trial.params.items())
 

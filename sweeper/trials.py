@@ -47,8 +47,8 @@ def _list(study: Study, waiting: Sequence[Command], screen: Screen) -> None:
         is_base = record.number == BASE
         remarks = [
             "best" if best is not None and record.number == best.number else "",
-            "the default settings" if record.number == 0 and record.retrains is None else "",
-            f"as trial {record.retrains}" if record.retrains is not None else "",
+            "the default settings" if record.is_default else "",
+            f"the settings of trial {record.retrains}" if record.retrains is not None else "",
             record.origin,
             record.reason,
         ]

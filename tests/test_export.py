@@ -16,7 +16,7 @@ import pytest
 
 from sweeper import lock
 from sweeper.__main__ import main
-from sweeper.errors import ExportError
+from sweeper.errors import ExportError, StudyError
 from sweeper.export import choose, hub_token, push, register, write_export
 from sweeper.layout import Layout
 from sweeper.messages import TrialState
@@ -247,7 +247,7 @@ def test_what_mlflow_can_not_take(swept, tmp_path, monkeypatch):
     choice = choose(swept)
     tracking = choice.config.tracking
     secret = replace(tracking, uri="http://me:***@127.0.0.1:1")
-    with pytest.raises(ExportError, match="is not stored; set MLFLOW_TRACKING_URI to the whole URI"):
+    with pytest.raises(StudyError, match="is not stored; set MLFLOW_TRACKING_URI to the whole URI"):
         register(replace(choice, config=replace(choice.config, tracking=secret)))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:s3cret@127.0.0.1:1")
     with pytest.raises(
