@@ -23,6 +23,7 @@ from sweeper.events import SweepInfo, TrialRecord
 from sweeper.executors import make_executor
 from sweeper.export import CHAMPION, choose, hub_token, push, register, write_export
 from sweeper.gate import inspect
+from sweeper.inbox import Inbox
 from sweeper.inputs import Inputs, fingerprint, longest, prepare_inputs, rows_are_unchanged
 from sweeper.journal import Journal
 from sweeper.layout import Layout, write_atomically
@@ -264,7 +265,9 @@ def _is_over(study: Study, config: Config, layout: Layout) -> bool:
     records = study.records()
     trials = [record for record in records if record.number != BASE]
     done = all(r.state.is_over for r in trials) and len(records) > len(trials)
-    exhausted = config.sampler.name == "grid" and len(trials) > len(study.space.grid())
+    proposed = sum(not record.origin for record in trials)
+    exhausted = config.sampler.name == "grid" and proposed > len(study.space.grid())
+    exhausted = exhausted and not Inbox(layout).waiting()
     return (
         done
         and (len(trials) >= config.budget.trials or exhausted)

@@ -256,7 +256,8 @@ def describe(trial: TrialRecord) -> str:
         return f"the settings of trial {trial.retrains}"
     if trial.is_default:
         return "the default settings"
-    return ", ".join(f"{name}={value(v)}" for name, v in trial.params.items())
+    settings = ", ".join(f"{name}={value(v)}" for name, v in trial.params.items())
+    return f"{settings} ({trial.origin})" if trial.origin else settings
 
 
 def value(v: Scalar) -> str:

@@ -351,6 +351,7 @@ def _trial_tags(trial: TrialRecord, sweep: SweepInfo) -> dict[str, str]:
         "sweeper.attempt": str(trial.attempt),
         "sweeper.study": sweep.study,
         "sweeper.engine": trial.engine,
+        "sweeper.origin": trial.origin,
         "sweeper.reason": reason,
         "sweeper.warnings": "\n".join(warnings),
         "mlflow.note.content": "\n\n".join([reason, *warnings]).strip(),
