@@ -345,3 +345,41 @@ def test_a_push_uploads_the_folder_to_a_private_repository(swept):
     folder = swept.exports / "adapter"
     assert sent == {path.name: path.read_bytes() for path in folder.iterdir()}
     assert "adapter_model.safetensors" in sent
+
+
+def test_a_merged_classifier_knows_its_classes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny.save(tiny.llama(), tmp_path / "model")
+    words = [word for word in tiny.WORDS if word not in tiny.LABELS]
+    rows = [
+        {"text": f"{words[i % 9]} {tiny.LABELS[i % 3]} {words[i // 9]}", "kind": tiny.LABELS[i % 3]}
+        for i in range(81)
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    overrides = [
+        one
+        for one in SWEEP
+        if not one.startswith(("+experiment", "task.", "space", "+space", "trial.", "sampler"))
+    ]
+    with tiny.one_thread():
+        code = main([
+            "+experiment=classify", *overrides, "data.input=text", "data.target=kind", "data.stratify=kind",
+            "data.sizes={train: 48, validation: 15, test: 6}", "trial.learning_rate=5e-3", "trial.epochs=3",
+            "space=empty", "budget.trials=1",
+        ])  # fmt: skip
+    assert code == 0
+    layout = Layout(Path("sweeps"), "classify")
+    choice = choose(layout)
+    assert choice.record.objective > 0.5
+    write_export(choice, True, tmp_path / "out" / "model")
+    code = f"""
+import torch
+from datasets import Dataset
+from sklearn.metrics import f1_score
+from transformers import AutoModelForSequenceClassification
+model = AutoModelForSequenceClassification.from_pretrained("model", dtype=torch.float32).eval()
+rows = Dataset.from_file({str((layout.rows / "validation.arrow").resolve())!r})
+told = [model.config.id2label[int(model(torch.tensor([row["input_ids"]])).logits.argmax())] for row in rows]
+print(f1_score(rows["answer"], told, average="macro"))
+"""
+    assert float(alone(code, tmp_path / "out").splitlines()[-1]) == pytest.approx(choice.record.objective)
