@@ -87,6 +87,18 @@ def test_a_running_trial_is_stopped_at_its_next_report(tmp_path):
     assert letters(tmp_path) == []
 
 
+def test_a_process_that_dies_while_it_stops_a_trial_forgets_nothing(tmp_path):
+    coordinator, _, _, spec = begun(tmp_path)
+    inbox(tmp_path).put(Stop(spec.trial))
+    assert coordinator.report(report(spec)) is Decision.PRUNE
+    # Killed here: nothing is finished, nothing closed.
+    coordinator, study, _ = open_coordinator(tmp_path)
+    assert take(coordinator).trial == spec.trial + 1
+    record = study.record(spec.trial)
+    assert (record.state, record.reason) == (TrialState.PRUNED, "stopped by hand")
+    assert letters(tmp_path) == []
+
+
 def test_a_stop_that_comes_too_late_changes_nothing(tmp_path):
     coordinator, study, _, spec = begun(tmp_path)
     inbox(tmp_path).put(Stop(spec.trial))
