@@ -26,13 +26,14 @@ LAYERS = [
     {"engines", "samplers", "pruners"},
     {"worker", "study", "tracking"},
     {"coordinator", "screen", "compose", "inputs", "gate", "stored", "inbox", "commands"},
-    {"executors", "verdict", "report", "trials", "export", "retrain", "retrain"},
+    {"executors", "verdict", "report", "trials", "export", "retrain"},
     {"app"},
     {"__main__"},
 ]
 LIGHT = (
     "errors", "config", "loading", "messages", "events", "layout", "entry", "space", "samplers", "pruners",
-    "study", "coordinator", "app", "comparison", "sentence", "inbox", "commands", "trials", "export", "retrain",
+    "study", "coordinator", "app", "comparison", "sentence", "inbox", "commands", "trials", "export",
+    "retrain",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "peft", "datasets", "mlflow", "accelerate", "sklearn")
 
