@@ -15,6 +15,13 @@ usage: python -m sweeper +experiment=NAME [OVERRIDE ...]   run a sweep, or go on
        python -m sweeper list                              the sweeps there are
        python -m sweeper show NAME                         trials and result of one
        python -m sweeper report NAME                       write the report of one anew, and its model card
+       python -m sweeper trials NAME [show N]              its trials, or one of them in full
+       python -m sweeper trials NAME stop N [WHY]          end a trial of a sweep, running or not
+       python -m sweeper trials NAME clone N [SETTING=VALUE ...]
+       python -m sweeper trials NAME enqueue [SETTING=VALUE ...]
+                                                           have settings of yours trained
+       python -m sweeper export NAME [--merge] [--to DIR]  its best adapter, or the merged model
+       python -m sweeper train NAME                        train its winner on all training rows
        python -m sweeper delete NAME [--yes]               delete one: trials, runs, files
        python -m sweeper ui [--port N] [--host ADDRESS]    the MLflow UI, to compare trials
        python -m sweeper --cfg +experiment=NAME ...        print the composed configuration
@@ -24,7 +31,7 @@ experiments: {experiments}
 overrides:   as Hydra has them, e.g. budget.trials=40 space.lora.rank.choices=[8,16] pruner=none
              ~space.batch_size '+space.warmup={{low: 0.0, high: 0.1}}' data=file data.path=rows.jsonl
              a folder conf/ in the working directory adds your own files to the shipped ones
-list, show, report, delete and ui take --folder DIR for sweeps that are not in sweeps/
+list, show, report, trials, export, train, delete and ui take --folder DIR for sweeps that are not in sweeps/
 
 exit codes: 0 done, 1 the sweep failed, 2 bad configuration or input, 3 refused by the audit,
             130 interrupted (run again to go on)
@@ -71,7 +78,7 @@ def _dispatch(line: list[str]) -> int:
         return app.audit(_overrides(rest))
     if verb == "--cfg":
         return app.show_config(_overrides(rest))
-    if verb in ("list", "show", "report", "delete", "ui"):
+    if verb in ("list", "show", "report", "trials", "export", "train", "delete", "ui"):
         options = _options(verb).parse_args(rest)
         if verb == "list":
             return app.list_sweeps(options.folder)
@@ -79,6 +86,20 @@ def _dispatch(line: list[str]) -> int:
             return app.show_sweep(options.folder, options.name)
         if verb == "report":
             return app.report(options.folder, options.name)
+        if verb == "trials":
+            return app.steer(options.folder, options.name, options.words)
+        if verb == "export":
+            return app.export_trial(
+                options.folder,
+                options.name,
+                options.trial,
+                options.merge,
+                options.to,
+                options.mlflow,
+                options.push,
+            )
+        if verb == "train":
+            return app.train(options.folder, options.name)
         if verb == "delete":
             return app.delete_sweep(options.folder, options.name, options.yes)
         return app.ui(options.folder, options.port, options.host)
@@ -105,8 +126,19 @@ def _overrides(line: Sequence[str]) -> Sequence[str]:
 def _options(verb: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"python -m sweeper {verb}")
     parser.add_argument("--folder", type=Path, default=Path("sweeps"), help="where the sweeps are (sweeps/)")
-    if verb in ("show", "report", "delete"):
+    if verb in ("show", "report", "trials", "export", "train", "delete"):
         parser.add_argument("name", help="name of the sweep")
+    if verb == "trials":
+        forms = "show N | stop N [WHY] | clone N [SETTING=VALUE ...] | enqueue [SETTING=VALUE ...]"
+        parser.add_argument("words", nargs="*", metavar="WORD", help=f"{forms}; nothing: list them")
+    if verb == "export":
+        parser.add_argument("--trial", type=int, metavar="N", help="this one instead of the best")
+        parser.add_argument("--merge", action="store_true", help="the whole model, not the adapter alone")
+        parser.add_argument(
+            "--to", type=Path, metavar="DIR", help="a new folder (NAME/export/ in the sweeps)"
+        )
+        parser.add_argument("--mlflow", action="store_true", help="register the whole model, as champion")
+        parser.add_argument("--push", metavar="ORG/NAME", help="upload it to the hub; HF_TOKEN is needed")
     if verb == "delete":
         parser.add_argument("--yes", action="store_true", help="don't ask")
     if verb == "ui":

@@ -13,23 +13,26 @@ from rich.table import Table
 
 from sweeper import lock, provenance, verdict
 from sweeper.compose import compose, masked_override, read_config
+from sweeper.conclusion import conclude, conclude_in_writing, publish, show_trials
 from sweeper.config import Config
 from sweeper.coordinator import in_common
 from sweeper.database import check_database, sqlite_path
 from sweeper.errors import StudyError, SweeperError, SweepFailed
-from sweeper.events import SweepInfo, TrialRecord
+from sweeper.export import CHAMPION, choose, hub_token, push, register, write_export
 from sweeper.gate import inspect, refuse_other_rows
+from sweeper.inbox import Inbox
 from sweeper.inputs import Inputs, fingerprint, prepare_inputs, rows_are_unchanged
-from sweeper.launch import INTERRUPTED, End, launch, pruning_range, save_best, sweep_info
+from sweeper.launch import INTERRUPTED, End, launch, save_best, sweep_info
 from sweeper.layout import Layout, write_atomically
 from sweeper.messages import BASE
 from sweeper.pruners import make_pruner
-from sweeper.report import read_facts, write_card, write_page
-from sweeper.screen import Screen, conclusions, make_screen, number, trial_table, verdict_table
+from sweeper.retrain import refuse_another_winner, retraining
+from sweeper.screen import Screen, make_screen, number
 from sweeper.space import Space
 from sweeper.stored import as_yaml, names, public, stored, stored_config, study_url
 from sweeper.study import Study
-from sweeper.tracking import NullTracker, Tracker, make_tracker, ui_command, ui_environment
+from sweeper.tracking import NullTracker, make_tracker, ui_command, ui_environment
+from sweeper.trials import trials
 
 
 def run(overrides: Sequence[str]) -> int:
@@ -39,39 +42,55 @@ def run(overrides: Sequence[str]) -> int:
     layout = Layout(config.sweep.folder, config.sweep.name)
     url = study_url(config, layout)
     check_database(url)
-    for signum in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs begin with SIGINT ignored
-        signal.signal(signum, signal.default_int_handler)
+    _obey_signals()
     with lock.hold(layout, sqlite_path(url)):
         known = _known(url, config, space, layout)
         is_over = known is not None and _is_over(known, config, layout)
         if known is not None and is_over and _has_verdict(known, config, layout):
             screen.say(f"Sweep {layout.name} is complete; a larger budget.trials continues it.")
             save_best(known, layout)
-            code = _conclude(known, config, layout, screen)
-            _conclude_in_writing(layout, NullTracker(), screen)  # that of the last run is there
+            code = conclude(known, config, layout, screen)
+            conclude_in_writing(layout, NullTracker(), screen)  # that of the last run is there
             return code
         pins = known.fingerprint.get("pins", {}) if known is not None else {}
         inputs = prepare_inputs(config, space, layout, pins, screen)
-        study = Study.open(
-            url,
-            config,
-            space,
-            make_pruner(config.pruner, *pruning_range(config, space, inputs.rows)),
-            fingerprint(config, space) | {"pins": dict(inputs.pins)},
-            layout.folder,
-        )
+        study = _open(url, config, space, inputs, layout)
         command = f"python -m sweeper {shlex.join(masked_override(o) for o in overrides)}"
-        write_atomically(layout.config, as_yaml(public(inputs.config)))
-        provenance.write(layout, command)
+        _note(inputs, layout, command)
         end = End() if is_over else _search(study, inputs, layout, screen)
         if not end.interrupted:
             end = _judge(study, inputs, layout, screen)
-        code = _conclude(study, inputs.config, layout, screen)
-        _conclude_in_writing(layout, make_tracker(inputs.config.tracking, layout), screen)
-        if end.interrupted:
-            screen.say(f"What was trained is kept. Go on with: {command}")
-            return INTERRUPTED
-        return code
+        return _leave(study, inputs, layout, screen, end, command)
+
+
+def train(folder: Path, name: str) -> int:
+    """Train the winner of a sweep on all training rows, or go on with it; gives the exit code."""
+    layout, screen = Layout(folder, name), make_screen()
+    stored_config(layout)  # a lock would make its folder
+    _obey_signals()
+    with lock.hold(layout), lock.hold(layout.training):
+        plan = retraining(layout)
+        config, space, winner = plan.config, plan.space, plan.winner
+        url = study_url(config, layout)
+        known = Study.known(url, plan.layout.name, plan.layout.folder)
+        if known is not None:
+            refuse_another_winner(known, plan)
+            known = _known(url, config, space, plan.layout)
+        if known is not None and _is_over(known, config, plan.layout):
+            screen.say(f"{plan.layout.name} is complete.")
+            return conclude(known, config, plan.layout, screen)
+        metric = config.task.objective.metric
+        reached = f"{metric} {number(winner.objective, winner.error)}"
+        screen.say(f"Training with the settings of trial {winner.number} ({reached}) on all rows")
+        pins = known.fingerprint.get("pins", {}) if known is not None else {}
+        inputs = prepare_inputs(config, space, plan.layout, pins, screen, beside=layout.rows)
+        study = _open(url, config, space, inputs, plan.layout)
+        if all(record.number == BASE for record in study.records()):
+            study.enqueue({}, winner.number, 0)
+        command = f"python -m sweeper train {name}"
+        _note(inputs, plan.layout, command)
+        end = _search(study, inputs, plan.layout, screen)
+        return _leave(study, inputs, plan.layout, screen, end, command)
 
 
 def audit(overrides: Sequence[str]) -> int:
@@ -134,7 +153,7 @@ def show_sweep(folder: Path, name: str) -> int:
     layout = Layout(folder, name)
     config, study = stored(layout)
     screen = make_screen()
-    _conclude(study, read_config(config)[0], layout, screen, samples=True)
+    conclude(study, read_config(config)[0], layout, screen, samples=True)
     if lock.is_held(layout):
         screen.say("It is running at this moment.")
     return 0
@@ -144,22 +163,47 @@ def report(folder: Path, name: str) -> int:
     """Write the report and the model card of a sweep anew, in whatever state the sweep is."""
     layout = Layout(folder, name)
     tracking = read_config(stored_config(layout)[0])[0].tracking
-    _publish(layout, make_tracker(tracking, layout), make_screen())
+    publish(layout, make_tracker(tracking, layout), make_screen())
     return 0
 
 
-def _publish(layout: Layout, tracker: Tracker, screen: Screen, running: bool | None = None) -> None:
-    """Write the report and the model card, and put the report beside the sweep's runs in `tracker`.
+def steer(folder: Path, name: str, words: Sequence[str]) -> int:
+    """List the trials of a sweep, show one, or tell its coordinator to stop or train some."""
+    return trials(Layout(folder, name), words, make_screen())
 
-    `running` None: asked of the sweep's lock. Raises StudyError, or CardError once the report is written.
-    """
-    facts = read_facts(layout, verdict.read(layout), running)
-    page = write_page(facts, layout)
-    screen.say(f"Report: {page}")
-    tracker.attach(page)
-    card = write_card(facts, layout)
-    if card is not None:
-        screen.say(f"Model card: {card}")
+
+def export_trial(
+    folder: Path,
+    name: str,
+    trial: int | None,
+    merge: bool,
+    to: Path | None,
+    mlflow: bool,
+    repository: str | None,
+) -> int:
+    """Write the best trial of a sweep, or the one named, for use elsewhere; register and push it if asked."""
+    if repository is not None:
+        hub_token()  # before anything takes time
+    screen = make_screen()
+    choice = choose(Layout(folder, name), trial)
+    told = f"trial {choice.record.number}, {choice.config.task.objective.metric} "
+    told += number(choice.record.objective, choice.record.error)
+    if choice.is_running and trial is None:
+        screen.say("The sweep is running: this is its best trial so far.")
+    with screen.step(f"Exporting {told}"):
+        written = write_export(choice, merge, to)
+    is_whole = merge or not choice.is_adapter
+    what = "transformers' from_pretrained" if is_whole else "peft's AutoPeftModel....from_pretrained"
+    screen.say(f"{'Model' if is_whole else 'Adapter'}: {written} (load it by {what})")
+    if mlflow:
+        with screen.step("Registering it in MLflow"):
+            registered, version = register(choice, written if is_whole else None)
+        screen.say(f"MLflow: models:/{registered}@{CHAMPION} is version {version}")
+    if repository is not None:
+        with screen.step(f"Pushing it to {repository}"):
+            url = push(choice, written, repository)
+        screen.say(f"Pushed: {url}")
+    return 0
 
 
 def delete_sweep(folder: Path, name: str, yes: bool) -> int:
@@ -175,15 +219,19 @@ def delete_sweep(folder: Path, name: str, yes: bool) -> int:
             screen.say("Nothing was deleted.")
             return 1
     with lock.hold(layout):
-        loaded = read_config(config)[0]
-        if "***" in (loaded.tracking.uri or ""):
-            screen.say(f"Its runs at {loaded.tracking.uri} stay: the secret in that URI is not stored.")
+        tracking = read_config(config)[0].tracking
+        every = [name, *(one for one in Study.names(url) if one.startswith(f"{name}/"))]
+        if "***" in (tracking.uri or ""):
+            screen.say(f"Its runs at {tracking.uri} stay: the secret in that URI is not stored.")
         else:
+            # Those that belong to it are found in its experiment, whatever they are called.
+            tracking = replace(tracking, experiment=tracking.experiment or name)
             with screen.step("Deleting its runs in MLflow"):
-                make_tracker(loaded.tracking, layout).forget(name)
-        for stored_as in (layout.verdict.name, name):
-            if stored_as in Study.names(url):
-                Study.delete(url, stored_as)
+                for one in every:
+                    make_tracker(tracking, Layout(folder, one)).forget(one)
+        for one in every:
+            if one != name or study is not None:
+                Study.delete(url, one)
         shutil.rmtree(layout.folder)
     screen.say(f"Deleted {name}.")
     return 0
@@ -202,6 +250,22 @@ def ui(folder: Path, port: int, host: str) -> int:
     os.execve(command[0], command, ui_environment())  # noqa: S606 - our interpreter with mlflow's module
 
 
+def _obey_signals() -> None:
+    for signum in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs begin with SIGINT ignored
+        signal.signal(signum, signal.default_int_handler)
+
+
+def _open(url: str, config: Config, space: Space, inputs: Inputs, layout: Layout) -> Study:
+    return Study.open(
+        url,
+        replace(config, sweep=replace(config.sweep, name=layout.name)),
+        space,
+        make_pruner(config.pruner, *pruning_range(config, space, inputs.rows)),
+        fingerprint(config, space) | {"pins": dict(inputs.pins)},
+        layout.folder,
+    )
+
+
 def _known(url: str, config: Config, space: Space, layout: Layout) -> Study | None:
     """The study if there is one; refuses at once if the configuration has changed since."""
     study = Study.known(url, layout.name, layout.folder)
@@ -215,7 +279,9 @@ def _is_over(study: Study, config: Config, layout: Layout) -> bool:
     records = study.records()
     trials = [record for record in records if record.number != BASE]
     done = all(r.state.is_over for r in trials) and len(records) > len(trials)
-    exhausted = config.sampler.name == "grid" and len(trials) > len(study.space.grid())
+    proposed = sum(not record.origin for record in trials)
+    exhausted = config.sampler.name == "grid" and proposed > len(study.space.grid())
+    exhausted = exhausted and not Inbox(layout).waiting()
     return (
         done
         and (len(trials) >= config.budget.trials or exhausted)
@@ -236,20 +302,36 @@ def _has_verdict(study: Study, config: Config, layout: Layout) -> bool:
     )
 
 
+def _note(inputs: Inputs, layout: Layout, command: str) -> None:
+    """Keep what is trained, and how that was asked for."""
+    write_atomically(layout.config, as_yaml(public(inputs.config)))
+    provenance.write(layout, command)
+
+
+def _leave(study: Study, inputs: Inputs, layout: Layout, screen: Screen, end: End, command: str) -> int:
+    """Tell what came out; gives the exit code."""
+    code = conclude(study, inputs.config, layout, screen)
+    conclude_in_writing(layout, make_tracker(inputs.config.tracking, layout), screen)
+    if end.interrupted:
+        screen.say(f"What was trained is kept. Go on with: {command}")
+        return INTERRUPTED
+    return code
+
+
 def _search(study: Study, inputs: Inputs, layout: Layout, screen: Screen) -> End:
     """The sweep itself. Raises SweepFailed after too many failures in a row."""
 
-    def conclude() -> str:
+    def last() -> str:
         save_best(study, layout)
         return ""
 
     info = sweep_info(study, inputs.config, layout, inputs)
-    end = launch(study, inputs, info, layout, screen, conclude)
+    end = launch(study, inputs, info, layout, screen, last)
     if end.reason:
         screen.say(f"The sweep has stopped: {end.reason}.")
     if not end.interrupted and len(end.failures) >= inputs.config.budget.failures_in_row:
-        _show_trials(study, info, screen)
-        _conclude_in_writing(layout, make_tracker(inputs.config.tracking, layout), screen)
+        show_trials(study, info, screen)
+        conclude_in_writing(layout, make_tracker(inputs.config.tracking, layout), screen)
         raise SweepFailed(
             f"{len(end.failures)} trials failed in a row. {in_common(end.failures)} "
             "Change the space or the defaults; budget.failures_in_row sets how many are borne."
@@ -264,57 +346,8 @@ def _judge(study: Study, inputs: Inputs, layout: Layout, screen: Screen) -> End:
     runs, config = verdict.open_runs(study, inputs.config, layout)
     info = sweep_info(runs, config, layout.verdict, inputs)
 
-    def conclude() -> str:
+    def last() -> str:
         facts = verdict.judge(study, runs, config)
         return facts.sentence if facts is not None else ""
 
-    return launch(runs, replace(inputs, config=config), info, layout.verdict, screen, conclude)
-
-
-def _conclude(study: Study, config: Config, layout: Layout, screen: Screen, samples: bool = False) -> int:
-    """Print trials, verdict and where to look further; gives the exit code."""
-    info, best = sweep_info(study, config, layout), study.best()
-    _show_trials(study, info, screen)
-    if layout.best.exists():
-        screen.say(f"Best adapter: {layout.best} (an ordinary PEFT folder)")
-    if best is not None:
-        if samples:
-            _show_samples(best, screen)
-        _show_verdict(study, config, layout, screen)
-    name, root = layout.name, layout.root
-    flag = "" if root == Path("sweeps") else f" --folder {root}"
-    screen.say(f"Look further: python -m sweeper show {name}{flag}   python -m sweeper ui{flag}")
-    return 0 if best is not None else 1
-
-
-def _show_trials(study: Study, info: SweepInfo, screen: Screen) -> None:
-    records, best = study.records(), study.best()
-    screen.console.print()
-    screen.console.print(trial_table(info, records, best))
-    for line in conclusions(info, records, best):
-        screen.say(line)
-
-
-def _show_verdict(study: Study, config: Config, layout: Layout, screen: Screen) -> None:
-    runs = verdict.known_runs(config, layout)
-    facts = verdict.judge(study, runs, config) if runs is not None else None
-    if facts is None:
-        if outlook := verdict.outlook(study, config, layout):
-            screen.say(outlook)
-        return
-    screen.console.print()
-    screen.console.print(verdict_table(facts, config.task.objective.metric))
-    screen.say(f"Verdict: {facts.sentence}")
-
-
-def _conclude_in_writing(layout: Layout, tracker: Tracker, screen: Screen) -> None:
-    """The report at the end of a run; one that can't be written takes nothing from the sweep."""
-    try:
-        _publish(layout, tracker, screen, running=False)
-    except SweeperError as error:
-        screen.say(f"Mind: {error}")
-
-
-def _show_samples(best: TrialRecord, screen: Screen) -> None:
-    for sample in best.samples[:3]:
-        screen.say(f"\nPrompt:    {sample.prompt}\nReference: {sample.reference}\nOutput:    {sample.output}")
+    return launch(runs, replace(inputs, config=config), info, layout.verdict, screen, last)

@@ -6,11 +6,12 @@ writer of the study and the only source of events for listeners, and it never tr
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sweeper.config import BudgetConfig, EvaluationConfig, SamplerConfig, TrialSettings
 from sweeper.events import Listener, Measurement, SweepInfo, TrialRecord
+from sweeper.inbox import Inbox
 from sweeper.journal import measurements
 from sweeper.layout import Layout
 from sweeper.messages import (
@@ -86,6 +87,8 @@ class Coordinator:
         self._listeners = tuple(listeners)
         self._clock = clock
         self._now = now
+        self._inbox = Inbox(layout)
+        self._stops: Mapping[int, str] = {}
         self._running: dict[int, _Running] = {}
         self._base_is_known = False
         self._failures: list[TrialRecord] = []
@@ -138,6 +141,7 @@ class Coordinator:
             if BASE in self._running:
                 return Wait(_POLL_SECONDS)
             return self._hand_out(self._study.record(BASE), marks=(0,))
+        self._open_inbox()
         record = self._study.propose(self._budget.trials, self._sampler)
         if record is None:
             return Wait(_POLL_SECONDS) if self._running else Done("the budget of trials is used")
@@ -152,6 +156,9 @@ class Coordinator:
             return Decision.CANCEL
         self._note_progress(running, progress)
         evaluation = self._measured(running, progress)
+        self._open_inbox()
+        if progress.trial in self._stops:
+            return Decision.PRUNE
         if evaluation is not None and self._should_prune(running, evaluation.mark):
             return Decision.PRUNE
         self._check_time()
@@ -163,6 +170,8 @@ class Coordinator:
         if running is None:
             return
         seconds = self._clock() - running.since
+        if outcome.ending is Ending.PRUNED and outcome.trial in self._stops:
+            outcome = replace(outcome, reason=self._stops[outcome.trial])
         record = self._study.finish(outcome, Spent(outcome.examples, seconds, outcome.attempt))
         del self._running[outcome.trial]
         if outcome.trial == BASE and outcome.ending in (Ending.FINISHED, Ending.FAILED):
@@ -185,6 +194,14 @@ class Coordinator:
                 )
 
     # How
+
+    def _open_inbox(self) -> None:
+        """Obey what other terminals have asked for."""
+        orders = self._inbox.open(self._study, self._budget.trials)
+        self._stops = orders.stops
+        for record in orders.ended:
+            for listener in self._listeners:
+                listener.ended(record)
 
     def _hand_out(self, record: TrialRecord, marks: tuple[int, ...]) -> TrialSpec:
         spec = TrialSpec(

@@ -6,7 +6,8 @@
     │   ├── DataError               the rows: missing, empty, too few, without labels, all cut off
     │   ├── AuditRefusal            exit code 3: the rows are readable, but too much is wrong with them
     │   ├── ModelError              the base model: absent, gated, without the LoRA target
-    │   └── StudyError              the study: in use, changed under the same name, no database
+    │   ├── StudyError              the study: in use, changed under the same name, no database
+    │   └── ExportError             nothing to export, or nowhere to
     ├── TrialError                  one trial failed; the sweep goes on
     ├── VerdictError                test scores that can't be compared
     ├── CardError                   a model card that would lack a section
@@ -72,6 +73,10 @@ class ModelError(InputError):
 
 class StudyError(InputError):
     """The study can't be opened, or doesn't belong to this configuration."""
+
+
+class ExportError(InputError):
+    """A model can't be exported as asked for, or those it was meant for don't take it."""
 
 
 class TrialError(SweeperError):

@@ -64,15 +64,22 @@ class TrialRecord:
     """Measured by the worker: `train_seconds`, `evaluation_seconds`, `peak_memory_bytes`, ..."""
     engine: str = ""
     reason: str = ""
+    origin: str = ""
+    """Who asked for it, in words; empty where the sampler did."""
     warnings: tuple[str, ...] = ()
     adapter: Path | None = None
     samples: tuple[Sample, ...] = ()
     test: HeldOutScores | None = None
-    """In a verdict alone, as the two that follow."""
+    """In a verdict alone."""
     retrains: int | None = None
-    """The trial of the sweep whose settings this one has."""
+    """In a study beside the sweep (`NAME/train`): the trial of the sweep whose settings this one has."""
     repeat: int = 0
-    """Which of the seeds it is, from 1."""
+    """In a verdict alone: which of the seeds it is, from 1."""
+
+    @property
+    def is_default(self) -> bool:
+        """True for the first trial of a sweep, which has the default settings."""
+        return self.number == 0 and self.retrains is None
 
 
 @dataclass(frozen=True)

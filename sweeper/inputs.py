@@ -74,12 +74,17 @@ def fingerprint(config: Config, space: Space) -> dict[str, Any]:
 
 
 def prepare_inputs(
-    config: Config, space: Space, layout: Layout, pins: Mapping[str, Any], screen: Steps
+    config: Config,
+    space: Space,
+    layout: Layout,
+    pins: Mapping[str, Any],
+    screen: Steps,
+    beside: Path | None = None,
 ) -> Inputs:
     """Audit the rows, find the model and prepare the rows, or take the frozen ones of an earlier run.
 
-    `pins` are those of the study if there is one already. Raises AuditRefusal, ModelError, DataError or
-    StudyError.
+    `pins` are those of the study if there is one already, `beside` rows as in `prepare`. Raises
+    AuditRefusal, ModelError, DataError or StudyError.
     """
     if config.engine.name == "replay":
         return _replayed(config)
@@ -100,7 +105,7 @@ def prepare_inputs(
     check_disk(layout, weights, full=config.trial.method == "full")
     with screen.step("Preparing the rows"):
         limit = pretrained.positions(resolved)
-        prepared = prepare.prepare(config, tokenizer, architecture, layout.rows, limit)
+        prepared = prepare.prepare(config, tokenizer, architecture, layout.rows, limit, beside)
     _check_slices(config.task, prepared)
     if audit is not None:
         audit = complete(config, layout, screen, prepared.manifest.splits)

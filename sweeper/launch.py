@@ -77,7 +77,7 @@ def sweep_info(study: Study, config: Config, layout: Layout, inputs: Inputs | No
     budget, is_verdict = config.budget, layout != layout.sweep
     judged = config.verdict.name != "none" and not is_verdict
     return SweepInfo(
-        name=config.sweep.name,
+        name=layout.name,
         folder=layout.folder,
         objective=config.task.objective,
         also=config.task.also,

@@ -25,8 +25,11 @@ class Layout:
     ROOT/NAME/trials/0007/metrics.jsonl   every measurement with its time
     ROOT/NAME/trials/0007/attempt-2/      checkpoints of the second attempt
     ROOT/NAME/trials/base/                the untouched base model
+    ROOT/NAME/inbox/                      commands from other terminals
     ROOT/NAME/best/                       the best adapter, an ordinary PEFT folder
     ROOT/NAME/best/README.md              its model card
+    ROOT/NAME/export/                     what was exported, if nowhere else
+    ROOT/NAME/train/                      the winner trained on all rows: a sweep of one trial, NAME/train
     ROOT/NAME/report.html                 everything about the sweep, for people
     ROOT/NAME/verdict/trials/0003/        a run of its verdict; the rows are the sweep's own
     """
@@ -89,12 +92,25 @@ class Layout:
         return self.folder / "queue.csv"
 
     @property
+    def inbox(self) -> Path:
+        return self.folder / "inbox"
+
+    @property
     def best(self) -> Path:
         return self.folder / "best"
 
     @property
     def card(self) -> Path:
         return self.best / "README.md"
+
+    @property
+    def exports(self) -> Path:
+        return self.folder / "export"
+
+    @property
+    def training(self) -> "Layout":
+        """Of the sweep `NAME/train`."""
+        return Layout(self.root, f"{self.name}/train")
 
     @property
     def report(self) -> Path:

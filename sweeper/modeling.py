@@ -144,11 +144,7 @@ class BaseModel:
         if wrapping is not None:
             wrapping.put_on(config)
         else:
-            with warnings.catch_warnings():
-                # PEFT asks the model by a name that transformers deprecates.
-                warnings.filterwarnings(
-                    "ignore", message=".*is_gradient_checkpointing", category=FutureWarning
-                )
+            with _peft_asks():
                 wrapping = Wrapping(get_peft_model(self.model, lean(config)))
         if reusable:
             wrapping.reset(seed)
@@ -199,6 +195,22 @@ class BaseModel:
                         std=getattr(self.model.config, "initializer_range", 0.02), generator=generator
                     )
                 parameter.data = fresh.to(parameter.device)
+
+
+def merged(base: BaseModel, adapter: Path) -> Any:
+    """The base model with the adapter in the folder `adapter` added to its weights; `base` is used up."""
+    from peft import PeftModel
+
+    with _peft_asks():
+        return PeftModel.from_pretrained(base.model, adapter).merge_and_unload(safe_merge=True)
+
+
+@contextmanager
+def _peft_asks() -> Iterator[None]:
+    """PEFT asks the model by a name that transformers deprecates."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        yield
 
 
 def save(model: Any, folder: Path) -> None:

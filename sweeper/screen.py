@@ -242,7 +242,7 @@ def trial_table(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialReco
             "best": best is not None and record.number == best.number,
             "front": record.number in on_front,
             "violates": bool(violations(record, sweep.goals)),
-            "defaults": record.number == 0,
+            "defaults": record.is_default,
         }
         notes = ", ".join(mark for mark, holds in marks.items() if holds)
         table.add_row(
@@ -315,7 +315,7 @@ def conclusions(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialReco
             lines.append(
                 f"  {how} by {by:.3f} than the {what} ({number(other.objective, other.error)}){beyond}"
             )
-    if best.number == 0:
+    if best.is_default:
         lines.append("  The default settings themselves: no trial found better ones.")
     values = [
         r.objective
@@ -390,9 +390,12 @@ def describe(trial: TrialRecord) -> str:
     if trial.repeat:
         side = f"trial {trial.retrains}" if trial.retrains else "the default settings"
         return f"{side} again, seed {trial.repeat}"
-    if trial.number == 0:
+    if trial.retrains is not None:
+        return f"the settings of trial {trial.retrains}"
+    if trial.is_default:
         return "the default settings"
-    return ", ".join(f"{name}={value(v)}" for name, v in trial.params.items())
+    settings = ", ".join(f"{name}={value(v)}" for name, v in trial.params.items())
+    return f"{settings} ({trial.origin})" if trial.origin else settings
 
 
 def value(v: Scalar) -> str:

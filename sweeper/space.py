@@ -92,6 +92,35 @@ class Space:
                 values[entry.name] = _exact(entry, params[entry.name])
         return _settings(values)
 
+    def point(self, changes: Mapping[str, Any], start: Mapping[str, Any] | None = None) -> dict[str, Scalar]:
+        """Parameters as a person gives them: `changes` to those of `start`, else to the defaults.
+
+        Raises ConfigError, with every fault, for a setting that doesn't vary (here) and a value that it
+        can't take.
+        """
+        values, found, faults = _flat(self.trial), {}, []
+        for name in changes:
+            if name in _SETTINGS and name not in self.names:
+                fixed = f"is fixed in this sweep: {values[name]}; {_known(self.names)}"
+                faults.append(Fault(name, f"{fixed}. Another sweep can have another value: trial.{name}=..."))
+            elif name not in self.names:
+                faults.append(Fault(name, unknown_name(name, self.names)))
+        for entry in self.entries:
+            name = entry.name
+            if not entry.is_active(values):
+                if name in changes:
+                    faults.append(Fault(name, f"has no effect: it varies only with {_conditions_of(entry)}"))
+                continue
+            value = changes[name] if name in changes else (start or {}).get(name, values[name])
+            value, fault = _valid(name, value, name)
+            if fault is None and not entry.contains(value):
+                fault = Fault(name, f"must be in {entry.range} (given: {value})")
+            faults += [fault] if fault else []
+            values[name] = found[name] = value
+        if faults:
+            raise ConfigError(faults)
+        return found
+
     def grid(self) -> list[dict[str, Scalar]]:
         """Every point of a finite space once, in a fixed order.
 
@@ -406,6 +435,10 @@ def _contradictions(entries: Sequence[Entry], trial: TrialSettings) -> Iterator[
         yield Fault(
             f"space.{error.args[1][0]}.when", f"conditions go in a circle: {circle}; leave one of them out"
         )
+
+
+def _conditions_of(entry: Entry) -> str:
+    return " and ".join(f"{name}={_either(values)}" for name, values in entry.when.items())
 
 
 def _either(values: Sequence[Scalar]) -> str:

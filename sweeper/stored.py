@@ -14,8 +14,9 @@ from sweeper.study import Study
 
 
 def names(folder: Path) -> list[str]:
-    """The names of all sweeps in `folder`."""
-    return sorted(path.parent.name for path in folder.glob("*/config.yaml"))
+    """The names of all sweeps in `folder`; of those that belong to another one like `summarize/train`."""
+    found = [*folder.glob("*/config.yaml"), *folder.glob("*/*/config.yaml")]
+    return sorted(path.parent.relative_to(folder).as_posix() for path in found)
 
 
 def stored(layout: Layout) -> tuple[dict[str, Any], Study]:
@@ -51,6 +52,22 @@ def stored_config(layout: Layout) -> tuple[dict[str, Any], str]:
 def study_url(config: Config, layout: Layout) -> str:
     """The study's URL; a password need not stand in a file: SWEEPER_STUDY goes before it."""
     return os.environ.get("SWEEPER_STUDY") or config.sweep.study or layout.study_url
+
+
+def tracking_uri(config: Config) -> str | None:
+    """`tracking.uri` of a stored sweep; its secret is not stored, and taken from MLFLOW_TRACKING_URI.
+
+    Raises StudyError if it isn't there.
+    """
+    uri = config.tracking.uri
+    if uri is None or "***" not in uri:
+        return uri
+    whole = os.environ.get("MLFLOW_TRACKING_URI")
+    if not whole:
+        raise StudyError(
+            f"the secret in tracking.uri ({uri}) is not stored; set MLFLOW_TRACKING_URI to the whole URI"
+        )
+    return whole
 
 
 def public(config: Config) -> dict[str, Any]:

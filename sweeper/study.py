@@ -63,6 +63,7 @@ class Spent:
 
 
 _RETRAINS, _REPEAT = "retrains", "repeat"
+_ORIGIN, _LETTER = "origin", "letter"
 _ABOUT = "sweeper"
 """Study attribute with everything that reading the study takes, written in one go."""
 
@@ -212,6 +213,43 @@ class Study:
         self._set_attr(number, _REPEAT, 0)
         self._storage.set_trial_state_values(self._frozen(number)._trial_id, OptunaState.FAIL)
 
+    def enqueue_asked(self, params: Mapping[str, Any], origin: str, letter: str, budget: int) -> bool:
+        """Have these settings trained, as `letter` asks for: once, however often it is read.
+
+        False while there is no room: trial 0 is the default settings, and `budget` trials are all.
+        Raises ConfigError for settings that the space doesn't allow.
+        """
+        self.space.point(params)
+        trials = self._study.get_trials(deepcopy=False)
+        if any(trial.user_attrs.get(_LETTER) == letter for trial in trials):
+            return True
+        if not 0 < len(trials) < budget:
+            return False
+        # One transaction: the trial is there with all that is known of it, or not at all.
+        self._study.enqueue_trial(dict(params), user_attrs={_ORIGIN: origin, _LETTER: letter})
+        return True
+
+    def give_up(self, number: int, reason: str) -> TrialRecord:
+        """End a waiting trial without training it any more: it counts as pruned, for `reason`."""
+        trial = self._frozen(number)
+        told = Outcome(number, trial.user_attrs.get("attempt", 0), Ending.PRUNED, 0, "", reason)
+        tree = trial.user_attrs.get("outcome") or outcome_tree(told, self._folder)
+        self._set_attr(number, "outcome", tree | {"ending": told.ending.value, "reason": reason})
+        self._storage.set_trial_state_values(trial._trial_id, OptunaState.RUNNING)
+        # Samplers model only the settings that every trial has: this one needs its own.
+        self._study.sampler = optuna.samplers.RandomSampler(self.seed(number))
+        self.space.suggest(optuna.Trial(self._study, trial._trial_id))
+        self._study.tell(number, state=OptunaState.PRUNED)
+        return self.record(number)
+
+    def state(self, number: int) -> TrialState:
+        """Where a trial stands; raises StudyError if there is none of this number."""
+        trials = self._study.get_trials(deepcopy=False)
+        if not 0 <= number < len(trials):
+            known = f"its trials: 0 to {len(trials) - 1}" if trials else "it has none yet"
+            raise StudyError(f"sweep `{self._study.study_name}` has no trial {number}; {known}")
+        return _STATES[trials[number].state]
+
     def seed(self, number: int) -> int:
         """The seed of trial `number`: data order, adapter init and dropout follow from it.
 
@@ -357,6 +395,7 @@ class Study:
             reports=dict(trial.intermediate_values),
             trained=spent.examples,
             seconds=spent.seconds,
+            origin=attrs.get(_ORIGIN, ""),
             retrains=attrs.get(_RETRAINS),
             repeat=attrs.get(_REPEAT, 0),
         )

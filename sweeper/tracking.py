@@ -188,7 +188,7 @@ class MlflowTracker:
         self._closed: _Closed | None = None
         self._thread: Thread | None = None
         self._sent = _Sent.read(layout, self._uri)
-        _quiet_mlflow()
+        quiet_mlflow()
 
     def opened(self, sweep: SweepInfo, trials: Sequence[TrialRecord]) -> None:
         """Start the thread; it first sends what `trials` have and MLflow may not have."""
@@ -360,7 +360,7 @@ class MlflowTracker:
         return text.replace(password, "***") if password else text
 
 
-def _quiet_mlflow() -> None:
+def quiet_mlflow() -> None:
     """Keep MLflow off the terminal and off the network; what the user has set stays."""
     for name, value in {
         "MLFLOW_LOGGING_LEVEL": "CRITICAL",

@@ -69,12 +69,9 @@ class SweepRuns:
         """Import MLflow, set up its database if it is ours, find or create experiment and parent run."""
         if self._parent:
             return
-        if self._uri.startswith("sqlite:"):
-            _set_up_database(self._uri, self._layout.artifacts)
-        from mlflow import MlflowClient
-
-        self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
-        self._experiment = self._find_experiment()
+        self._client, self._experiment = open_experiment(
+            self._uri, self._experiment_name, self._layout.artifacts
+        )
         found = next(self._search(f"tags.`sweeper.id` = '{self._identity}'"), None)
         parent = found or self._client.create_run(
             self._experiment,
@@ -206,19 +203,6 @@ class SweepRuns:
         self._tag(parent, tags)
         client.set_terminated(parent, status)
 
-    def _find_experiment(self) -> str:
-        found = self._client.get_experiment_by_name(self._experiment_name)
-        if found is None:
-            # A server knows best where its artifacts go; a database doesn't.
-            served = self._uri.startswith(("http:", "https:"))
-            location = None if served else self._layout.artifacts.resolve().as_uri()
-            # The kind spares the user MLflow's question whether this is about prompts or about training.
-            kind = {"mlflow.experimentKind": "custom_model_development"}
-            return str(self._client.create_experiment(self._experiment_name, location, tags=kind))
-        if found.lifecycle_stage == "deleted":
-            self._client.restore_experiment(found.experiment_id)
-        return str(found.experiment_id)
-
     def _search(self, condition: str) -> Iterator[Any]:
         return _search(self._client, self._experiment, condition)
 
@@ -279,6 +263,26 @@ class SweepRuns:
 
 
 _SOURCE = {"mlflow.source.name": "sweeper", "mlflow.source.type": "LOCAL"}
+
+
+def open_experiment(uri: str, name: str, artifacts: Path) -> tuple[Any, str]:
+    """A client of MLflow, and the id of the experiment `name`; a database of ours is set up if need be."""
+    if uri.startswith("sqlite:"):
+        _set_up_database(uri, artifacts)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        # A server knows best where its artifacts go; a database doesn't.
+        served = uri.startswith(("http:", "https:"))
+        location = None if served else artifacts.resolve().as_uri()
+        # The kind spares the user MLflow's question whether this is about prompts or about training.
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        return client, str(client.create_experiment(name, location, tags=kind))
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return client, str(found.experiment_id)
 
 
 def attach_page(uri: str, experiment: str, identity: str, page: Path) -> None:
@@ -413,6 +417,7 @@ def _trial_tags(trial: TrialRecord, sweep: SweepInfo) -> dict[str, str]:
         "sweeper.attempt": str(trial.attempt),
         "sweeper.study": sweep.study,
         "sweeper.engine": trial.engine,
+        "sweeper.origin": trial.origin,
         "sweeper.reason": reason,
         "sweeper.warnings": "\n".join(warnings),
         "sweeper.retrains": f"{sweep.name.partition('/')[0]}/{trial.retrains}" if trial.repeat else "",

@@ -35,15 +35,17 @@ LAYERS = [
     {"modeling", "data", "metrics", "tracking_runs"},
     {"engines", "samplers", "pruners"},
     {"worker", "study", "tracking"},
-    {"coordinator", "compose", "inputs", "gate", "stored"},
-    {"executors", "verdict", "report", "screen"},
+    {"coordinator", "compose", "inputs", "gate", "stored", "inbox", "commands"},
+    {"executors", "verdict", "report", "screen", "trials", "export", "retrain"},
     {"launch"},
+    {"conclusion"},
     {"app"},
     {"__main__"},
 ]
 LIGHT = (
     "errors", "config", "loading", "messages", "events", "layout", "entry", "space", "samplers", "pruners",
     "study", "coordinator", "app", "launch", "verdict", "comparison", "sentence", "objectives", "outcomes",
+    "inbox", "commands", "trials", "export", "retrain",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "peft", "datasets", "mlflow", "accelerate", "sklearn")
 

@@ -11,12 +11,22 @@ from sweeper.messages import BASE
 
 LAYOUT = Layout(Path("sweeps"), "mine")
 AUDIT = (LAYOUT.audit, LAYOUT.audit_page, LAYOUT.queue)
+LATER = (LAYOUT.inbox, LAYOUT.exports, LAYOUT.training.folder)
 
 
 def test_databases_are_shared_and_the_rest_is_the_sweeps_own() -> None:
     assert LAYOUT.study_url == "sqlite:///sweeps/study.db"
     assert LAYOUT.tracking_url == "sqlite:///sweeps/mlflow.db"
-    own = (LAYOUT.config, LAYOUT.lock, LAYOUT.holder, LAYOUT.rows, LAYOUT.best, LAYOUT.trial(0), *AUDIT)
+    own = (
+        LAYOUT.config,
+        LAYOUT.lock,
+        LAYOUT.holder,
+        LAYOUT.rows,
+        LAYOUT.best,
+        LAYOUT.trial(0),
+        *AUDIT,
+        *LATER,
+    )
     assert all(path.is_relative_to(LAYOUT.folder) for path in own)
     assert len(set(own)) == len(own)
 
@@ -50,6 +60,7 @@ def test_the_docstring_draws_what_there_is() -> None:
     drawn = Layout.__doc__ or ""
     files = (LAYOUT.config, LAYOUT.lock, LAYOUT.holder, LAYOUT.rows, LAYOUT.best, LAYOUT.metrics(7), *AUDIT)
     files += (LAYOUT.report, LAYOUT.card, LAYOUT.provenance)
+    files += LATER
     for path in files:
         assert str(path).replace("sweeps/mine", "ROOT/NAME") in drawn
 

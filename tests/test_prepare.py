@@ -321,3 +321,53 @@ def test_the_manifest_tells_what_happened(tmp_path):
     assert told["source"] == "rows.jsonl"
     assert told["splits"]["train"]["rows"] == len(found.train)
     assert len(found.digest) == 32
+
+
+def beside(tmp_path, rows, rows_now=None):
+    """Rows of a sweep that takes few, and those of a training on all that it leaves."""
+    options = {"group": "g", "stratify": None, "slice": "g"}
+    few = rows_at(tmp_path, rows, sizes=(6, 6, 5), **options)
+    first = prepared(tmp_path, few)
+    every = rows_at(tmp_path, rows_now or rows, sizes=(None, 6, 5), **options)
+    folder = tmp_path / "sweep" / "rows"
+    second = prepare(every, tokenizer(), "causal", tmp_path / "train" / "rows", beside=folder)
+    return first, second, open_test(folder), open_test(tmp_path / "train" / "rows")
+
+
+def grouped(count=60):
+    return [row | {"g": f"g{i % 12}"} for i, row in enumerate(pairs(count))]
+
+
+def test_beside_other_rows_validation_and_test_stay_and_train_gets_all_the_rest(tmp_path):
+    first, second, test, same_test = beside(tmp_path, grouped())
+    assert second.validation["id"] == first.validation["id"]
+    assert same_test["id"] == test["id"]
+    assert set(first.train["id"]) < set(second.train["id"])
+    assert not set(second.train["id"]) & {*first.validation["id"], *test["id"]}
+    elsewhere = {*first.validation["group"], *test["group"]}
+    assert not set(second.train["group"]) & elsewhere, "no group is in two splits"
+    assert set(second.train["group"]) | elsewhere == {f"g{i}" for i in range(12)}
+
+
+def test_without_being_told_another_size_shares_groups_out_anew(tmp_path):
+    """What `beside` is there for."""
+    options = {"group": "g", "stratify": None, "slice": "g"}
+    few, every = (rows_at(tmp_path, grouped(), sizes=(n, 6, 5), **options) for n in (6, None))
+    first = prepared(tmp_path, few)
+    second = prepare(every, tokenizer(), "causal", tmp_path / "train" / "rows")
+    assert set(first.validation["id"]) != set(second.validation["id"])
+
+
+def test_rows_that_the_source_has_lost_are_missed(tmp_path):
+    with pytest.raises(
+        DataError, match=r"\d of \d validation rows of the sweep are not in its source any more"
+    ):
+        beside(tmp_path, grouped(), [row | {"answer": "another"} for row in grouped()])
+
+
+def test_rows_that_would_be_encoded_otherwise_are_refused(tmp_path):
+    few = rows_at(tmp_path, pairs(30), sizes=(6, 4, 4), group=None)
+    prepared(tmp_path, few)
+    other = rows_at(tmp_path, pairs(30), sizes=(None, 4, 4), group=None, task={"prompt": "Now: {input}"})
+    with pytest.raises(DataError, match="the validation rows would not be those of the sweep any more"):
+        prepare(other, tokenizer(), "causal", tmp_path / "train" / "rows", beside=tmp_path / "sweep" / "rows")

@@ -389,3 +389,32 @@ def test_whatever_is_proposed_is_in_the_space(
         assert all(parsed.contains(point) for point in points)
         study.enqueue_trial({name: points[-1]})
         assert getattr(tree.suggest(study.ask()), name) == points[-1]
+
+
+def conditional() -> Space:
+    tree = {
+        "scheduler": {"choices": ["linear", "cosine"]},
+        "weight_decay": {"low": 0.01, "high": 0.1, "when": {"scheduler": "cosine"}},
+    }
+    return Space.parse(tree, TRIAL)
+
+
+def test_a_point_has_what_varies_under_its_own_settings():
+    assert conditional().point({}) == {"scheduler": "linear"}
+    cosine = {"scheduler": "cosine", "weight_decay": 0.05}
+    assert conditional().point(cosine) == cosine
+    assert conditional().point({"scheduler": "linear"}, start=cosine) == {"scheduler": "linear"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weight_decay": 0.05}, "weight_decay: has no effect: it varies only with scheduler=cosine"),
+        ({"scheduler": "cosine"}, r"weight_decay: must be in 0.01 .. 0.1 \(given: 0.0\)"),
+        ({"epochs": 3}, "epochs: is fixed in this sweep: .*; varied here: scheduler, weight_decay"),
+        ({"decay": 0.1}, "decay: unknown name"),
+    ],
+)
+def test_a_point_that_the_space_does_not_have(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        conditional().point(changes)

@@ -251,7 +251,7 @@ def test_states_read_as_what_they_are(layout: Layout) -> None:
     trials = [
         over(0),
         over(1, TrialState.PRUNED),
-        over(2, TrialState.FAILED, objective=None, reason=why),
+        over(2, TrialState.FAILED, objective=None, reason=why, origin="a clone of trial 1"),
         over(3, TrialState.WAITING, objective=None),
     ]
     sweep(layout, trials, best=over(0))
@@ -265,6 +265,7 @@ def test_states_read_as_what_they_are(layout: Layout) -> None:
         "trial 3": ("SCHEDULED", "waiting"),
     }
     assert found["trial 2"].data.tags["sweeper.reason"] == why
+    assert found["trial 2"].data.tags["sweeper.origin"] == "a clone of trial 1"
 
 
 def test_a_sweep_without_a_usable_trial_failed(layout: Layout) -> None:

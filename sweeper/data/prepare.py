@@ -18,7 +18,7 @@ from sweeper.data.augmented import AUGMENTED, augment
 from sweeper.data.cleaning import KEPT
 from sweeper.data.encode import Architecture, Encoder
 from sweeper.data.freeze import freeze, warnings
-from sweeper.data.manifest import Manifest, cleaning, describe, frozen
+from sweeper.data.manifest import Manifest, SplitInfo, cleaning, describe, frozen
 from sweeper.data.pool import SPLITS, Pool, counted, gather
 from sweeper.data.sources import content_digest
 from sweeper.data.splits import Codes
@@ -70,6 +70,7 @@ def prepare(
     architecture: Architecture,
     folder: Path,
     positions: int | None = None,
+    beside: Path | None = None,
 ) -> Prepared:
     """Rows for `config` in `folder`, made now or taken as they were frozen there before.
 
@@ -77,7 +78,8 @@ def prepare(
     installed since and a hub data set changed since make no difference. Otherwise they are replaced, and
     their digest tells the difference.
 
-    `positions` is the number of tokens that the model can look at, None if there is no limit.
+    `positions` is the number of tokens that the model can look at, None if there is no limit. `beside` is a
+    folder of frozen rows: validation and test are the same as there, and train gets what they leave.
 
     Raises DataError: a source that can't be read, a missing column or split, too few rows, no labels, a
     single class, limits that leave nothing to learn, rows longer than `positions`, nothing to augment.
@@ -98,7 +100,10 @@ def prepare(
         pool = gather(source, config, Path(temporary) / "pool.arrow")
         rows = Path(temporary) / "rows"
         rows.mkdir()
-        infos, cleaned, train = freeze(pool, _candidates(pool, config), encoder, config, rows, positions)
+        candidates = _candidates(pool, config) if beside is None else _candidates_beside(pool, config, beside)
+        infos, cleaned, train = freeze(pool, candidates, encoder, config, rows, positions)
+        if beside is not None:
+            _check_same(infos, beside)
         augmented, sparse = augment(pool, train, encoder, config, rows, positions)
         frozen_files = [*infos.values(), *([augmented] if augmented else [])]
         manifest = Manifest(
@@ -198,6 +203,40 @@ def _candidates(pool: Pool, config: Config) -> dict[str, Codes]:
         else:
             orders[name] = splits.crowds_last(splits.order(share, pool.strata, rng), pool.alike, size)
     return orders
+
+
+def _candidates_beside(pool: Pool, config: Config, folder: Path) -> dict[str, Codes]:
+    """As `_candidates`, with the validation and test rows that are frozen in `folder`."""
+    numbers: dict[str, int] = {}
+    for number, row in enumerate(pool.rows["id"]):
+        if row not in numbers or pool.left_out[numbers[row]] != KEPT:
+            numbers[row] = number
+    orders: dict[str, Codes] = {}
+    for name in manifests.read(folder).splits:
+        if name != "train":
+            ids = _open(folder / f"{name}.arrow")["id"]
+            lost = [row for row in ids if row not in numbers]
+            if lost:
+                raise DataError(
+                    f"{len(lost)} of {len(ids)} {name} rows of the sweep are not in its source any more; put "
+                    "the old rows, or the old versions of the packages, back"
+                )
+            orders[name] = np.array([numbers[row] for row in ids], dtype=np.int64)
+    taken = np.concatenate(list(orders.values()))
+    rest = np.setdiff1d(np.flatnonzero(pool.parts == SPLITS.index("train")), taken)
+    if pool.groups is not None:
+        rest = rest[~np.isin(pool.groups[rest], pool.groups[taken])]
+    return orders | {"train": splits.order(rest, pool.strata, np.random.default_rng(config.sweep.seed))}
+
+
+def _check_same(infos: Mapping[str, SplitInfo], folder: Path) -> None:
+    """Raise DataError if validation or test rows are not those that are frozen in `folder`."""
+    for name, before in manifests.read(folder).splits.items():
+        if name != "train" and infos[name].digest != before.digest:
+            raise DataError(
+                f"the {name} rows would not be those of the sweep any more, so scores could not be compared; "
+                "take the versions of sweeper and its libraries that the sweep was begun with"
+            )
 
 
 def _by_group(

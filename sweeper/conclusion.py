@@ -1,0 +1,77 @@
+"""What a sweep came to, told at its end and whenever somebody asks: on screen, in the report, on the card."""
+
+from pathlib import Path
+
+from sweeper import verdict
+from sweeper.config import Config
+from sweeper.errors import SweeperError
+from sweeper.events import SweepInfo, TrialRecord
+from sweeper.launch import sweep_info
+from sweeper.layout import Layout
+from sweeper.report import read_facts, write_card, write_page
+from sweeper.screen import Screen, conclusions, trial_table, verdict_table
+from sweeper.study import Study
+from sweeper.tracking import Tracker
+
+
+def conclude(study: Study, config: Config, layout: Layout, screen: Screen, samples: bool = False) -> int:
+    """Print trials, verdict and where to look further; gives the exit code."""
+    info, best = sweep_info(study, config, layout), study.best()
+    show_trials(study, info, screen)
+    if layout.best.exists():
+        screen.say(f"Best adapter: {layout.best} (an ordinary PEFT folder)")
+    if best is not None:
+        if samples:
+            _show_samples(best, screen)
+        _show_verdict(study, config, layout, screen)
+    name, root = layout.name, layout.root
+    flag = "" if root == Path("sweeps") else f" --folder {root}"
+    screen.say(f"Look further: python -m sweeper show {name}{flag}   python -m sweeper ui{flag}")
+    return 0 if best is not None else 1
+
+
+def show_trials(study: Study, info: SweepInfo, screen: Screen) -> None:
+    records, best = study.records(), study.best()
+    screen.console.print()
+    screen.console.print(trial_table(info, records, best))
+    for line in conclusions(info, records, best):
+        screen.say(line)
+
+
+def _show_verdict(study: Study, config: Config, layout: Layout, screen: Screen) -> None:
+    runs = verdict.known_runs(config, layout)
+    facts = verdict.judge(study, runs, config) if runs is not None else None
+    if facts is None:
+        if outlook := verdict.outlook(study, config, layout):
+            screen.say(outlook)
+        return
+    screen.console.print()
+    screen.console.print(verdict_table(facts, config.task.objective.metric))
+    screen.say(f"Verdict: {facts.sentence}")
+
+
+def conclude_in_writing(layout: Layout, tracker: Tracker, screen: Screen) -> None:
+    """The report at the end of a run; one that can't be written takes nothing from the sweep."""
+    try:
+        publish(layout, tracker, screen, running=False)
+    except SweeperError as error:
+        screen.say(f"Mind: {error}")
+
+
+def _show_samples(best: TrialRecord, screen: Screen) -> None:
+    for sample in best.samples[:3]:
+        screen.say(f"\nPrompt:    {sample.prompt}\nReference: {sample.reference}\nOutput:    {sample.output}")
+
+
+def publish(layout: Layout, tracker: Tracker, screen: Screen, running: bool | None = None) -> None:
+    """Write the report and the model card, and put the report beside the sweep's runs in `tracker`.
+
+    `running` None: asked of the sweep's lock. Raises StudyError, or CardError once the report is written.
+    """
+    facts = read_facts(layout, verdict.read(layout), running)
+    page = write_page(facts, layout)
+    screen.say(f"Report: {page}")
+    tracker.attach(page)
+    card = write_card(facts, layout)
+    if card is not None:
+        screen.say(f"Model card: {card}")

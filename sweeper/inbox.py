@@ -1,0 +1,134 @@
+"""Commands from other terminals: a file each, renamed into place, obeyed by the coordinator alone.
+
+A letter lies in the inbox until what it asks for is done, and what is asked for twice is done once: a trial
+remembers the letter that it was enqueued by, and one that is over isn't stopped again. So a kill at any
+moment loses nothing and doubles nothing.
+"""
+
+import json
+import logging
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sweeper.config.types import STRICT, NonNegative
+from sweeper.entry import Scalar
+from sweeper.errors import ConfigError, Fault, SweeperError
+from sweeper.events import TrialRecord
+from sweeper.layout import Layout, write_atomically
+from sweeper.loading import read
+from sweeper.messages import TrialState
+from sweeper.study import Study
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """End a trial: it counts as pruned."""
+
+    __pydantic_config__ = STRICT
+
+    trial: NonNegative
+    why: str = ""
+    """In the words of whoever stops it."""
+
+    @property
+    def reason(self) -> str:
+        return "stopped by hand" + (f": {self.why}" if self.why else "")
+
+
+@dataclass(frozen=True)
+class Enqueue:
+    """Train a trial with these settings next."""
+
+    __pydantic_config__ = STRICT
+
+    params: Mapping[str, Scalar]
+    """Every setting that varies under these settings, by dotted name."""
+    origin: str
+    """Where they come from, in words."""
+
+
+Command = Stop | Enqueue
+
+_KINDS: Mapping[str, type[Stop] | type[Enqueue]] = {"stop": Stop, "enqueue": Enqueue}
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What an opened inbox leaves to the coordinator."""
+
+    stops: Mapping[int, str]
+    """Running trials that are to be stopped, and why."""
+    ended: tuple[TrialRecord, ...]
+    """Trials that were waiting, and are over now."""
+
+
+class Inbox:
+    """The inbox of one sweep."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._folder = layout.inbox
+
+    def put(self, command: Command) -> None:
+        """Leave a command for the coordinator, running now or later."""
+        verb = next(verb for verb, kind in _KINDS.items() if isinstance(command, kind))
+        # In the order of writing; the rest of the name keeps two terminals apart.
+        name = f"{time.time_ns():020d}-{secrets.token_hex(4)}.json"
+        write_atomically(self._folder / name, json.dumps({verb: asdict(command)}))
+
+    def waiting(self) -> list[Command]:
+        """What has not been done yet, the oldest first."""
+        commands = []
+        for path in self._letters():
+            with suppress(ConfigError, FileNotFoundError):  # done meanwhile
+                commands.append(_read(path))
+        return commands
+
+    def open(self, study: Study, budget: int) -> Orders:
+        """Do what can be done. A trial is enqueued once there is room for it among `budget` trials."""
+        stops: dict[int, str] = {}
+        ended: list[TrialRecord] = []
+        for path in self._letters():
+            try:
+                command = _read(path)
+                if isinstance(command, Enqueue):
+                    is_done = study.enqueue_asked(command.params, command.origin, path.stem, budget)
+                else:
+                    state = study.state(command.trial)
+                    is_done = state is not TrialState.RUNNING
+                    if state is TrialState.RUNNING:
+                        stops[command.trial] = command.reason
+                    elif state is TrialState.WAITING:
+                        ended.append(study.give_up(command.trial, command.reason))
+            except SweeperError as error:
+                refused = path.with_suffix(".refused")
+                os.replace(path, refused)
+                _log.warning("A command could not be obeyed and is now %s. %s", refused, error)
+            else:
+                if is_done:
+                    path.unlink()
+        return Orders(stops, tuple(ended))
+
+    def _letters(self) -> list[Path]:
+        try:
+            names = os.listdir(self._folder)
+        except FileNotFoundError:
+            return []
+        return [self._folder / name for name in sorted(names) if name.endswith(".json")]
+
+
+def _read(path: Path) -> Command:
+    try:
+        ((verb, tree),) = json.loads(path.read_text(encoding="utf-8")).items()
+        kind = _KINDS[verb]
+    except (ValueError, KeyError, AttributeError) as error:
+        raise ConfigError(
+            [Fault(path.name, "is no command; write it with python -m sweeper trials")]
+        ) from error
+    return read(kind, tree, verb)
