@@ -22,7 +22,7 @@ from sweeper.export import CHAMPION, choose, hub_token, push, register, write_ex
 from sweeper.gate import inspect, refuse_other_rows
 from sweeper.inbox import Inbox
 from sweeper.inputs import Inputs, fingerprint, prepare_inputs, rows_are_unchanged
-from sweeper.launch import INTERRUPTED, End, launch, save_best, sweep_info
+from sweeper.launch import INTERRUPTED, End, launch, pruning_range, save_best, sweep_info
 from sweeper.layout import Layout, write_atomically
 from sweeper.messages import BASE
 from sweeper.pruners import make_pruner
