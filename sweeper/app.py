@@ -27,10 +27,11 @@ from sweeper.layout import Layout, write_atomically
 from sweeper.messages import BASE
 from sweeper.pruners import make_pruner
 from sweeper.retrain import refuse_another_winner, retraining
-from sweeper.screen import Screen, make_screen, number
+from sweeper.screen import Screen, make_screen
 from sweeper.space import Space
 from sweeper.stored import as_yaml, names, public, stored, stored_config, study_url
 from sweeper.study import Study
+from sweeper.tables import number
 from sweeper.tracking import NullTracker, make_tracker, ui_command, ui_environment
 from sweeper.trials import trials
 

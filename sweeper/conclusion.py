@@ -9,8 +9,9 @@ from sweeper.events import SweepInfo, TrialRecord
 from sweeper.launch import sweep_info
 from sweeper.layout import Layout
 from sweeper.report import read_facts, write_card, write_page
-from sweeper.screen import Screen, conclusions, trial_table, verdict_table
+from sweeper.screen import Screen
 from sweeper.study import Study
+from sweeper.tables import conclusions, trial_table, verdict_table
 from sweeper.tracking import Tracker
 
 

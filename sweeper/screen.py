@@ -1,22 +1,17 @@
-"""What a person sees in the terminal: progress on the way, tables at the end."""
+"""What a person sees in the terminal on the way: bars, or plain lines."""
 
-import math
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from statistics import mean, stdev
+from statistics import mean
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
-from rich.table import Table
 
-from sweeper.events import Measurement, Scalar, SweepInfo, TrialRecord
+from sweeper.events import Measurement, SweepInfo, TrialRecord
 from sweeper.messages import BASE, TrialState
-from sweeper.objectives import best_of, front, nearest, violations
-from sweeper.objectives import value as value_of
-from sweeper.verdict import CandidateFacts, VerdictFacts
+from sweeper.objectives import best_of, violations
+from sweeper.tables import describe, goals_in_words, minutes, number
 
 _PLAIN_WIDTH = 120
 """Columns of a table that goes into a file or a pipe."""
@@ -63,7 +58,7 @@ class Screen:
             return
         rows = ", ".join(f"{data.rows} {data.split}" for data in sweep.data)
         self.say(f"Sweep {sweep.name}: {sweep.model}; rows: {rows or 'none'}; {sweep.budget} trials")
-        for line in _goals_in_words(sweep):
+        for line in goals_in_words(sweep):
             self.say(line)
         if over:
             self.say(f"Going on: {over} of {sweep.budget} trials are done")
@@ -209,213 +204,3 @@ class LiveScreen(Screen):
             note += f"  about {minutes(left)} left"
         over = sum(record.state.is_over for record in trials)
         self._progress.update(self._all, completed=over, note=note.strip())
-
-
-def trial_table(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialRecord | None) -> Table:
-    """All trials, best objective first, with the base model.
-
-    Marked are the winner, the defaults, the Pareto front and who violates a constraint.
-    """
-    table = Table(
-        title=f"Sweep {escape(sweep.name)}",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        show_edge=False,
-    )
-    table.add_column("trial", justify="right")
-    for name in sweep.varied:
-        table.add_column(_folded(name), justify="right")
-    table.add_column(f"{sweep.objective.metric}\n± error", justify="right", no_wrap=True)
-    judged = _judged(sweep)
-    for name, bounds in judged.items():
-        table.add_column(f"{_folded(name)}\n{bounds}".strip(), justify="right")
-    table.add_column("state")
-    table.add_column("s", justify="right")
-    table.add_column("")
-    worst = -math.inf if sweep.objective.direction == "maximize" else math.inf
-    sign = -1 if sweep.objective.direction == "maximize" else 1
-    on_front = [record.number for record in front(trials, sweep.goals)] if sweep.also else []
-    for record in sorted(trials, key=lambda r: sign * (worst if r.objective is None else r.objective)):
-        base = record.number == BASE
-        marks = {
-            "best": best is not None and record.number == best.number,
-            "front": record.number in on_front,
-            "violates": bool(violations(record, sweep.goals)),
-            "defaults": record.is_default,
-        }
-        notes = ", ".join(mark for mark, holds in marks.items() if holds)
-        table.add_row(
-            "base" if base else str(record.number),
-            *("" if base else escape(value(record.params.get(name))) for name in sweep.varied),
-            number(record.objective, record.error),
-            *(value(value_of(record, name)) for name in judged),
-            "" if base else record.state.value,
-            f"{record.seconds:.0f}" if record.seconds else "",
-            notes,
-            style="bold" if notes.startswith("best") else None,
-        )
-    return table
-
-
-def verdict_table(facts: VerdictFacts, metric: str) -> Table:
-    """The sides of a verdict: their scores on test rows, what validation rows had said, and the gain."""
-    table = Table(
-        title="Verdict", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False
-    )
-    table.add_column("")
-    table.add_column(f"{metric} on test\nrows, by seed")
-    for name in ("mean", "valida-\ntion", f"gain, {facts.level * 100:.4g} %\ninterval", "shrunk\nby"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("s", justify="right")
-    for side in (facts.default, *facts.candidates):
-        scores = [f"{score:.3f}" for score in side.scores] + (
-            [f"{side.failed} failed"] if side.failed else []
-        )
-        gain = kept = ""
-        if isinstance(side, CandidateFacts):
-            gain = _signed(side.gain)
-            if math.isfinite(side.low):
-                gain += f"\n{side.low:.3f} to {side.high:.3f}"
-            kept = "-" if side.shrinkage is None else _signed(side.shrinkage)
-        table.add_row(
-            side.name.removeprefix("the "),
-            " ".join(scores),
-            f"{mean(side.scores):.3f}" if side.scores else "-",
-            number(side.validation, None),
-            gain,
-            kept,
-            f"{side.seconds:.0f}",
-        )
-    if facts.base is not None:
-        table.add_row("base model", "", f"{facts.base:.3f}", "", "", "", "")
-    return table
-
-
-def conclusions(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialRecord | None) -> list[str]:
-    """Sentences below the table: best against default and base, and what the error allows to say."""
-    if best is None or best.objective is None:
-        return [_no_best(sweep, trials)]
-    by_number = {record.number: record for record in trials}
-    name = sweep.objective.metric
-    further = "".join(f", {one.metric} {value(value_of(best, one.metric))}" for one in sweep.also)
-    lines = [f"Best: trial {best.number} with {name} {number(best.objective, best.error)}{further}."]
-    if sweep.also:
-        lines.append(_rule(sweep, front(trials, sweep.goals)))
-    if sweep.constraints:
-        lines.append(_who_violates(sweep, trials))
-    for other, what in (
-        (by_number.get(0), "default settings"),
-        (by_number.get(BASE), "untouched base model"),
-    ):
-        if other is not None and other.objective is not None and other.number != best.number:
-            by = abs(best.objective - other.objective)
-            how = "better" if sweep.objective.better(best.objective, other.objective) else "worse"
-            beyond = ", which violate a constraint" if violations(other, sweep.goals) else ""
-            lines.append(
-                f"  {how} by {by:.3f} than the {what} ({number(other.objective, other.error)}){beyond}"
-            )
-    if best.is_default:
-        lines.append("  The default settings themselves: no trial found better ones.")
-    values = [
-        r.objective
-        for r in trials
-        if r.state is TrialState.FINISHED and r.number != BASE and r.objective is not None
-    ]
-    if best.error and len(values) > 1 and stdev(values) < best.error:
-        lines.append(
-            f"The finished trials differ by less ({stdev(values):.3f}, standard deviation) than one "
-            f"measurement may be off ({best.error:.3f}): their order is mostly chance. "
-            "More validation rows (data.sizes.validation) would tell them apart."
-        )
-    return lines
-
-
-def _no_best(sweep: SweepInfo, trials: Sequence[TrialRecord]) -> str:
-    close = nearest(trials, sweep.goals)
-    if close is None or not sweep.constraints:
-        return "No trial has finished, so there is no best one."
-    return (
-        "No finished trial meets the constraints, so there is no best one. "
-        f"Trial {close.number} came nearest: {'; '.join(violations(close, sweep.goals))}. "
-        "More trials, another space or a looser bound may help."
-    )
-
-
-def _rule(sweep: SweepInfo, on_front: Sequence[TrialRecord]) -> str:
-    numbers = ", ".join(str(record.number) for record in on_front)
-    first, *then = (one.metric for one in sweep.goals.objectives)
-    return (
-        f"  Pareto front: {numbers}. Among those within one standard error of its best {first}, "
-        f"{', then '.join([f'{then[0]} decides', *then[1:]])}."
-    )
-
-
-def _who_violates(sweep: SweepInfo, trials: Sequence[TrialRecord]) -> str:
-    finished = [r for r in trials if r.state is TrialState.FINISHED and r.number != BASE]
-    meeting = sum(not violations(record, sweep.goals) for record in finished)
-    bounds = " and ".join(map(str, sweep.constraints))
-    return f"  It meets {bounds}, as {meeting} of {len(finished)} finished trials do; no other can be best."
-
-
-def _goals_in_words(sweep: SweepInfo) -> list[str]:
-    """What there is to say before the first trial of several objectives and of constraints."""
-    lines = []
-    if sweep.also:
-        lines.append("Objectives: " + ", ".join(f"{o.direction} {o.metric}" for o in sweep.goals.objectives))
-        pruner = (sweep.config.get("pruner") or {}).get("name", "none")
-        if pruner != "none":
-            lines.append(f"With several objectives no trial is pruned: pruner={pruner} is not used")
-    if sweep.constraints:
-        lines.append("The best trial has to meet " + " and ".join(map(str, sweep.constraints)))
-    return lines
-
-
-def _judged(sweep: SweepInfo) -> dict[str, str]:
-    """What the table shows beside the objective and the seconds, by name, with its bounds."""
-    return {
-        name: " ".join(one.bound for one in sweep.constraints if one.metric == name)
-        for name in sweep.goals.further
-        if name != "seconds"
-    }
-
-
-def _folded(name: str) -> str:
-    """A name in two lines, for a narrow column."""
-    return re.sub(r"([._])", r"\1\n", escape(name), count=1)
-
-
-def describe(trial: TrialRecord) -> str:
-    """The settings that a trial was given, in one line."""
-    if trial.repeat:
-        side = f"trial {trial.retrains}" if trial.retrains else "the default settings"
-        return f"{side} again, seed {trial.repeat}"
-    if trial.retrains is not None:
-        return f"the settings of trial {trial.retrains}"
-    if trial.is_default:
-        return "the default settings"
-    settings = ", ".join(f"{name}={value(v)}" for name, v in trial.params.items())
-    return f"{settings} ({trial.origin})" if trial.origin else settings
-
-
-def value(v: Scalar) -> str:
-    """A setting, a metric or a cost as a person writes it."""
-    if isinstance(v, float):
-        return f"{v:,.0f}" if abs(v) >= 1000 else f"{v:.3g}"
-    return "" if v is None else str(v)
-
-
-def number(objective: float | None, error: float | None) -> str:
-    """An objective with its standard error."""
-    if objective is None:
-        return "-"
-    return f"{objective:.3f}" + (f" ± {error:.3f}" if error is not None and math.isfinite(error) else "")
-
-
-def _signed(amount: float) -> str:
-    return "-" if math.isnan(amount) else f"{amount:+.3f}"
-
-
-def minutes(seconds: float) -> str:
-    """A duration in words."""
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

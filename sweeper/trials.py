@@ -13,9 +13,10 @@ from sweeper.inbox import Command, Enqueue, Inbox, Stop
 from sweeper.layout import Layout
 from sweeper.loading import dotted, to_tree
 from sweeper.messages import BASE
-from sweeper.screen import Screen, number, value
+from sweeper.screen import Screen
 from sweeper.stored import stored
 from sweeper.study import Study
+from sweeper.tables import number, value
 
 
 def trials(layout: Layout, words: Sequence[str], screen: Screen) -> int:

@@ -1,27 +1,13 @@
-"""What a person reads: the table, the conclusions, the time left."""
+"""What a person sees on the way: bars in a terminal, lines elsewhere."""
 
-import math
-import re
 from dataclasses import replace
 from io import StringIO
 
 import pytest
 from rich.console import Console
 
-from sweeper.config import ConstraintConfig, ObjectiveConfig
 from sweeper.messages import BASE, HeldOutScores, TrialState
-from sweeper.screen import (
-    LiveScreen,
-    Screen,
-    conclusions,
-    make_screen,
-    minutes,
-    number,
-    trial_table,
-    value,
-    verdict_table,
-)
-from sweeper.verdict import CandidateFacts, SideFacts, VerdictFacts
+from sweeper.screen import LiveScreen, Screen, make_screen
 from tests.sweeps import Recorder, configure, open_coordinator
 
 
@@ -34,100 +20,6 @@ def sweep(tmp_path):
         study.record(BASE), number=0, state=TrialState.FINISHED, objective=0.2, error=0.02, seconds=30.0
     )
     return info, record
-
-
-def said(lines: list[str]) -> str:
-    return "\n".join(lines)
-
-
-def test_best_is_compared_with_defaults_and_base(sweep):
-    info, record = sweep
-    base = replace(record, number=BASE, objective=0.15)
-    best = replace(record, number=3, objective=0.3)
-    told = said(conclusions(info, [base, record, best], best))
-    assert "Best: trial 3 with rougeL 0.300 ± 0.020." in told
-    assert "better by 0.100 than the default settings (0.200 ± 0.020)" in told
-    assert "better by 0.150 than the untouched base model (0.150 ± 0.020)" in told
-    assert "mostly chance" not in told
-
-
-def test_a_smaller_loss_is_better_and_a_worse_winner_is_said(sweep):
-    info, record = sweep
-    info = replace(info, objective=replace(info.objective, metric="loss", direction="minimize"))
-    base = replace(record, number=BASE, objective=0.1)
-    best = replace(record, number=3, objective=0.15)
-    told = said(conclusions(info, [base, record, best], best))
-    assert "better by 0.050 than the default settings" in told
-    assert "worse by 0.050 than the untouched base model" in told
-
-
-def test_differences_below_the_error_are_called_chance(sweep):
-    info, record = sweep
-    trials = [replace(record, number=i, objective=0.2 + 0.001 * i) for i in range(3)]
-    assert "their order is mostly chance" in said(conclusions(info, trials, trials[2]))
-
-
-def test_defaults_may_win_and_nothing_may_finish(sweep):
-    info, record = sweep
-    assert "no trial found better ones" in said(conclusions(info, [record], record))
-    assert conclusions(info, [record], None) == ["No trial has finished, so there is no best one."]
-
-
-def test_constraints_and_several_objectives_are_told(sweep):
-    info, record = sweep
-    info = replace(
-        info,
-        also=(ObjectiveConfig("seconds", "minimize"), ObjectiveConfig("chrf", "maximize")),
-        constraints=(ConstraintConfig("exact_match", at_least=0.3),),
-    )
-
-    def trial(number, objective, exact, seconds):
-        metrics = {"rougeL": objective, "chrf": 0.4, "exact_match": exact}
-        return replace(record, number=number, objective=objective, metrics=metrics, seconds=seconds)
-
-    trials = [trial(0, 0.4, 0.2, 9.0), trial(1, 0.3, 0.35, 90.0), trial(2, 0.29, 0.35, 5.0)]
-    told = said(conclusions(info, trials, trials[2]))
-    assert "Best: trial 2 with rougeL 0.290 ± 0.020, seconds 5, chrf 0.4." in told
-    rule = "Among those within one standard error of its best rougeL, seconds decides, then chrf."
-    assert f"Pareto front: 1, 2. {rule}" in told
-    assert "It meets exact_match ≥ 0.3, as 2 of 3 finished trials do; no other can be best." in told
-    assert "worse by 0.110 than the default settings (0.400 ± 0.020), which violate a constraint" in told
-    assert "Trial 0 came nearest: exact_match 0.200 misses ≥ 0.3 by 0.100." in said(
-        conclusions(info, trials[:1], None)
-    )
-    out = StringIO()
-    Console(file=out, width=120).print(trial_table(info, trials, trials[2]))
-    rows = {row.split()[0]: row for row in out.getvalue().splitlines() if "finished" in row}
-    assert "≥ 0.3" in out.getvalue()
-    assert rows["0"].rstrip().endswith("violates, defaults")
-    assert rows["1"].rstrip().endswith("front")
-    assert rows["2"].rstrip().endswith("best, front")
-    out = StringIO()
-    screen = Screen(Console(file=out, width=100))
-    screen.opened(info, [])
-    screen.ended(trials[0])
-    assert "Objectives: maximize rougeL, minimize seconds, maximize chrf" in out.getvalue()
-    assert "The best trial has to meet exact_match ≥ 0.3" in out.getvalue()
-    assert "  exact_match 0.200 misses ≥ 0.3 by 0.100" in out.getvalue()
-
-
-def test_hostile_text_is_shown_and_not_obeyed(sweep):
-    out = StringIO()
-    screen = Screen(Console(file=out, width=80))
-    screen.say("[red]no markup[/red]")
-    assert "[red]no markup[/red]" in out.getvalue()
-
-
-def test_the_table_fits_eighty_columns_and_marks_the_best(sweep):
-    info, record = sweep
-    best = replace(record, number=12, objective=0.3, params={"learning_rate": 0.00123, "lora.rank": 16})
-    out = StringIO()
-    Console(file=out, width=80).print(trial_table(info, [record, best], best))
-    rows = out.getvalue().splitlines()
-    assert max(len(row.rstrip()) for row in rows) <= 80
-    assert [row.split()[0] for row in rows if "finished" in row] == ["12", "0"], "best first"
-    assert "0.00123" in out.getvalue()
-    assert "0.300 ± 0.020" in out.getvalue()
 
 
 def test_bars_in_a_terminal_lines_elsewhere(sweep):
@@ -178,44 +70,6 @@ def test_a_verdict_is_told_by_its_runs_and_their_sides(sweep):
         "Run 2: the default settings again, seed 2",
     ]
     assert screen.seconds_left(None) == 4 * 30.0
-
-
-def test_the_sides_of_a_verdict_fit_eighty_columns():
-    side = {"scores": (0.2, 0.21, 0.19), "seconds": 60.0, "validation": 0.2}
-    gain = {"outcome": "gain", "gain": 0.05, "low": 0.03, "high": 0.07, "p": 0.001, "shrinkage": -0.01}
-    none = gain | {"gain": math.nan, "low": -math.inf, "high": math.inf, "shrinkage": None}
-    facts = VerdictFacts(
-        sentence="Trial 5 beats the default settings.",
-        outcome="gain",
-        level=0.95,
-        rows=96,
-        default=SideFacts(name="the default settings", **side),
-        candidates=(
-            CandidateFacts(name="trial 5", trial=5, **side, **gain),
-            CandidateFacts(name="trial 7", trial=7, **side | {"scores": ()}, failed=3, **none),
-        ),
-        base=0.15,
-    )
-    out = StringIO()
-    Console(file=out, width=80).print(verdict_table(facts, "rougeL"))
-    told = out.getvalue()
-    assert max(len(line.rstrip()) for line in told.splitlines()) <= 80
-    cells = [re.split(r" {2,}", line.strip()) for line in told.splitlines()]
-    assert ["default settings", "0.200 0.210 0.190", "0.200", "0.200", "60"] in cells
-    assert ["trial 5", "0.200 0.210 0.190", "0.200", "0.200", "+0.050", "-0.010", "60"] in cells
-    assert ["0.030 to 0.070"] in cells
-    assert ["trial 7", "3 failed", "-", "0.200", "-", "-", "60"] in cells
-    assert ["base model", "0.150"] in cells
-
-
-def test_numbers_and_times():
-    assert number(None, None) == "-"
-    assert number(0.5, None) == "0.500"
-    assert number(0.5, float("nan")) == "0.500"
-    assert (minutes(89), minutes(150)) == ("89 s", "2 min")
-    assert [value(one) for one in (2e-4, 0.0, 16384.0, 8, "linear", None)] == [
-        "0.0002", "0", "16,384", "8", "linear", ""
-    ]  # fmt: skip
 
 
 def test_listeners_share_one_protocol(tmp_path):

@@ -22,8 +22,8 @@ from sweeper.loading import to_tree
 from sweeper.report.effort import effort
 from sweeper.report.facts import SweepFacts
 from sweeper.report.parts import Line, Part, parts, worst
-from sweeper.screen import number, value
 from sweeper.stored import as_yaml
+from sweeper.tables import number, value
 
 _NORMAL = 1.96
 """Standard errors to both sides of a 95 % interval."""

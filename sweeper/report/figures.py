@@ -14,7 +14,7 @@ from sweeper.report.drawing import LIGHT, Chart, Drawing, label, or_gap
 from sweeper.report.facts import SweepFacts
 from sweeper.report.importance import Importances
 from sweeper.report.parts import Part
-from sweeper.screen import number, value
+from sweeper.tables import number, value
 from sweeper.verdict import VerdictFacts
 
 MOST_CURVES = 200

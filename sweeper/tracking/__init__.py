@@ -25,7 +25,8 @@ from sweeper.database import masked, sqlite_path
 from sweeper.events import Listener, Measurement, SweepInfo, TrialRecord
 from sweeper.journal import measurements
 from sweeper.layout import Layout, write_atomically
-from sweeper.tracking_runs import SweepRuns, attach_page, delete_runs
+from sweeper.tracking.runs import SweepRuns
+from sweeper.tracking.store import attach_page, delete_runs
 
 _SEND_SECONDS = 2.0
 """Measurements are gathered for this long, then sent together."""

@@ -1,0 +1,265 @@
+"""How a sweep looks in MLflow: a parent run, a child per trial, and everything written on them.
+
+Every method may be repeated: runs are looked up before they are created, parameters are compared
+before they are logged, and MLflow drops a metric point that it already has. So whatever was cut
+short is simply done again.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sweeper.events import DataSetInfo, Measurement, SweepInfo, TrialRecord
+from sweeper.layout import Layout
+from sweeper.loading import to_tree
+from sweeper.messages import BASE, TrialState
+from sweeper.tracking.store import open_experiment, search_runs
+from sweeper.tracking.words import (
+    flattened,
+    label,
+    leaderboard,
+    note,
+    parent_tags,
+    run_name,
+    samples_table,
+    sweep_state,
+    trial_tags,
+)
+
+_METRICS_PER_CALL = 1000
+_TAGS_PER_CALL = 100
+_DIGEST_LENGTH = 36
+"""Limits of MLflow's API."""
+
+_STATUS = {
+    # The UI draws KILLED and FAILED alike, as a red cross: a pruned trial is a good decision and gets
+    # the green tick, with its state in the name and in a tag.
+    TrialState.FINISHED: "FINISHED",
+    TrialState.PRUNED: "FINISHED",
+    TrialState.FAILED: "FAILED",
+    TrialState.RUNNING: "RUNNING",
+    TrialState.WAITING: "SCHEDULED",
+}
+
+
+class SweepRuns:
+    """The runs of one sweep, or those that its verdict adds to them.
+
+    Everything here may block and may raise what MLflow raises.
+    """
+
+    def __init__(self, uri: str, experiment: str, layout: Layout, sweep: SweepInfo, identity: str) -> None:
+        """Nothing is contacted yet. `identity` is what the parent run is found again by."""
+        self._uri = uri
+        self._experiment_name = experiment
+        self._layout = layout
+        self._sweep = sweep
+        self._identity = identity
+        self._client: Any = None
+        self._experiment = ""
+        self._parent = ""
+        self._trials: dict[int, Any] = {}
+        """MLflow's run of every trial that has one."""
+        self._begun: set[tuple[int, int, TrialState]] = set()
+
+    def connect(self) -> None:
+        """Import MLflow, set up its database if it is ours, find or create experiment and parent run."""
+        if self._parent:
+            return
+        self._client, self._experiment = open_experiment(
+            self._uri, self._experiment_name, self._layout.artifacts
+        )
+        found = next(self._search(f"tags.`sweeper.id` = '{self._identity}'"), None)
+        parent = found or self._client.create_run(
+            self._experiment,
+            tags={"sweeper.id": self._identity, **_SOURCE},
+            run_name=self._layout.sweep.name,
+        )
+        run_id = parent.info.run_id
+        for run in self._search(f"tags.`mlflow.parentRunId` = '{run_id}'"):
+            number = int(run.data.tags["sweeper.number"])
+            if run.data.tags["sweeper.trial"] == self._named(number):
+                self._trials.setdefault(number, run)
+        if "sweeper.verdict" in parent.data.tags:
+            # There will be another one, or none.
+            self._client.delete_tag(run_id, "sweeper.verdict")
+        if not self._sweep.is_verdict:
+            # No parameters: the run table would show a column for each, empty for every trial.
+            self._describe(parent, {}, parent_tags(self._sweep), self._sweep.data)
+            self._client.log_dict(run_id, dict(self._sweep.config), "config.yaml")
+            self._log_audit(run_id)
+        self._client.update_run(run_id, status="RUNNING")
+        self._parent = run_id
+
+    def forget(self) -> None:
+        """Look everything up again at the next connect(): after an error, a run may exist unknown to us."""
+        self._parent = ""
+        self._trials.clear()
+        self._begun.clear()
+
+    def begin(self, trial: TrialRecord, time: float) -> None:
+        """Find or create the trial's run, with its parameters, and show it as running or waiting.
+
+        `time` (Unix seconds) is when the trial started, for a run that has to be created.
+        """
+        step = (trial.number, trial.attempt, trial.state)
+        if step in self._begun:
+            return
+        run = self._trials.get(trial.number)
+        if run is None:
+            tags = {
+                "mlflow.parentRunId": self._parent,
+                "sweeper.trial": self._named(trial.number),
+                "sweeper.number": str(trial.number),
+                **_SOURCE,
+            }
+            run = self._client.create_run(
+                self._experiment,
+                start_time=round(time * 1000),
+                tags=tags,
+                run_name=run_name(trial, self._sweep.is_verdict),
+            )
+            self._trials[trial.number] = run
+        seen = ("train", "validation", "test") if self._sweep.is_verdict else ("train", "validation")
+        data = [info for info in self._sweep.data if info.split in seen]
+        params = {} if trial.number == BASE else flattened(to_tree(trial.settings))
+        self._describe(run, params, trial_tags(trial, self._sweep), data)
+        if not trial.state.is_over:
+            self._client.update_run(run.info.run_id, status=_STATUS[trial.state])
+        self._begun.add(step)
+
+    def log(self, number: int, points: Sequence[Measurement]) -> None:
+        """Send the trial's measurements; numbers that are not finite leave a gap in the curve."""
+        from mlflow.entities import Metric
+
+        metrics = [
+            Metric(key, float(value), round(point.time * 1000), point.examples)
+            for point in points
+            for key, value in point.metrics.items()
+            if math.isfinite(value)
+        ]
+        for start in range(0, len(metrics), _METRICS_PER_CALL):
+            self._client.log_batch(self._run_id(number), metrics=metrics[start : start + _METRICS_PER_CALL])
+
+    def end(self, trial: TrialRecord, last: Measurement | None, time: float) -> None:
+        """Write what is known only when a trial is over, and its final state.
+
+        `last` is the trial's last measurement: its time is that of the final numbers, so that sending
+        them again adds nothing. `time` (Unix seconds) is when the trial ended.
+        """
+        moment = last.time if last else self._trials[trial.number].info.start_time / 1000
+        final = {
+            **trial.cost,
+            "seconds": round(trial.seconds, 3),
+            "examples_seen": last.examples if last else 0,
+            "examples_trained": trial.trained,
+        }
+        if trial.objective is not None:
+            final["best_objective"] = trial.objective
+            further = [name for name in self._sweep.goals.further if name in trial.metrics]
+            final |= {f"best_{name}": trial.metrics[name] for name in further}
+            if self._sweep.constraints and trial.number != BASE:
+                final["constraint_violation"] = sum(self._sweep.goals.missed(trial.metrics).values())
+        if trial.test is not None:
+            final |= {f"test_{name}": value for name, value in trial.test.metrics.items()}
+            final |= {"test_objective": trial.test.objective, "test_objective_error": trial.test.error}
+        # The UI draws what is at step 0 alone as bars, a bar for each trial.
+        self.log(trial.number, [Measurement(trial.number, trial.attempt, moment, 0, final)])
+        run_id = self._run_id(trial.number)
+        if trial.slices:
+            self._client.log_dict(run_id, {"slices": [asdict(one) for one in trial.slices]}, "slices.json")
+        self._client.update_run(run_id, name=run_name(trial, self._sweep.is_verdict))
+        self._client.set_terminated(run_id, _STATUS[trial.state], round(time * 1000))
+
+    def close(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reason: str) -> None:
+        """Write the result of the sweep on the parent run: tables, samples, the best adapter, the state.
+
+        Of a verdict it is the sentence, which is the `reason` for its end.
+        """
+        client, parent = self._client, self._parent
+        state, status = sweep_state(trials, best)
+        if self._sweep.is_verdict:
+            self._tag(parent, {"sweeper.state": state, "sweeper.verdict": reason})
+            client.set_terminated(parent, status)
+            return
+        client.log_text(parent, leaderboard(trials, self._sweep), "leaderboard.csv")
+        tags = {
+            "sweeper.state": state,
+            "sweeper.reason": reason,
+            "mlflow.note.content": note(self._sweep, trials, best),
+        }
+        if best is not None:
+            tags["sweeper.best"] = f"{self._sweep.name}/{label(best.number)}"
+            if best.samples:
+                client.log_dict(parent, samples_table(best.samples), "samples.json")
+                # What makes the UI offer the file in its table view.
+                tags["mlflow.loggedArtifacts"] = json.dumps([{"path": "samples.json", "type": "table"}])
+            # A fully fine-tuned model has gigabytes: it stays where it is.
+            if best.adapter is not None and best.adapter.is_dir() and best.settings.method == "lora":
+                client.log_artifacts(parent, str(best.adapter), "best_adapter")
+        self._tag(parent, tags)
+        client.set_terminated(parent, status)
+
+    def _search(self, condition: str) -> Iterator[Any]:
+        return search_runs(self._client, self._experiment, condition)
+
+    def _describe(
+        self, run: Any, params: Mapping[str, str], tags: Mapping[str, str], data: Sequence[DataSetInfo]
+    ) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+
+        run_id = run.info.run_id
+        # A parameter can't be changed once it is logged.
+        missing = [Param(key, value) for key, value in params.items() if key not in run.data.params]
+        self._client.log_batch(run_id, params=missing)
+        self._tag(run_id, tags)
+        inputs = [
+            DatasetInput(
+                Dataset(
+                    name=f"{self._layout.sweep.name} {info.split}",
+                    digest=info.digest[:_DIGEST_LENGTH],
+                    source_type="local",
+                    source=json.dumps({"source": info.source}),
+                    profile=json.dumps({"num_rows": info.rows}),
+                ),
+                [InputTag("mlflow.data.context", info.split)],
+            )
+            for info in data
+        ]
+        self._client.log_inputs(run_id, datasets=inputs)
+
+    def _log_audit(self, run_id: str) -> None:
+        """What was found in the rows: its numbers as metrics `audit/...`, and its page."""
+        from mlflow.entities import Metric
+
+        audit = self._sweep.audit
+        if audit is None:
+            return
+        moment = round(audit.time * 1000)
+        metrics = [
+            Metric(f"audit/{re.sub(r'[^A-Za-z0-9_. -]', '_', name)}", float(value), moment, 0)
+            for name, value in audit.numbers.items()
+        ]
+        self._client.log_batch(run_id, metrics=metrics[:_METRICS_PER_CALL])
+        if audit.page.is_file():
+            self._client.log_artifact(run_id, str(audit.page))
+
+    def _tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        entities = [RunTag(key, value) for key, value in tags.items()]
+        for start in range(0, len(entities), _TAGS_PER_CALL):
+            self._client.log_batch(run_id, tags=entities[start : start + _TAGS_PER_CALL])
+
+    def _named(self, number: int) -> str:
+        """What the run of a trial is found again by: NAME/7, and NAME/verdict/7 in a verdict."""
+        return f"{self._sweep.name}/{label(number)}"
+
+    def _run_id(self, number: int) -> str:
+        return str(self._trials[number].info.run_id)
+
+
+_SOURCE = {"mlflow.source.name": "sweeper", "mlflow.source.type": "LOCAL"}

@@ -1,0 +1,104 @@
+"""MLflow's store beyond one sweep's runs: experiments, their database, pages on runs, deletion."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from sweeper.database import sqlite_path
+
+
+def open_experiment(uri: str, name: str, artifacts: Path) -> tuple[Any, str]:
+    """A client of MLflow, and the id of the experiment `name`; a database of ours is set up if need be."""
+    if uri.startswith("sqlite:"):
+        _set_up_database(uri, artifacts)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        # A server knows best where its artifacts go; a database doesn't.
+        served = uri.startswith(("http:", "https:"))
+        location = None if served else artifacts.resolve().as_uri()
+        # The kind spares the user MLflow's question whether this is about prompts or about training.
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        return client, str(client.create_experiment(name, location, tags=kind))
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return client, str(found.experiment_id)
+
+
+def attach_page(uri: str, experiment: str, identity: str, page: Path) -> None:
+    """Put an HTML page on the parent run found by `identity`: an artifact, linked from its description."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return
+    for parent in search_runs(client, found.experiment_id, f"tags.`sweeper.id` = '{identity}'"):
+        run_id, note = parent.info.run_id, parent.data.tags.get("mlflow.note.content", "")
+        client.log_artifact(run_id, str(page))
+        client.set_tag(run_id, f"sweeper.{page.stem}", str(page.resolve()))
+        link = f"[{page.name}](#/experiments/{found.experiment_id}/runs/{run_id}/artifacts/{page.name})"
+        if link not in note:
+            client.set_tag(run_id, "mlflow.note.content", f"{note}\n\n{link}".strip())
+
+
+def delete_runs(uri: str, experiment: str, identity: str) -> None:
+    """Delete the parent run found by `identity` and its trials; `mlflow gc` then frees the space."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return
+    for parent in search_runs(client, found.experiment_id, f"tags.`sweeper.id` = '{identity}'"):
+        condition = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+        # Children first: cut short, they are still found through their parent.
+        for run in [*search_runs(client, found.experiment_id, condition), parent]:
+            client.delete_run(run.info.run_id)
+
+
+def search_runs(client: Any, experiment: str, condition: str) -> Iterator[Any]:
+    """Every run that fulfils `condition`, the oldest first."""
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment],
+            condition,
+            max_results=1000,
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _set_up_database(uri: str, artifacts: Path) -> None:
+    """Create MLflow's SQLite database whole or not at all, however many processes try at once.
+
+    MLflow's own set-up leaves a database that can't be used when it is killed or done twice at once.
+    """
+    path = sqlite_path(uri)
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        if path.exists():
+            return
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        unfinished = path.with_name(f".{path.name}.unfinished")
+        unfinished.unlink(missing_ok=True)
+        SqlAlchemyStore(f"sqlite:///{unfinished}", artifacts.resolve().as_uri()).engine.dispose()
+        with closing(sqlite3.connect(unfinished)) as connection:
+            # The UI reads while the sweep writes; persistent in the file.
+            connection.execute("PRAGMA journal_mode=WAL")
+        os.replace(unfinished, path)

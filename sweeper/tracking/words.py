@@ -1,0 +1,157 @@
+"""What runs are called, tagged and described as in MLflow."""
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+import sweeper
+from sweeper.events import SweepInfo, TrialRecord
+from sweeper.loading import to_tree
+from sweeper.messages import BASE, Sample, TrialState
+from sweeper.objectives import value as value_of
+from sweeper.objectives import violations
+
+
+def label(number: int) -> str:
+    """A trial's number, or `base`."""
+    return "base" if number == BASE else str(number)
+
+
+def run_name(trial: TrialRecord, is_verdict: bool = False) -> str:
+    """The run's name in the UI's lists."""
+    if trial.number == BASE:
+        return "base model on test rows" if is_verdict else "base model"
+    if is_verdict:
+        side = f"trial {trial.retrains}" if trial.retrains else "defaults"
+        remark = f"{side}, seed {trial.repeat}" if trial.repeat else "withdrawn"
+        return f"verdict {trial.number} ({remark})"
+    remarks = ["defaults"] if trial.number == 0 else []
+    if trial.state is TrialState.PRUNED:
+        remarks.append("pruned")
+    return f"trial {trial.number}" + (f" ({', '.join(remarks)})" if remarks else "")
+
+
+def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Every leaf of a tree by dotted name, as text."""
+    flat: dict[str, str] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flattened(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = str(value)
+    return flat
+
+
+def parent_tags(sweep: SweepInfo) -> dict[str, str]:
+    """Tags of the sweep's own run."""
+    return {
+        "sweeper.sweep": sweep.name,
+        "sweeper.study": sweep.study,
+        "sweeper.state": "running",
+        "sweeper.version": sweeper.__version__,
+        "sweeper.model": sweep.model,
+        "sweeper.objective": sweep.objective.metric,
+        "sweeper.direction": sweep.objective.direction,
+        **_goal_tags(sweep),
+        "sweeper.budget": str(sweep.budget),
+        "sweeper.varied": ", ".join(sweep.varied),
+        "mlflow.note.content": note(sweep, (), None),
+    }
+
+
+def _goal_tags(sweep: SweepInfo) -> dict[str, str]:
+    """Tags of several objectives and of constraints, for sweeps that have them."""
+    tags = {
+        "sweeper.also": ", ".join(f"{one.direction} {one.metric}" for one in sweep.also),
+        "sweeper.constraints": ", ".join(map(str, sweep.constraints)),
+    }
+    return {key: text for key, text in tags.items() if text}
+
+
+def trial_tags(trial: TrialRecord, sweep: SweepInfo) -> dict[str, str]:
+    """Tags of a trial's run; empty ones are left out."""
+    # Only what is final: a tag that was written once would outlive its cause.
+    reason, warnings = (trial.reason, trial.warnings) if trial.state.is_over else ("", ())
+    tags = {
+        "sweeper.state": trial.state.value,
+        "sweeper.attempt": str(trial.attempt),
+        "sweeper.study": sweep.study,
+        "sweeper.engine": trial.engine,
+        "sweeper.origin": trial.origin,
+        "sweeper.reason": reason,
+        "sweeper.warnings": "\n".join(warnings),
+        "sweeper.retrains": f"{sweep.name.partition('/')[0]}/{trial.retrains}" if trial.repeat else "",
+        "sweeper.repeat": str(trial.repeat or ""),
+        "sweeper.violates": "\n".join(violations(trial, sweep.goals)) if trial.state.is_over else "",
+        "mlflow.note.content": "\n\n".join([reason, *warnings]).strip(),
+    }
+    return {key: value for key, value in tags.items() if value}
+
+
+def sweep_state(trials: Sequence[TrialRecord], best: TrialRecord | None) -> tuple[str, str]:
+    if any(not trial.state.is_over for trial in trials):
+        return "interrupted", "KILLED"
+    if best is None and any(trial.state is TrialState.FAILED for trial in trials):
+        return "failed", "FAILED"
+    return "finished", "FINISHED"
+
+
+def note(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialRecord | None) -> str:
+    """What the UI shows as the parent's description, in Markdown."""
+    data = ", ".join(f"{info.rows} {info.split}" for info in sweep.data)
+    lines = [
+        f"**{sweep.model}**, {sweep.objective.metric} ({sweep.objective.direction}), rows: {data}",
+        f"Varied: {', '.join(sweep.varied) or 'nothing'}",
+        *(f"{key.removeprefix('sweeper.').capitalize()}: {text}" for key, text in _goal_tags(sweep).items()),
+    ]
+    by_number = {trial.number: trial for trial in trials}
+    named = [("Best", best), ("Defaults", by_number.get(0)), ("Base model", by_number.get(BASE))]
+    lines += [
+        f"{name}: **{trial.objective:.4g}**{_margin(trial)} ({run_name(trial)})"
+        for name, trial in named
+        if trial is not None and trial.objective is not None
+    ]
+    return "\n\n".join(lines)
+
+
+def _margin(trial: TrialRecord) -> str:
+    return f" ± {trial.error:.2g}" if trial.error is not None and math.isfinite(trial.error) else ""
+
+
+def leaderboard(trials: Sequence[TrialRecord], sweep: SweepInfo) -> str:
+    """The trials as CSV, the best first and those without an objective last."""
+    sign = -1 if sweep.objective.direction == "maximize" else 1
+    ranked = sorted(trials, key=lambda t: math.inf if t.objective is None else sign * t.objective)
+    table = io.StringIO()
+    writer = csv.writer(table)
+    further = [name for name in sweep.goals.further if name != "seconds"]
+    violates = ["violates"] if sweep.constraints else []
+    columns = ["trial", "state", "objective", "error", *further, *violates, "examples", "seconds"]
+    writer.writerow([*columns, *sweep.varied])
+    for trial in ranked:
+        settings = {} if trial.number == BASE else flattened(to_tree(trial.settings))
+        writer.writerow(
+            [
+                label(trial.number),
+                trial.state.value,
+                trial.objective,
+                trial.error,
+                *(value_of(trial, name) for name in further),
+                *("; ".join(violations(trial, sweep.goals)) for _ in violates),
+                trial.trained,
+                round(trial.seconds, 1),
+                *(settings.get(name, "") for name in sweep.varied),
+            ]
+        )
+    return table.getvalue()
+
+
+def samples_table(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Samples in the form that MLflow shows as a table (pandas' `split`)."""
+    return {
+        "columns": [field.name for field in fields(Sample)],
+        "data": [list(asdict(sample).values()) for sample in samples],
+    }
