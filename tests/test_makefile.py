@@ -11,7 +11,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 MAKEFILE = (ROOT / "Makefile").read_text()
-TARGETS = ["help", "install", "sweep", "test", "lint", "format", "bench", "bench-audit", "ui", "clean"]
+TARGETS = [
+    *("help", "install", "sweep", "test", "lint", "format", "bench", "bench-audit", "bench-packed"),
+    *("ui", "clean"),
+]
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
