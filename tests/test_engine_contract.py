@@ -23,6 +23,16 @@ def trainer() -> Engine:
     return make_engine(tiny.config("engine.report_seconds=1e-9"), tiny.base(), tiny.rows(test=8))
 
 
+def packed() -> Engine:
+    overrides = ("engine=packed", "engine.slots=3", "engine.report_seconds=1e-9")
+    return make_engine(tiny.config(*overrides), tiny.base(), tiny.rows(test=8))
+
+
+def auto() -> Engine:
+    config = tiny.config("engine=auto", "engine.report_seconds=1e-9")
+    return make_engine(config, tiny.base(), tiny.rows(test=8))
+
+
 def replay() -> Engine:
     return make_engine(tiny.config("engine=replay", "engine.speedup=1e9", "data.sizes.test=8"))
 
@@ -31,6 +41,8 @@ ENGINES = {
     "trainer": Maker(
         trainer, tiny.settings(method="full", learning_rate=1e30, max_grad_norm=0.0, warmup=0.0)
     ),
+    "auto": Maker(auto, tiny.settings(method="full", learning_rate=1e30, max_grad_norm=0.0, warmup=0.0)),
+    "packed": Maker(packed, tiny.settings(learning_rate=1e30, max_grad_norm=0.0, warmup=0.0)),
     "replay": Maker(replay, tiny.settings(learning_rate=0.1)),
 }
 
@@ -134,11 +146,11 @@ def test_held_out_rows_are_scored_at_the_end_of_a_verdicts_runs_alone(maker, tmp
     ordinary = tiny.spec(tmp_path / "sweep", tiny.settings())
     run = replace(ordinary, folder=tmp_path / "verdict", held_out=True)
     base = tiny.spec(tmp_path, tiny.settings(), trial=BASE, marks=(0,), held_out=True)
-    channel = work(maker, ordinary, run, base)
-    assert [one.ending for one in channel.outcomes] == [Ending.FINISHED] * 3
-    assert channel.outcomes[0].test is None
-    assert channel.outcomes[0].best == channel.outcomes[1].best
-    for outcome in channel.outcomes[1:]:
+    outcomes = [work(maker, spec).outcomes[0] for spec in (ordinary, run, base)]
+    assert [one.ending for one in outcomes] == [Ending.FINISHED] * 3
+    assert outcomes[0].test is None
+    assert outcomes[0].best == outcomes[1].best
+    for outcome in outcomes[1:]:
         test = outcome.test
         assert test.count == len(test.rows) == 8
         assert sum(test.rows) / 8 == pytest.approx(test.objective)

@@ -12,17 +12,19 @@ import pytest
 ROOT = Path(__file__).parent.parent
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = [
-    "help",
-    "install",
-    "browser",
-    "sweep",
-    "test",
-    "lint",
-    "format",
-    "bench",
-    "bench-audit",
-    "ui",
-    "clean",
+    *(
+        "help",
+        "install",
+        "browser",
+        "sweep",
+        "test",
+        "lint",
+        "format",
+        "bench",
+        "bench-audit",
+        "bench-packed",
+    ),
+    *("ui", "clean"),
 ]
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

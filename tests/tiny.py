@@ -25,7 +25,7 @@ from transformers import (
 
 from sweeper.compose import compose, read_config
 from sweeper.config import Config, ModelConfig, TrialSettings
-from sweeper.engines.trainer import TrainerEngine
+from sweeper.engines import make_engine
 from sweeper.messages import Decision, Done, Evaluation, Outcome, Progress, TrialSpec, Wait
 from sweeper.modeling import BaseModel
 
@@ -254,11 +254,11 @@ def run(
     overrides: Sequence[str] = ("engine.report_seconds=1e-9",),
     data: Rows | None = None,
 ) -> Script:
-    """Run `specs` on the engine `trainer`; every step is reported unless `overrides` say otherwise."""
+    """Run `specs` on the engine `trainer`, or that of `overrides`; every step is reported by default."""
     channel = Script(specs, decide)
     chosen = config(*overrides, kind="classifier" if kind == "classifier" else "causal")
     with one_thread():
-        TrainerEngine(chosen, base(kind), data or rows(kind)).run(channel)
+        make_engine(chosen, base(kind), data or rows(kind)).run(channel)
     return channel
 
 

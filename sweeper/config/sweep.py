@@ -81,11 +81,15 @@ class EngineConfig:
 
     __pydantic_config__ = STRICT
 
-    name: Literal["trainer", "replay"]
+    name: Literal["trainer", "packed", "auto", "replay"]
     micro_batch: Positive | None = None
     """trainer: rows per forward pass at most; null: the effective batch, halved when memory runs out."""
+    slots: Positive | None = None
+    """packed: trials at once at most; null: as many as make it faster and fit into memory."""
+    token_budget: Positive | None = None
+    """packed: tokens per forward pass at most, of all slots together; halved when memory runs out."""
     report_seconds: PositiveFloat | None = None
-    """trainer: seconds between two progress reports at most."""
+    """trainer, packed: seconds between two progress reports of a trial at most."""
     curves: Path | None = None
     """replay: a .jsonl file of recorded learning curves; null: a synthetic surface."""
     speedup: PositiveFloat | None = None

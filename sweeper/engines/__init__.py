@@ -21,8 +21,18 @@ def make_engine(config: Config, base: "BaseModel | None" = None, rows: "Prepared
         from sweeper.engines.replay import ReplayEngine
 
         return ReplayEngine(config)
-    from sweeper.engines.trainer import TrainerEngine
-
     if base is None or rows is None:
         raise TypeError(f"the engine {config.engine.name} needs a model and rows")
-    return TrainerEngine(config, base, rows)
+    from sweeper.engines.auto import AutoEngine
+    from sweeper.engines.packed.engine import PackedEngine
+    from sweeper.engines.trainer import TrainerEngine, workbench
+
+    bench = workbench(config, base, rows)
+
+    def packed() -> PackedEngine:
+        return PackedEngine(bench, config.engine.slots, config.engine.token_budget or 8192)
+
+    trainer = TrainerEngine(bench, {"packed": packed})
+    if config.engine.name == "auto":
+        return AutoEngine(bench, packed(), trainer)
+    return packed() if config.engine.name == "packed" else trainer

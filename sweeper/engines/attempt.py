@@ -5,7 +5,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from sweeper.engines.batches import collate
 from sweeper.engines.checkpoints import Checkpoint, TrialState
 from sweeper.engines.evaluate import Evaluator, free_memory, out_of_memory, overfitting
 from sweeper.engines.order import TrainingRows
+from sweeper.engines.recent import Recent
 from sweeper.engines.training import TrialTrainer, gradients
 from sweeper.errors import TrialError
 from sweeper.layout import Layout
@@ -31,8 +32,13 @@ from sweeper.messages import (
     Progress,
     TrialSpec,
 )
-from sweeper.metrics import Scores
+from sweeper.metrics import Answers, Scores
 from sweeper.modeling import BaseModel
+
+NO_MEMORY = (
+    "out of memory with one row per forward pass; set model.gradient_checkpointing=true, "
+    "shorten task.max_input_tokens, or take a smaller model or rank"
+)
 
 _ENDINGS = {
     Decision.PRUNE: Ending.PRUNED,
@@ -63,10 +69,13 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
     loses no training.
     """
 
+    engine = "trainer"
+
     def __init__(self, bench: Workbench, channel: Channel, spec: TrialSpec) -> None:
         self._bench = bench
         self._channel = channel
         self._spec = spec
+        self.folder = spec.folder
         self._goals = bench.config.task.goals
         self._state = TrialState()
         self._checkpoint: Checkpoint | None = None
@@ -79,14 +88,13 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
         self._train_seconds = self._evaluation_seconds = 0.0
         self._speed: dict[str, float] = {}
         self._sizes: dict[str, float] = {}
-        self._recent = _Recent()
+        self._recent = Recent()
+        self._started = time.perf_counter()
+        if bench.base.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
 
     def outcome(self) -> Outcome:
         """Run the attempt to its end; only KeyboardInterrupt and SystemExit leave as exceptions."""
-        started = time.perf_counter()
-        cuda = self._bench.base.device.type == "cuda"
-        if cuda:
-            torch.cuda.reset_peak_memory_stats()
         ending, adapter = Ending.FINISHED, None
         try:
             if self._spec.is_base:
@@ -104,7 +112,8 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
             target = Layout.attempt(self._spec.folder, self._spec.attempt) / "best"
             adapter = checkpoints.publish(self._spec.folder / self._state.best_folder, target)
             self._sizes["adapter_megabytes"] = checkpoints.weights_bytes(adapter) / 1e6
-        seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - self._started
+        cuda = self._bench.base.device.type == "cuda"
         cost = self._sizes | {
             "train_seconds": self._train_seconds,
             "evaluation_seconds": self._evaluation_seconds,
@@ -118,7 +127,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
             attempt=self._spec.attempt,
             ending=ending,
             examples=self._trained,
-            engine=self._bench.config.engine.name,
+            engine=self.engine,
             reason=reason,
             best=self._state.best,
             adapter=adapter,
@@ -158,10 +167,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
                 if not out_of_memory(error):
                     raise
                 if micro_batch == 1:
-                    raise TrialError(
-                        "out of memory with one row per forward pass; set model.gradient_checkpointing=true, "
-                        "shorten task.max_input_tokens, or take a smaller model or rank"
-                    ) from error
+                    raise TrialError(NO_MEMORY) from error
             bench.micro_batch = (micro_batch + 1) // 2
             free_memory()
 
@@ -204,9 +210,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Tell again what an earlier attempt found, and catch up on a mark that it did not evaluate."""
-        for evaluation in self._state.evaluations:
-            self._tell(evaluation)
-        self._stop_without_patience()
+        self._tell_again()
         self._evaluate(kwargs["model"], self._due())
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -222,12 +226,25 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
         """Count the step; ask for a checkpoint at a mark, or before leaving."""
         assert self._trainer is not None  # noqa: S101
         nats, tokens = self._trainer.take_losses()
-        seconds = time.perf_counter() - self._step_started
-        examples = min(state.global_step * self._spec.settings.batch_size, self._spec.examples)
+        self._count_step(state.global_step, nats, tokens, time.perf_counter() - self._step_started)
+        # After the last step only the weights are of use.
+        args.save_only_model = self._state.examples == self._spec.examples
+        control.should_save = self._wants_checkpoint
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Complete the checkpoint that Trainer has written, then evaluate, or leave."""
+        self._seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        self._evaluate(kwargs["model"], self._due())
+
+    # Steps and their checkpoints
+
+    def _count_step(self, step: int, nats: float, tokens: int, seconds: float) -> None:
+        """Note what the optimizer step has brought, and report it if it is time."""
+        examples = min(step * self._spec.settings.batch_size, self._spec.examples)
         rows = examples - self._state.examples
         self._state = replace(
             self._state,
-            step=state.global_step,
+            step=step,
             examples=examples,
             loss_sum=self._state.loss_sum + nats,
             loss_tokens=self._state.loss_tokens + tokens,
@@ -241,19 +258,18 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
                 "lower the learning rate, lengthen the warm-up or lower max_grad_norm"
             )
         self._while_training()
-        # After the last step only the weights are of use.
-        args.save_only_model = examples == self._spec.examples
-        control.should_save = self._suspending or bool(self._due())
 
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Complete the checkpoint that Trainer has written, then evaluate, or leave."""
-        written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        target = checkpoints.place(self._spec.folder, self._spec.attempt, state.global_step)
+    @property
+    def _wants_checkpoint(self) -> bool:
+        return self._suspending or bool(self._due())
+
+    def _seal(self, written: Path) -> None:
+        """Complete a written checkpoint, and leave if that is what it is for."""
+        target = checkpoints.place(self._spec.folder, self._spec.attempt, self._state.step)
         self._checkpoint = checkpoints.seal(written, target, self._state)
         self._keep_best_and_last()
         if self._suspending:
             raise _Stop(Ending.SUSPENDED)
-        self._evaluate(kwargs["model"], self._due())
 
     # Marks
 
@@ -268,8 +284,16 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
             return
         started = time.perf_counter()
         try:
+            answers = self._bench.evaluator.answers(model, self._while_evaluating)
+        finally:
+            self._evaluation_seconds += time.perf_counter() - started
+        self._judge(model, answers, marks)
+
+    def _judge(self, model: Any, answers: Answers, marks: Sequence[int]) -> None:
+        """Score the model's answers, keep them, and report them for all of `marks`."""
+        started = time.perf_counter()
+        try:
             evaluator = self._bench.evaluator
-            answers = evaluator.answers(model, self._while_evaluating)
             self._remember(evaluator.scores(answers), marks)
             if marks[-1] == self._spec.marks[-1] or self._out_of_patience():
                 samples = evaluator.samples(model, answers, self._while_evaluating)
@@ -333,6 +357,11 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
 
     # What is told, and the answers
 
+    def _tell_again(self) -> None:
+        for evaluation in self._state.evaluations:
+            self._tell(evaluation)
+        self._stop_without_patience()
+
     def _tell(self, evaluation: Evaluation) -> None:
         if evaluation.mark not in self._told:
             self._told.add(evaluation.mark)
@@ -354,7 +383,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
 
     def _report(self, evaluation: Evaluation | None = None) -> Decision:
         measured = self._recent.metrics() | self._speed
-        self._recent = _Recent(learning_rate=self._recent.learning_rate)
+        self._recent = Recent(learning_rate=self._recent.learning_rate)
         spec = self._spec
         return self._channel.report(
             Progress(spec.trial, spec.attempt, self._state.examples, measured, evaluation)
@@ -372,37 +401,6 @@ class _Stop(Exception):
         super().__init__(reason)
         self.ending = ending
         self.reason = reason
-
-
-@dataclass
-class _Recent:
-    """What was measured since the last report."""
-
-    learning_rate: float | None = None
-    nats: float = 0.0
-    tokens: int = 0
-    rows: int = 0
-    seconds: float = 0.0
-    since: float = field(default_factory=time.perf_counter)
-
-    @property
-    def age(self) -> float:
-        return time.perf_counter() - self.since
-
-    def add(self, nats: float, tokens: int, rows: int, seconds: float) -> None:
-        self.nats += nats
-        self.tokens += tokens
-        self.rows += rows
-        self.seconds += seconds
-
-    def metrics(self) -> dict[str, float]:
-        if not self.rows or self.learning_rate is None:
-            return {}
-        return {
-            "train_loss": self.nats / self.tokens,
-            "learning_rate": self.learning_rate,
-            "examples_per_second": self.rows / self.seconds,
-        }
 
 
 def _peak_memory() -> float:

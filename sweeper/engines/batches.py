@@ -86,7 +86,7 @@ def pad_rows(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> t
 
 
 def logits(model: Any, kind: Architecture, batch: Batch) -> Tensor:
-    """Logits for `batch["targets"]`, [n, classes or vocabulary], in float32."""
+    """Logits for `batch["targets"]`, [n, classes or vocabulary], in float32 at least."""
     inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
     if kind == "classifier":
         found = model(**inputs).logits
@@ -98,7 +98,7 @@ def logits(model: Any, kind: Architecture, batch: Batch) -> Tensor:
         found = model(**inputs, logits_to_keep=batch["keep"], use_cache=False).logits
     else:
         found = model(**inputs, use_cache=False).logits[batch["keep"]]
-    return found.float()  # type: ignore[no-any-return]
+    return found.to(torch.promote_types(found.dtype, torch.float32))  # type: ignore[no-any-return]
 
 
 def can_keep(model: Any) -> bool:

@@ -22,7 +22,13 @@ from sweeper.messages import Evaluation, Sample
 
 STATE = "state.json"
 
-_FOR_TRAINING = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", STATE, "README.md")
+MOMENTS = "moments.safetensors"
+"""What the engine `packed` needs to go on."""
+
+_FOR_TRAINING = (
+    *("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"),
+    *(MOMENTS, STATE, "README.md"),
+)
 """What a checkpoint holds beside the model; the README is PEFT's empty form."""
 
 
@@ -30,6 +36,8 @@ _FOR_TRAINING = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state
 class TrialState:
     """How far a trial has come, beside its weights."""
 
+    engine: str = "trainer"
+    """That it began with, and goes on with: another one can't read its checkpoints."""
     step: int = 0
     """Optimizer steps done."""
     examples: int = 0

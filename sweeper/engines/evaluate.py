@@ -57,21 +57,37 @@ class Evaluator:
 
     def answers(self, model: Any, tick: Tick) -> Answers:
         """Losses of all rows, with generated texts or predicted classes as the task wants them."""
+        return self.answers_of_each(model, 1, tick)[0]
+
+    def answers_of_each(self, model: Any, adapters: int, tick: Tick) -> Sequence[Answers]:
+        """Answers of as many adapters, to each of which the model gives its equal part of a batch's rows."""
+
+        def each(
+            work: "Callable[[Any, Sequence[Row]], list[T]]",
+        ) -> "Callable[[Sequence[Row]], list[list[T]]]":
+            """`work` on as many copies of some rows; per row, what was found for each adapter."""
+
+            def together(rows: Sequence[Row]) -> "list[list[T]]":
+                found = work(model, [*rows] * adapters)
+                return [found[i :: len(rows)] for i in range(len(rows))]
+
+            return together
+
         model.eval()
         with torch.no_grad():
             if self._reads_once(model):
-                found = self._over(self.rows, _prompt_length, lambda rows: self._read_once(model, rows), tick)
-                nats, tokens, outputs = zip(*found, strict=True)
-                return self._texts_of(nats, tokens, outputs)
-            losses = self._over(self.rows, _length, lambda rows: self._losses(model, rows), tick)
-            sums, counts = [loss for loss, _, _ in losses], [count for _, count, _ in losses]
-            if self.task.kind == "classify":
-                shares = np.stack([probabilities for _, _, probabilities in losses])
-                likeliest, true = shares.argmax(-1).tolist(), [row.label for row in self.rows]
-                return Classes(sums, counts, likeliest, true, shares, self.labels)
-            if self.task.kind == "chat":
-                return Answers(sums, counts)
-            return self._texts_of(sums, counts, self._generate(model, self.rows, tick))
+                read = self._over(self.rows, _prompt_length, each(self._read_once), tick)
+                return [self._texts_of(*zip(*one, strict=True)) for one in zip(*read, strict=True)]
+            forward = each(self._forward)
+            found = self._over(self.rows, _length, lambda rows: self._in_parts(rows, adapters, forward), tick)
+            losses = list(zip(*found, strict=True))
+            if self.task.kind != "generate":
+                return [self._judged(*zip(*one, strict=True)) for one in losses]
+            texts = zip(*self._over(self.rows, _prompt_length, each(self._texts), tick), strict=True)
+            return [
+                self._texts_of([nats for nats, _, _ in one], [count for _, count, _ in one], written)
+                for one, written in zip(losses, texts, strict=True)
+            ]
 
     def scores(self, answers: Answers) -> Scores:
         """Every metric of the answers, over all rows and over slices of them."""
@@ -109,19 +125,29 @@ class Evaluator:
             count=len(self.rows),
         )
 
+    def _judged(self, sums: Sequence[float], counts: Sequence[int], shares: Sequence[Floats]) -> Answers:
+        if self.task.kind == "chat":
+            return Answers(sums, counts)
+        every = np.stack(shares)
+        likeliest, true = every.argmax(-1).tolist(), [row.label for row in self.rows]
+        return Classes(sums, counts, likeliest, true, every, self.labels)
+
     def _texts_of(self, sums: Sequence[float], counts: Sequence[int], outputs: Sequence[str]) -> Texts:
         rows = self.rows
         return Texts(sums, counts, outputs, [row.answer for row in rows], [row.prompt for row in rows])
 
-    def _losses(self, model: Any, rows: Sequence[Row]) -> list[tuple[float, int, Floats]]:
-        """Per row: nats summed over its targets, their number, and the probabilities of classes, if any."""
+    def _in_parts(
+        self, rows: Sequence[Row], adapters: int, work: "Callable[[Sequence[Row]], list[T]]"
+    ) -> "list[T]":
+        """`work` on as many rows at once as are fast."""
         at_once = len(rows)
         if self.base.device.type == "cpu":
-            at_once = max(1, _PASS_TOKENS // max(map(_length, rows)))
+            at_once = max(1, _PASS_TOKENS // (adapters * max(map(_length, rows))))
         parts = (rows[start : start + at_once] for start in range(0, len(rows), at_once))
-        return [loss for part in parts for loss in self._forward(model, part)]
+        return [found for part in parts for found in work(part)]
 
     def _forward(self, model: Any, rows: Sequence[Row]) -> list[tuple[float, int, Floats]]:
+        """Per row: nats summed over its targets, their number, and the probabilities of classes, if any."""
         batch = collate(rows, self.base.kind, self.base.tokenizer.pad_token_id)
         batch = {name: tensor.to(self.base.device) for name, tensor in batch.items()}
         scores = logits(model, self.base.kind, batch)

@@ -3,6 +3,9 @@
 import functools
 import sys
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeper.config import Config
@@ -11,7 +14,7 @@ from sweeper.engines.attempt import Attempt, Workbench
 from sweeper.engines.batches import read_rows
 from sweeper.engines.evaluate import Evaluator
 from sweeper.engines.order import read_training_rows
-from sweeper.messages import Channel, Done, Ending, Wait
+from sweeper.messages import Channel, Done, Ending, Engine, TrialSpec, Wait
 from sweeper.modeling import BaseModel
 
 if TYPE_CHECKING:
@@ -19,32 +22,73 @@ if TYPE_CHECKING:
 
 
 class TrainerEngine:
-    """Trains the trials that a channel hands out, one at a time, over one loaded base model."""
+    """Trains the trials that a channel hands out, one at a time, over one loaded base model.
 
-    def __init__(self, config: Config, base: BaseModel, rows: "Prepared") -> None:
-        evaluator = Evaluator(base, config.task, read_rows(rows.validation), rows.labels)
+    A trial that began with one of `others` (by name) goes on with that.
+    """
 
-        @functools.cache
-        def test() -> Evaluator:
-            return Evaluator(base, config.task, read_rows(rows.open_test()), rows.labels, evaluator.slicing)
-
-        self._bench = Workbench(
-            config,
-            base,
-            read_training_rows(rows.train, rows.augmented),
-            evaluator,
-            test,
-            config.engine.micro_batch or sys.maxsize,
-            config.engine.report_seconds or 2.0,
-        )
+    def __init__(self, bench: Workbench, others: Mapping[str, Callable[[], Engine]]) -> None:
+        self._bench = bench
+        self._others = others
 
     def run(self, channel: Channel) -> None:
         """Train trials until the channel says Done."""
         while not isinstance(work := channel.next_trial(), Done):
             if isinstance(work, Wait):
                 time.sleep(work.seconds)
-                continue
-            outcome = Attempt(self._bench, channel, work).outcome()
-            channel.finish(outcome)
-            if outcome.ending in (Ending.FINISHED, Ending.PRUNED, Ending.FAILED):
-                checkpoints.clear(work.folder)
+            elif other := self._others.get(begun_with(work.folder)):
+                other().run(Ahead(channel, work, then=Done))
+            else:
+                train_alone(self._bench, channel, work)
+
+
+class Ahead:
+    """A channel that hands out `spec`, and what `then` gives after it."""
+
+    def __init__(
+        self, channel: Channel, spec: TrialSpec, then: Callable[[], TrialSpec | Wait | Done]
+    ) -> None:
+        self._specs = [spec]
+        self._then = then
+        self.report, self.finish = channel.report, channel.finish
+
+    def next_trial(self) -> TrialSpec | Wait | Done:
+        return self._specs.pop() if self._specs else self._then()
+
+
+def begun_with(trial_folder: Path) -> str:
+    """The engine that a trial began with; "" if it has yet to begin."""
+    found = checkpoints.newest(trial_folder)
+    return found.state.engine if found else ""
+
+
+def workbench(config: Config, base: BaseModel, rows: "Prepared") -> Workbench:
+    """What an engine that trains works with."""
+    evaluator = Evaluator(base, config.task, read_rows(rows.validation), rows.labels)
+
+    @functools.cache
+    def test() -> Evaluator:
+        return Evaluator(base, config.task, read_rows(rows.open_test()), rows.labels, evaluator.slicing)
+
+    return Workbench(
+        config,
+        base,
+        read_training_rows(rows.train, rows.augmented),
+        evaluator,
+        test,
+        config.engine.micro_batch or sys.maxsize,
+        config.engine.report_seconds or 2.0,
+    )
+
+
+def train_alone(bench: Workbench, channel: Channel, spec: TrialSpec, *warnings: str) -> None:
+    """Train one trial from its start or its checkpoint to its end, and say how it ended."""
+    finish(channel, Attempt(bench, channel, spec), *warnings)
+
+
+def finish(channel: Channel, attempt: Attempt, *warnings: str) -> None:
+    """Say how an attempt ended; of a trial that is over, what was published stays."""
+    outcome = attempt.outcome()
+    channel.finish(replace(outcome, warnings=(*warnings, *outcome.warnings)))
+    if outcome.ending in (Ending.FINISHED, Ending.PRUNED, Ending.FAILED):
+        checkpoints.clear(attempt.folder)

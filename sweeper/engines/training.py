@@ -18,7 +18,7 @@ from sweeper.engines.order import EffectiveBatches
 from sweeper.messages import TrialSpec
 from sweeper.modeling import BaseModel
 
-_SCHEDULERS = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+SCHEDULERS = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 
 class TrialTrainer(Trainer):  # type: ignore[misc]
@@ -139,7 +139,7 @@ def _arguments(spec: TrialSpec, order: EffectiveBatches, base: BaseModel, folder
         per_device_train_batch_size=max(len(rows) for rows in order.micro_batches),
         gradient_accumulation_steps=order.per_step,
         learning_rate=settings.learning_rate,
-        lr_scheduler_type=_SCHEDULERS[settings.scheduler],
+        lr_scheduler_type=SCHEDULERS[settings.scheduler],
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,

@@ -1,0 +1,251 @@
+"""The engine `packed`: slots that take the next trial as soon as they are free."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+
+import torch
+
+from sweeper.config import TrialSettings
+from sweeper.engines.attempt import NO_MEMORY, Workbench
+from sweeper.engines.evaluate import free_memory, out_of_memory
+from sweeper.engines.packed.cycle import Losses, Share, gradients, largest, length_of
+from sweeper.engines.packed.fitting import why_alone
+from sweeper.engines.packed.layers import Layers
+from sweeper.engines.packed.optimizer import update
+from sweeper.engines.packed.probe import Tried, choose, try_slots
+from sweeper.engines.packed.stack import Stack
+from sweeper.engines.packed.tenant import Tenant
+from sweeper.engines.trainer import finish, train_alone
+from sweeper.errors import TrialError
+from sweeper.messages import Channel, Decision, Done, Progress, TrialSpec, Wait
+from sweeper.metrics import Answers
+
+
+class PackedEngine:
+    """Trains up to `slots` of the trials that a channel hands out together, the others as `trainer` does.
+
+    Without `slots` their number is found by trying, with the settings of the first trial that comes in.
+    """
+
+    def __init__(self, bench: Workbench, slots: int | None, token_budget: int) -> None:
+        self._bench = bench
+        self._base = bench.base
+        self._layers = Layers(bench.base.model)
+        dtype = torch.promote_types(bench.base.model.dtype, torch.float32)
+        self._stack = Stack({}, 0, 0, dtype, bench.base.device)
+        self._slots = slots
+        self._token_budget = token_budget
+        self._tenants: list[Tenant] = []
+        self._done = False
+        self._ask_at = 0.0
+
+    def run(self, channel: Channel) -> None:
+        """Train trials until the channel says Done."""
+        with self._layers.on_model():
+            self._train(channel)
+
+    def choose_slots(self, settings: TrialSettings) -> Tried:
+        """Try how many slots are worth having for trials like `settings`, unless their number is given."""
+        with self._layers.on_model():
+            if self._slots is None:
+                found = choose(self._bench, self._layers, settings, self._token_budget)
+            else:
+                found = try_slots(self._bench, self._layers, settings, self._slots, self._token_budget)
+        self._slots = found.slots
+        return found
+
+    def why_alone(self, spec: TrialSpec) -> str:
+        """Why a trial would not share a batch, or ""."""
+        return why_alone(self._base, self._layers.names, spec)
+
+    def _train(self, channel: Channel) -> None:
+        self._done = False
+        while True:
+            self._evaluate_due()
+            self._obey()
+            self._let_out(channel)
+            self._fill(channel)
+            self._obey()
+            ready = [one for one in self._tenants if not (one.is_done or one.is_due)]
+            if ready and len(ready) == len(self._tenants):
+                self._cycle(ready)
+            elif not self._tenants:
+                if self._done:
+                    return
+                time.sleep(max(0.0, self._ask_at - time.monotonic()))
+
+    # Who trains
+
+    def _fill(self, channel: Channel) -> None:
+        """Let trials in while there is room. Who shall wait does so beside those that train."""
+        while not self._done and self._has_room() and time.monotonic() >= self._ask_at:
+            work = channel.next_trial()
+            if isinstance(work, Done):
+                self._done = True
+            elif isinstance(work, Wait):
+                self._ask_at = time.monotonic() + work.seconds
+            elif work.is_base:
+                train_alone(self._bench, _Meanwhile(channel, self._listen), work)
+            elif why := self.why_alone(work):
+                meanwhile = _Meanwhile(channel, self._listen)
+                train_alone(self._bench, meanwhile, work, f"trained by the engine trainer: {why}")
+            else:
+                self._let_in(channel, work)
+
+    def _has_room(self) -> bool:
+        return self._slots is None or len(self._tenants) < self._slots
+
+    def _let_in(self, channel: Channel, spec: TrialSpec) -> None:
+        slots = self._slots or choose(self._bench, self._layers, spec.settings, self._token_budget).slots
+        self._slots = slots
+        taken = {tenant.slot for tenant in self._tenants}
+        slot = next(slot for slot in range(slots) if slot not in taken)
+        tenant = Tenant(self._bench, channel, spec, slot)
+        self._tenants.append(tenant)
+        with _own_end(tenant):
+            adapter = tenant.arrive()
+            self._stack = self._stack.fitted([adapter.form], slots)
+            self._stack.put(slot, adapter)
+            tenant.settle_in()
+
+    def _let_out(self, channel: Channel) -> None:
+        """Say of those that are done how they ended, and free their slots."""
+        for tenant in [one for one in self._tenants if one.is_done]:
+            if tenant.wants_test:
+                with _own_end(tenant), self._at_work(tenant):
+                    self._stack.put(tenant.slot, tenant.best())
+                    tenant.test(self._base.model)
+            self._tenants.remove(tenant)
+            self._stack.clear(tenant.slot)
+            finish(channel, tenant)
+        if self._slots is not None and self._stack.slots > self._slots:
+            self._stack = self._stack.fitted((), self._slots)
+
+    # What they do
+
+    def _cycle(self, tenants: Sequence[Tenant]) -> None:
+        """One optimizer step of every tenant."""
+        started = time.perf_counter()
+        shares = [tenant.share() for tenant in tenants]
+        losses: Losses | None = None
+        try:
+            losses = gradients(self._base, self._layers, self._stack, shares, self._token_budget)
+        except Exception as error:
+            self._stack.gradients.zero_()
+            if not out_of_memory(error):
+                _end(tenants, error)
+                return
+        if losses is None:
+            self._make_room(shares)
+            return
+        update(self._stack, {tenant.slot: tenant.step() for tenant in tenants})
+        seconds = time.perf_counter() - started
+        for tenant, nats, tokens in zip(tenants, losses.nats, losses.tokens, strict=True):
+            with _own_end(tenant):
+                tenant.after_step(nats, tokens, seconds, partial(self._stack.take, tenant.slot))
+
+    def _make_room(self, shares: Sequence[Share]) -> None:
+        """For a step that has run out of memory: fewer tokens per pass, then fewer tenants.
+
+        Nothing of the step has been applied, and it comes again with the same rows and masks.
+        """
+        free_memory()
+        tokens, row = largest(shares, self._token_budget, length_of(self._base.kind))
+        if tokens > row:
+            self._token_budget = max(row, tokens // 2)
+        elif len(self._tenants) == 1:
+            _end(self._tenants, TrialError(NO_MEMORY))
+        else:
+            last = max(self._tenants, key=lambda tenant: tenant.slot)
+            self._slots = last.slot
+            with _own_end(last):
+                last.leave(partial(self._stack.take, last.slot))
+
+    def _evaluate_due(self) -> None:
+        """Score every tenant that has passed a mark, all at once."""
+        due = [tenant for tenant in self._tenants if tenant.is_due and tenant.ended is None]
+        if due:
+            self._evaluate(due)
+
+    def _evaluate(self, due: Sequence[Tenant]) -> None:
+        answers: Sequence[Answers] | None = None
+        try:
+            answers, seconds = self._answers(due)
+        except _Called:
+            return
+        except Exception as error:
+            if len(due) == 1 or not out_of_memory(error):
+                _end(due, error)
+                return
+        if answers is None:
+            free_memory()
+            self._evaluate(due[::2])
+            self._evaluate(due[1::2])
+            return
+        for tenant, one in zip(due, answers, strict=True):
+            if not tenant.is_called:
+                with _own_end(tenant), self._at_work(tenant):
+                    tenant.judge(self._base.model, one, seconds)
+
+    def _answers(self, due: Sequence[Tenant]) -> tuple[Sequence[Answers], float]:
+        """Of each of them, and the seconds that it took."""
+
+        def tick() -> None:
+            self._listen()
+            if all(tenant.is_called for tenant in due):
+                raise _Called
+
+        started = time.perf_counter()
+        with self._at_work(*due):
+            answers = self._bench.evaluator.answers_of_each(self._base.model, len(due), tick)
+        return answers, time.perf_counter() - started
+
+    def _at_work(self, *tenants: Tenant) -> AbstractContextManager[None]:
+        return self._layers.at_work(self._stack, [tenant.slot for tenant in tenants])
+
+    # What they are told meanwhile
+
+    def _listen(self) -> None:
+        for tenant in self._tenants:
+            if tenant.ended is None:
+                with _own_end(tenant):
+                    tenant.listen()
+
+    def _obey(self) -> None:
+        for tenant in self._tenants:
+            if tenant.ended is None and tenant.is_called:
+                with _own_end(tenant):
+                    tenant.obey(partial(self._stack.take, tenant.slot))
+
+
+class _Called(Exception):
+    """Nobody is left for whom an evaluation would have to go on."""
+
+
+class _Meanwhile:
+    """The channel for a trial that is trained alone while the tenants wait: they report along with it."""
+
+    def __init__(self, channel: Channel, listen: Callable[[], None]) -> None:
+        self._listen = listen
+        self.next_trial, self.finish = channel.next_trial, channel.finish
+        self._report = channel.report
+
+    def report(self, progress: Progress) -> Decision:
+        self._listen()
+        return self._report(progress)
+
+
+def _end(tenants: Sequence[Tenant], error: Exception) -> None:
+    for tenant in tenants:
+        tenant.ended = error
+
+
+@contextmanager
+def _own_end(tenant: Tenant) -> Iterator[None]:
+    """What ends one trial, or goes wrong in it, ends no other."""
+    try:
+        yield
+    except Exception as error:
+        tenant.ended = error

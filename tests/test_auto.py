@@ -1,0 +1,57 @@
+"""The engine `auto`: packed only where it was seen to be faster."""
+
+import logging
+import re
+
+import pytest
+
+from sweeper.engines.auto import AutoEngine
+from sweeper.engines.packed.engine import PackedEngine
+from sweeper.engines.trainer import TrainerEngine, workbench
+from sweeper.messages import BASE, Ending, Wait
+from tests import tiny
+
+
+@pytest.fixture(autouse=True)
+def heard(caplog):
+    caplog.set_level(logging.INFO, "sweeper.engines.auto")
+
+
+def run(*specs, slots=None, **more):
+    bench = workbench(tiny.config(), tiny.base(), tiny.rows())
+    packed = PackedEngine(bench, slots, 1000)
+    channel = tiny.Script(specs)
+    with tiny.one_thread():
+        AutoEngine(bench, packed, TrainerEngine(bench, {}), **more).run(channel)
+    return channel
+
+
+def test_a_cpu_is_left_to_trainer_without_a_probe(tmp_path, caplog):
+    channel = run(*(tiny.spec(tmp_path, tiny.settings(), trial=i) for i in range(2)))
+    assert [outcome.engine for outcome in channel.outcomes] == ["trainer"] * 2
+    assert caplog.messages == ["engine=auto: taking trainer; nothing to gain on device cpu, not measured"]
+
+
+@pytest.mark.parametrize("slots", [None, 3])
+def test_the_faster_one_is_taken_and_both_speeds_are_told(tmp_path, caplog, slots):
+    base = tiny.spec(tmp_path, tiny.settings(), trial=BASE, marks=(0,))
+    odd = tiny.spec(tmp_path, tiny.settings(lora_variant="dora"), trial=0)
+    rest = [tiny.spec(tmp_path, tiny.settings(), trial=i) for i in range(1, 4)]
+    channel = run(base, Wait(0.001), odd, *rest, slots=slots, probed=("cpu",))
+    (told,) = caplog.messages
+    taken, packed, number, trainer = re.fullmatch(
+        r"engine=auto: taking (\w+); packed ([\d.e+]+) examples per second in (\d+) slots, "
+        r"trainer ([\d.e+]+)",
+        told,
+    ).groups()
+    assert taken == ("packed" if float(packed) > float(trainer) else "trainer")
+    assert slots is None or int(number) == slots
+    assert [outcome.ending for outcome in channel.outcomes] == [Ending.FINISHED] * 5
+    engines = {outcome.trial: outcome.engine for outcome in channel.outcomes}
+    assert engines == {BASE: "trainer", 0: "trainer", 1: taken, 2: taken, 3: taken}
+
+
+def test_where_nothing_can_be_packed_nothing_is_probed(tmp_path, caplog):
+    channel = run(tiny.spec(tmp_path, tiny.settings(neftune_noise=5.0)), probed=("cpu",))
+    assert channel.outcomes[0].engine == "trainer"
+    assert caplog.messages == []
