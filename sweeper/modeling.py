@@ -112,14 +112,14 @@ class BaseModel:
                 with self._every_weight() as model:
                     yield model
             else:
-                with self._adapter(settings.lora, seed) as model:
+                with self._adapter(settings.lora) as model:
                     yield model
         finally:
             self._reset_head(0)
             self.model.eval()
 
     @contextmanager
-    def _adapter(self, lora: LoraSettings, seed: int) -> Iterator[Any]:
+    def _adapter(self, lora: LoraSettings) -> Iterator[Any]:
         from peft import LoraConfig, get_peft_model
 
         from sweeper.adapters import Wrapping, lean
@@ -146,8 +146,6 @@ class BaseModel:
         else:
             with _peft_asks():
                 wrapping = Wrapping(get_peft_model(self.model, lean(config)))
-        if reusable:
-            wrapping.reset(seed)
         # A path of this machine would be of no use to whoever loads the adapter.
         wrapping.model.peft_config["default"].base_model_name_or_path = self.name or None
         try:
