@@ -79,7 +79,7 @@ def _dispatch(line: list[str]) -> int:
     if verb == "--cfg":
         return app.show_config(_overrides(rest))
     if verb in ("list", "show", "report", "trials", "export", "train", "delete", "ui"):
-        options = _options(verb).parse_args(rest)
+        options = _options(verb).parse_intermixed_args(rest)
         if verb == "list":
             return app.list_sweeps(options.folder)
         if verb == "show":

@@ -61,6 +61,14 @@ class Wrapping:
         vars(self.model.get_base_model()).pop("peft_config", None)
 
 
+def strip(model: nn.Module) -> None:
+    """Take off whatever adapters a model has, also where putting them on was cut short."""
+    wrapped = [(name, one) for name, one in model.named_modules() if isinstance(one, lora.LoraLayer)]
+    for name, layer in wrapped:
+        model.set_submodule(name, layer.get_base_layer())
+    vars(model).pop("peft_config", None)
+
+
 class LeanLinear(lora.Linear):  # type: ignore[misc]
     """y = x Wᵀ + b + s dropout(x) Aᵀ Bᵀ (Hu et al., arXiv 2106.09685)."""
 

@@ -24,7 +24,7 @@ from sweeper.inbox import Inbox
 from sweeper.inputs import Inputs, fingerprint, prepare_inputs, rows_are_unchanged
 from sweeper.launch import INTERRUPTED, End, launch, pruning_range, save_best, sweep_info
 from sweeper.layout import Layout, write_atomically
-from sweeper.messages import BASE
+from sweeper.messages import BASE, TrialState
 from sweeper.pruners import make_pruner
 from sweeper.retrain import refuse_another_winner, retraining
 from sweeper.screen import Screen, make_screen
@@ -49,10 +49,7 @@ def run(overrides: Sequence[str]) -> int:
         is_over = known is not None and _is_over(known, config, layout)
         if known is not None and is_over and _has_verdict(known, config, layout):
             screen.say(f"Sweep {layout.name} is complete; a larger budget.trials continues it.")
-            save_best(known, layout)
-            code = conclude(known, config, layout, screen)
-            conclude_in_writing(layout, NullTracker(), screen)  # that of the last run is there
-            return code
+            return _tell_again(known, config, layout, screen)
         pins = known.fingerprint.get("pins", {}) if known is not None else {}
         inputs = prepare_inputs(config, space, layout, pins, screen)
         study = _open(url, config, space, inputs, layout)
@@ -78,8 +75,13 @@ def train(folder: Path, name: str) -> int:
             refuse_another_winner(known, plan)
             known = _known(url, config, space, plan.layout)
         if known is not None and _is_over(known, config, plan.layout):
+            if (failure := known.record(0)).state is TrialState.FAILED:
+                raise StudyError(
+                    f"the training of `{plan.layout.name}` failed: {failure.reason}. "
+                    f"`python -m sweeper delete {plan.layout.name}{layout.flag}` makes room for another one"
+                )
             screen.say(f"{plan.layout.name} is complete.")
-            return conclude(known, config, plan.layout, screen)
+            return _tell_again(known, config, plan.layout, screen)
         metric = config.task.objective.metric
         reached = f"{metric} {number(winner.objective, winner.error)}"
         screen.say(f"Training with the settings of trial {winner.number} ({reached}) on all rows")
@@ -88,7 +90,7 @@ def train(folder: Path, name: str) -> int:
         study = _open(url, config, space, inputs, plan.layout)
         if all(record.number == BASE for record in study.records()):
             study.enqueue({}, winner.number, 0)
-        command = f"python -m sweeper train {name}"
+        command = f"python -m sweeper train {name}{layout.flag}"
         _note(inputs, plan.layout, command)
         end = _search(study, inputs, plan.layout, screen)
         return _leave(study, inputs, plan.layout, screen, end, command)
@@ -138,7 +140,13 @@ def _row(layout: Layout) -> list[str]:
     trials = [r for r in study.records() if r.number != BASE]
     over, best = sum(r.state.is_over for r in trials), study.best()
     total = config["budget"]["trials"]
-    state = "running" if lock.is_held(layout) else "complete" if over >= total else "stopped"
+    if lock.is_held(layout):
+        state = "running"
+    elif over < total and not (config["sampler"]["name"] == "grid" and study.untaken() is None):
+        state = "stopped"
+    else:
+        outlook = verdict.outlook(study, read_config(config)[0], layout)
+        state = "no verdict yet" if outlook.startswith("No verdict yet") else "complete"
     return [
         escape(layout.name),
         state,
@@ -163,7 +171,10 @@ def show_sweep(folder: Path, name: str) -> int:
 def report(folder: Path, name: str) -> int:
     """Write the report and the model card of a sweep anew, in whatever state the sweep is."""
     layout = Layout(folder, name)
-    tracking = read_config(stored_config(layout)[0])[0].tracking
+    tree, study = stored(layout)
+    tracking = read_config(tree)[0].tracking
+    if not lock.is_held(layout):
+        save_best(study, layout)
     publish(layout, make_tracker(tracking, layout), make_screen())
     return 0
 
@@ -215,13 +226,13 @@ def delete_sweep(folder: Path, name: str, yes: bool) -> int:
     study = Study.known(url, name, layout.folder)
     count = 0 if study is None else len([r for r in study.records() if r.number != BASE])
     if not yes:
-        answer = screen.console.input(f"Delete sweep {escape(name)} with its {count} trials? [y/N] ")
+        answer = screen.console.input(f"Delete sweep {escape(name)} with its {count} trials? \\[y/N] ")
         if answer.strip().lower() not in ("y", "yes"):
             screen.say("Nothing was deleted.")
             return 1
     with lock.hold(layout):
         tracking = read_config(config)[0].tracking
-        every = [name, *(one for one in Study.names(url) if one.startswith(f"{name}/"))]
+        every = [one for one in Study.names(url) if one == name or one.startswith(f"{name}/")]
         if "***" in (tracking.uri or ""):
             screen.say(f"Its runs at {tracking.uri} stay: the secret in that URI is not stored.")
         else:
@@ -231,9 +242,12 @@ def delete_sweep(folder: Path, name: str, yes: bool) -> int:
                 for one in every:
                     make_tracker(tracking, Layout(folder, one)).forget(one)
         for one in every:
-            if one != name or study is not None:
-                Study.delete(url, one)
-        shutil.rmtree(layout.folder)
+            Study.delete(url, one)
+        # At once out of the way: a new sweep of this name must not go on from what is still to be removed.
+        doomed = layout.folder.with_name(f".{layout.folder.name}.deleted")
+        shutil.rmtree(doomed, ignore_errors=True)
+        os.replace(layout.folder, doomed)
+        shutil.rmtree(doomed)
     screen.say(f"Deleted {name}.")
     return 0
 
@@ -280,9 +294,7 @@ def _is_over(study: Study, config: Config, layout: Layout) -> bool:
     records = study.records()
     trials = [record for record in records if record.number != BASE]
     done = all(r.state.is_over for r in trials) and len(records) > len(trials)
-    proposed = sum(not record.origin for record in trials)
-    exhausted = config.sampler.name == "grid" and proposed > len(study.space.grid())
-    exhausted = exhausted and not Inbox(layout).waiting()
+    exhausted = config.sampler.name == "grid" and study.untaken() is None and not Inbox(layout).waiting()
     return (
         done
         and (len(trials) >= config.budget.trials or exhausted)
@@ -307,6 +319,14 @@ def _note(inputs: Inputs, layout: Layout, command: str) -> None:
     """Keep what is trained, and how that was asked for."""
     write_atomically(layout.config, as_yaml(public(inputs.config)))
     provenance.write(layout, command)
+
+
+def _tell_again(study: Study, config: Config, layout: Layout, screen: Screen) -> int:
+    """Tell what came out where nothing is left to do; gives the exit code."""
+    save_best(study, layout)
+    code = conclude(study, config, layout, screen)
+    conclude_in_writing(layout, NullTracker(), screen)  # that of the last run is there
+    return code
 
 
 def _leave(study: Study, inputs: Inputs, layout: Layout, screen: Screen, end: End, command: str) -> int:

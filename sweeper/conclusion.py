@@ -1,7 +1,5 @@
 """What a sweep came to, told at its end and whenever somebody asks: on screen, in the report, on the card."""
 
-from pathlib import Path
-
 from sweeper import verdict
 from sweeper.config import Config
 from sweeper.errors import SweeperError
@@ -20,14 +18,15 @@ def conclude(study: Study, config: Config, layout: Layout, screen: Screen, sampl
     info, best = sweep_info(study, config, layout), study.best()
     show_trials(study, info, screen)
     if layout.best.exists():
-        screen.say(f"Best adapter: {layout.best} (an ordinary PEFT folder)")
+        adapter = (layout.best / "adapter_config.json").exists()
+        what = "adapter: {} (an ordinary PEFT folder)" if adapter else "model: {} (weights for transformers)"
+        screen.say(f"Best {what}".replace("{}", str(layout.best)))
     if best is not None:
         if samples:
             _show_samples(best, screen)
         _show_verdict(study, config, layout, screen)
-    name, root = layout.name, layout.root
-    flag = "" if root == Path("sweeps") else f" --folder {root}"
-    screen.say(f"Look further: python -m sweeper show {name}{flag}   python -m sweeper ui{flag}")
+    flag = layout.flag
+    screen.say(f"Look further: python -m sweeper show {layout.name}{flag}   python -m sweeper ui{flag}")
     return 0 if best is not None else 1
 
 
@@ -67,12 +66,13 @@ def _show_samples(best: TrialRecord, screen: Screen) -> None:
 def publish(layout: Layout, tracker: Tracker, screen: Screen, running: bool | None = None) -> None:
     """Write the report and the model card, and put the report beside the sweep's runs in `tracker`.
 
+    While the sweep is running there is no card: the best trial may be another one than the copied adapter's.
     `running` None: asked of the sweep's lock. Raises StudyError, or CardError once the report is written.
     """
     facts = read_facts(layout, verdict.read(layout), running)
     page = write_page(facts, layout)
     screen.say(f"Report: {page}")
     tracker.attach(page)
-    card = write_card(facts, layout)
+    card = write_card(facts, layout) if facts.state != "running" else None
     if card is not None:
         screen.say(f"Model card: {card}")

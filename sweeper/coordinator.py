@@ -134,6 +134,7 @@ class Coordinator:
 
     def next_trial(self) -> TrialSpec | Wait | Done:
         """The next trial; Wait while only others' unfinished trials are left, Done at the end."""
+        self._open_inbox()
         self._check_time()
         if self._stop:
             return Done(self._stop)
@@ -141,7 +142,6 @@ class Coordinator:
             if BASE in self._running:
                 return Wait(_POLL_SECONDS)
             return self._hand_out(self._study.record(BASE), marks=(0,))
-        self._open_inbox()
         record = self._study.propose(self._budget.trials, self._sampler)
         if record is None:
             return Wait(_POLL_SECONDS) if self._running else Done("the budget of trials is used")

@@ -9,15 +9,17 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sweeper import lock
+from sweeper import lock, verdict
 from sweeper.compose import read_config
 from sweeper.config import Config
 from sweeper.database import masked, without_secrets
-from sweeper.errors import ExportError
+from sweeper.errors import CardError, ExportError
 from sweeper.events import TrialRecord
 from sweeper.layout import Layout, write_atomically
 from sweeper.messages import BASE, TrialState
+from sweeper.objectives import violations, why_no_best
 from sweeper.pretrained import ResolvedModel, architecture, first_line, load_tokenizer, resolve
+from sweeper.report import card, read_facts
 from sweeper.stored import stored, tracking_uri
 
 CHAMPION = "champion"
@@ -63,9 +65,10 @@ def choose(layout: Layout, number: int | None = None) -> Choice:
         raise ExportError(f"trial {number} is {state}, and only a finished one is exported: {known}")
     record = best if number is None else study.record(number)
     if record is None:
+        raise ExportError(f"sweep `{layout.name}`: {why_no_best(study.records(), study.goals)}")
+    if missed := violations(record, study.goals):
         raise ExportError(
-            f"sweep `{layout.name}` has no finished trial, so there is nothing to export; "
-            f"see python -m sweeper trials {layout.name}"
+            f"trial {record.number} violates a constraint ({'; '.join(missed)}); export another one"
         )
     if record.adapter is None:
         raise ExportError(f"trial {record.number} was replayed, which trains nothing: it has no adapter")
@@ -93,6 +96,7 @@ def write_export(choice: Choice, merge: bool = False, target: Path | None = None
         target = choice.layout.exports / ("model" if whole else "adapter")
     elif target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ExportError(f"{target} is not empty; give a new folder, e.g. --to {target}_2")
+    target = target.resolve()
     fresh = target.with_name(f".{target.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     if choice.is_adapter and merge:
@@ -103,14 +107,22 @@ def write_export(choice: Choice, merge: bool = False, target: Path | None = None
             _name_the_base(choice, fresh / "adapter_config.json")
         else:
             load_tokenizer(_base(choice)).save_pretrained(fresh)
-    card = choice.layout.card
-    if choice.is_best and not choice.is_running and card.exists():
-        library = "peft" if choice.is_adapter and not merge else "transformers"
-        text = re.sub(r"(?m)^library_name:.*$", f"library_name: {library}", card.read_text("utf-8"), count=1)
-        write_atomically(fresh / card.name, text)
+    if text := _card(choice, "peft" if choice.is_adapter and not merge else "transformers"):
+        write_atomically(fresh / choice.layout.card.name, text)
     shutil.rmtree(target, ignore_errors=True)
     os.replace(fresh, target)
     return target
+
+
+def _card(choice: Choice, library: str) -> str:
+    """The model card of the best trial; empty for another one, and where something on it is not known."""
+    if not choice.is_best or choice.is_running:
+        return ""
+    try:
+        text = card(read_facts(choice.layout, verdict.read(choice.layout)))
+    except CardError:
+        return ""
+    return re.sub(r"(?m)^library_name:.*$", f"library_name: {library}", text, count=1)
 
 
 def _name_the_base(choice: Choice, path: Path) -> None:

@@ -1,6 +1,7 @@
 """Every path that a sweep writes, in one class."""
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,11 @@ class Layout:
     @property
     def folder(self) -> Path:
         return self.root / self.name
+
+    @property
+    def flag(self) -> str:
+        """What a command line needs, beside the name, to find the sweep again; begins with a blank."""
+        return "" if self.root == Path("sweeps") else f" --folder {shlex.quote(str(self.root))}"
 
     @property
     def sweep(self) -> "Layout":

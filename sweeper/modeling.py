@@ -122,7 +122,7 @@ class BaseModel:
     def _adapter(self, lora: LoraSettings) -> Iterator[Any]:
         from peft import LoraConfig, get_peft_model
 
-        from sweeper.adapters import Wrapping, lean
+        from sweeper.adapters import Wrapping, lean, strip
 
         task = {"causal": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM", "classifier": "SEQ_CLS"}[self.kind]
         config = LoraConfig(
@@ -141,17 +141,19 @@ class BaseModel:
         # DoRA derives weights from the base's when it is put on; of a head PEFT trains a copy.
         reusable = not config.use_dora and not self.head
         wrapping = self._wrappings.pop(lora.target_modules, None) if reusable else None
-        if wrapping is not None:
-            wrapping.put_on(config)
-        else:
-            with _peft_asks():
-                wrapping = Wrapping(get_peft_model(self.model, lean(config)))
-        # A path of this machine would be of no use to whoever loads the adapter.
-        wrapping.model.peft_config["default"].base_model_name_or_path = self.name or None
         try:
+            if wrapping is not None:
+                wrapping.put_on(config)
+            else:
+                with _peft_asks():
+                    wrapping = Wrapping(get_peft_model(self.model, lean(config)))
+            # A path of this machine would be of no use to whoever loads the adapter.
+            wrapping.model.peft_config["default"].base_model_name_or_path = self.name or None
             yield wrapping.model
         finally:
-            if reusable:
+            if wrapping is None:
+                strip(self.model)
+            elif reusable:
                 wrapping.take_off()
                 self._wrappings = {lora.target_modules: wrapping}
             else:

@@ -46,6 +46,18 @@ def nearest(records: Sequence[TrialRecord], goals: Goals) -> TrialRecord | None:
     return min(finished, key=lambda r: sum(goals.missed(r.metrics).values()), default=None)
 
 
+def why_no_best(records: Sequence[TrialRecord], goals: Goals) -> str:
+    """In words, why none of the trials is best."""
+    close = nearest(records, goals)
+    if close is None or not goals.constraints:
+        return "No trial has finished, so there is no best one."
+    return (
+        "No finished trial meets the constraints, so there is no best one. "
+        f"Trial {close.number} came nearest: {'; '.join(violations(close, goals))}. "
+        "More trials, another space or a looser bound may help."
+    )
+
+
 def is_eligible(record: TrialRecord, goals: Goals) -> bool:
     """True of a finished trial that has a value in every objective and meets all constraints."""
     return _is_finished(record) and None not in values(record, goals) and not goals.missed(record.metrics)

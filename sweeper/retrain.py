@@ -7,6 +7,7 @@ from sweeper.config import Config, PrunerConfig, SamplerConfig, VerdictConfig
 from sweeper.errors import StudyError
 from sweeper.events import TrialRecord
 from sweeper.layout import Layout
+from sweeper.objectives import why_no_best
 from sweeper.space import Space
 from sweeper.stored import stored, tracking_uri
 from sweeper.study import Study
@@ -27,15 +28,15 @@ class Retraining:
 def retraining(layout: Layout) -> Retraining:
     """The best trial of a sweep, to be trained on every row that validation and test leave.
 
-    Raises StudyError if there is no such sweep, or no finished trial in it.
+    Raises StudyError if there is no such sweep, or no best trial in it.
     """
+    if "/" in layout.name:
+        raise StudyError(f"`{layout.name}` is no sweep to train the winner of, but belongs to one")
     tree, study = stored(layout)
     config, _ = read_config(tree)
     winner = study.best()
     if winner is None:
-        raise StudyError(
-            f"sweep `{layout.name}` has no finished trial, so there are no settings to train with; run it"
-        )
+        raise StudyError(f"sweep `{layout.name}`: {why_no_best(study.records(), study.goals)}")
     config = replace(
         config,
         trial=winner.settings,

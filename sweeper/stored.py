@@ -16,7 +16,8 @@ from sweeper.study import Study
 def names(folder: Path) -> list[str]:
     """The names of all sweeps in `folder`; of those that belong to another one like `summarize/train`."""
     found = [*folder.glob("*/config.yaml"), *folder.glob("*/*/config.yaml")]
-    return sorted(path.parent.relative_to(folder).as_posix() for path in found)
+    found_names = (path.parent.relative_to(folder).as_posix() for path in found)
+    return sorted(name for name in found_names if not name.startswith("."))
 
 
 def stored(layout: Layout) -> tuple[dict[str, Any], Study]:
@@ -33,7 +34,7 @@ def stored_config(layout: Layout) -> tuple[dict[str, Any], str]:
     from omegaconf import OmegaConf
     from yaml import YAMLError
 
-    if not layout.config.exists():
+    if layout.name not in names(layout.root):
         known = ", ".join(names(layout.root)) or "none yet"
         raise StudyError(f"no sweep `{layout.name}` in {layout.root}/; known sweeps: {known}")
     try:

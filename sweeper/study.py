@@ -1,6 +1,6 @@
 """The Optuna study of a sweep: opened or resumed, proposals, reports, results.
 
-Only the coordinator writes through this class; `Study.read` gives the same records to anybody.
+Only who holds the sweep's lock writes through this class; `Study.read` gives the same records to anybody.
 """
 
 import json
@@ -133,7 +133,7 @@ class Study:
         """The study `name` for reading; raises StudyError if there is none."""
         names = cls.names(url)
         if name not in names:
-            # A slash is in the names of verdicts alone.
+            # A slash is in the names of what belongs to a sweep.
             known = ", ".join(sorted(known for known in names if "/" not in known)) or "none yet"
             raise StudyError(f"no sweep `{name}` in {masked(url)}; known sweeps: {known}")
         study = optuna.load_study(storage=open_storage(url), study_name=name)
@@ -196,13 +196,17 @@ class Study:
         if count == 0:
             self._study.enqueue_trial(dict(self.space.defaults))
         elif sampler.name == "grid":
-            taken = [t.params or t.system_attrs.get("fixed_params") for t in self._study.get_trials(False)]
-            left = (p for p in grid_order(self.space.grid(), self._seed) if p not in taken)
-            point = next(left, None)
+            point = self.untaken()
             if point is None:
                 return False
             self._study.enqueue_trial(point)
         return True
+
+    def untaken(self) -> dict[str, Any] | None:
+        """The next point of the grid; None when every one is taken."""
+        taken = [t.params or t.system_attrs.get("fixed_params") for t in self._study.get_trials(False)]
+        left = (point for point in grid_order(self.space.grid(), self._seed) if point not in taken)
+        return next(left, None)
 
     def enqueue(self, params: Mapping[str, Any], retrains: int, repeat: int) -> None:
         """Have these settings trained, as run number `repeat` of what the sweep's trial `retrains` was."""

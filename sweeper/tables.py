@@ -11,7 +11,7 @@ from rich.table import Table
 
 from sweeper.events import Scalar, SweepInfo, TrialRecord
 from sweeper.messages import BASE, TrialState
-from sweeper.objectives import front, nearest, violations
+from sweeper.objectives import front, violations, why_no_best
 from sweeper.objectives import value as value_of
 from sweeper.verdict import CandidateFacts, VerdictFacts
 
@@ -100,7 +100,7 @@ def verdict_table(facts: VerdictFacts, metric: str) -> Table:
 def conclusions(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialRecord | None) -> list[str]:
     """Sentences below the table: best against default and base, and what the error allows to say."""
     if best is None or best.objective is None:
-        return [_no_best(sweep, trials)]
+        return [why_no_best(trials, sweep.goals)]
     by_number = {record.number: record for record in trials}
     name = sweep.objective.metric
     further = "".join(f", {one.metric} {value(value_of(best, one.metric))}" for one in sweep.also)
@@ -134,17 +134,6 @@ def conclusions(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialReco
             "More validation rows (data.sizes.validation) would tell them apart."
         )
     return lines
-
-
-def _no_best(sweep: SweepInfo, trials: Sequence[TrialRecord]) -> str:
-    close = nearest(trials, sweep.goals)
-    if close is None or not sweep.constraints:
-        return "No trial has finished, so there is no best one."
-    return (
-        "No finished trial meets the constraints, so there is no best one. "
-        f"Trial {close.number} came nearest: {'; '.join(violations(close, sweep.goals))}. "
-        "More trials, another space or a looser bound may help."
-    )
 
 
 def _rule(sweep: SweepInfo, on_front: Sequence[TrialRecord]) -> str:

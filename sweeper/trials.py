@@ -26,7 +26,7 @@ def trials(layout: Layout, words: Sequence[str], screen: Screen) -> int:
     """
     config, study = stored(layout)
     match words:
-        case []:
+        case [] | ["list"]:
             _list(study, Inbox(layout).waiting(), screen)
         case ["show", number]:
             trial = trial_number(number)

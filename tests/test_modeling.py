@@ -3,6 +3,7 @@
 import pytest
 import torch
 from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
 from transformers import BertConfig, BertForSequenceClassification
 
 from sweeper.errors import ModelError
@@ -106,6 +107,32 @@ def test_an_adapter_is_the_same_whatever_was_on_the_base_before(kind, tmp_path):
     assert weights[0].read_bytes() == weights[1].read_bytes()
     configs = [LoraConfig.from_pretrained(str(tmp_path / name)) for name in ("used", "fresh")]
     assert configs[0] == configs[1]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_memory_that_runs_out_while_an_adapter_is_put_on_leaves_the_base_bare(monkeypatch, again):
+    base = BaseModel(tiny.llama(), tiny.tokenizer(), "causal", (), "tiny")
+    before, names = scores(base.model, "causal"), set(base.model.state_dict())
+    if again:
+        with base.put_on(tiny.settings(), 1):
+            pass
+    made, update = [], LoraLayer.update_layer
+
+    def fails(self, *args, **kwargs):
+        made.append(self)
+        if len(made) == 3:
+            raise torch.OutOfMemoryError("planted")
+        update(self, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LoraLayer, "update_layer", fails)
+        with pytest.raises(torch.OutOfMemoryError, match="planted"), base.put_on(tiny.settings(), 1):
+            pass
+    assert set(base.model.state_dict()) == names
+    assert torch.equal(scores(base.model, "causal"), before)
+    with base.put_on(tiny.settings(lora_rank=2), 1) as model:
+        trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert len(trained) == 2 * len({name.rpartition(".lora_")[0] for name in trained}) > 0
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

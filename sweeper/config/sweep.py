@@ -4,9 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from sweeper.config.types import STRICT, Positive, PositiveFloat
+
+
+def _is_free(name: str) -> str:
+    if name == "artifacts" or name.startswith(("study.db", "mlflow.db")):
+        raise ValueError("is a file or folder of all sweeps; give another name")
+    return name
 
 
 @dataclass(frozen=True)
@@ -15,7 +21,7 @@ class SweepConfig:
 
     __pydantic_config__ = STRICT
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"), AfterValidator(_is_free)]
     """Letters, digits, `_`, `-` and `.`, 64 at most; the folder below `folder` has this name."""
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     """Data split, trial seeds and sampler follow from it."""

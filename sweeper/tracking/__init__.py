@@ -18,10 +18,10 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from sweeper.config import TrackingConfig
-from sweeper.database import masked, sqlite_path
+from sweeper.database import masked, sqlite_path, without_secrets
 from sweeper.events import Listener, Measurement, SweepInfo, TrialRecord
 from sweeper.journal import measurements
 from sweeper.layout import Layout, write_atomically
@@ -352,13 +352,16 @@ class MlflowTracker:
         return max(stored, len(trial.points))
 
     def _cause(self, error: Exception) -> str:
-        """The innermost cause in one line, without the password that a URI may hold."""
+        """The innermost cause in one line, without the secrets that a URI may hold."""
         cause: BaseException = error
         while (inner := cause.__cause__ or cause.__context__) is not None:
             cause = inner
-        text = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
-        password = urlsplit(self._uri).password
-        return text.replace(password, "***") if password else text
+        text = without_secrets(str(cause).splitlines()[0] if str(cause) else type(cause).__name__)
+        parts = urlsplit(self._uri)
+        for secret in filter(None, (parts.password, parts.username if not parts.password else None)):
+            for form in (secret, unquote(secret)):
+                text = text.replace(form, "***")
+        return text
 
 
 def quiet_mlflow() -> None:
