@@ -19,7 +19,7 @@ from sweeper.layout import Layout, write_atomically
 from sweeper.messages import BASE, TrialState
 from sweeper.objectives import violations, why_no_best
 from sweeper.pretrained import ResolvedModel, architecture, first_line, load_tokenizer, resolve
-from sweeper.report import card, read_facts
+from sweeper.report import card_text, read_facts
 from sweeper.stored import stored, tracking_uri
 
 CHAMPION = "champion"
@@ -119,7 +119,7 @@ def _card(choice: Choice, library: str) -> str:
     if not choice.is_best or choice.is_running:
         return ""
     try:
-        text = card(read_facts(choice.layout, verdict.read(choice.layout)))
+        text = card_text(read_facts(choice.layout, verdict.read(choice.layout)))
     except CardError:
         return ""
     return re.sub(r"(?m)^library_name:.*$", f"library_name: {library}", text, count=1)

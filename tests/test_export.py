@@ -172,19 +172,29 @@ def test_full_fine_tuning_gives_a_whole_model(swept, tmp_path, capsys):
 
 
 def test_the_card_goes_along_with_the_best_trial(swept, tmp_path):
-    swept.card.write_text("---\nlibrary_name: peft\n---\n# The best\n", encoding="utf-8")
-    try:
-        best, other = choose(swept), choose(swept, 0)
-        adapter = write_export(best, target=tmp_path / "adapter")
-        assert (adapter / "README.md").read_text() == swept.card.read_text()
-        merged = write_export(best, True, tmp_path / "merged")
-        assert "library_name: transformers" in (merged / "README.md").read_text()
-        assert not (write_export(other, target=tmp_path / "other") / "README.md").exists()
-        with lock.hold(swept):
-            running = write_export(choose(swept), target=tmp_path / "running")
-        assert not (running / "README.md").exists(), "it may be about an earlier one"
-    finally:
-        swept.card.unlink()
+    best = choose(swept)
+    other = choose(swept, 1 - best.record.number)
+    swept.card.write_text("# An earlier best one\n", encoding="utf-8")
+    title = f"This is trial {best.record.number};"
+    adapter = write_export(best, target=tmp_path / "adapter")
+    assert title in (adapter / "README.md").read_text()
+    merged = (write_export(best, True, tmp_path / "merged") / "README.md").read_text()
+    assert title in merged
+    assert "library_name: transformers" in merged
+    with lock.hold(swept):
+        running = write_export(choose(swept), target=tmp_path / "running")
+    for without in (running, write_export(other, target=tmp_path / "other")):
+        assert "This is trial" not in "".join(path.read_text() for path in without.glob("README.md"))
+
+
+def test_a_trial_that_violates_a_constraint_is_not_exported(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main([*REPLAY, "budget.trials=2", "task.constraints=[{metric: rougeL, at_least: 0.9}]"])
+    layout = Layout(Path("sweeps"), "summarize")
+    with pytest.raises(ExportError, match="trial 0 violates a constraint .*misses ≥ 0.9"):
+        choose(layout, 0)
+    with pytest.raises(ExportError, match="No finished trial meets the constraints, .* came nearest"):
+        choose(layout)
 
 
 def test_without_a_folder_named_the_sweeps_own_is_written_anew(swept, capsys):
@@ -224,7 +234,7 @@ def test_only_finished_trials_are_exported(swept, tmp_path, monkeypatch, capsys)
     open_study(tmp_path / "empty")
     (tmp_path / "empty" / "summarize").mkdir()
     (tmp_path / "empty" / "summarize" / "config.yaml").write_text(layout.config.read_text())
-    with pytest.raises(ExportError, match="`summarize` has no finished trial, so there is nothing to export"):
+    with pytest.raises(ExportError, match="`summarize`: No trial has finished, so there is no best one"):
         choose(Layout(tmp_path / "empty", "summarize"))
 
 

@@ -126,7 +126,7 @@ def test_without_a_winner_or_while_the_sweep_runs_it_is_refused(capsys, tmp_path
     empty = Layout(tmp_path / "empty", "summarize")
     empty.folder.mkdir()
     empty.config.write_text(text)
-    with pytest.raises(StudyError, match="has no finished trial, so there are no settings to train with"):
+    with pytest.raises(StudyError, match="No trial has finished, so there is no best one"):
         retraining(empty)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from sweeper.layout import Layout, write_atomically
 from sweeper.report.facts import SweepFacts, read_facts
 
-__all__ = ["SweepFacts", "card", "read_facts", "write_card", "write_page"]
+__all__ = ["SweepFacts", "card_text", "read_facts", "write_card", "write_page"]
 
 
 def write_page(facts: SweepFacts, layout: Layout) -> Path:
@@ -26,12 +26,12 @@ def write_card(facts: SweepFacts, layout: Layout) -> Path | None:
     """
     if facts.best is None or not layout.best.is_dir():
         return None
-    write_atomically(layout.card, card(facts))
+    write_atomically(layout.card, card_text(facts))
     return layout.card
 
 
-def card(facts: SweepFacts) -> str:
+def card_text(facts: SweepFacts) -> str:
     """The model card of the best trial; raises CardError as `write_card` does."""
-    from sweeper.report.card import card as made
+    from sweeper.report.card import card
 
-    return made(facts)
+    return card(facts)
