@@ -72,7 +72,7 @@ def _refuse_gaps(facts: SweepFacts, best: TrialRecord) -> None:
         "data (rows/ is damaged or missing)": facts.rows,
         "the audit's findings (audit.json is damaged or missing)": facts.audit,
         "results (the trial has no metrics)": best.metrics,
-        "device hours (no trial has noted any)": effort(facts.base, facts.trials).total,
+        "device hours (no trial has noted any)": effort(facts.base, facts.trials, facts.verdict).total,
         "how to reproduce it (started.json is damaged or missing)": facts.noted,
     }
     missing = "; ".join(section for section, there in known.items() if not there)
@@ -114,7 +114,7 @@ def _told(facts: SweepFacts, best: TrialRecord) -> dict[str, Any]:
         "normal": _NORMAL,
         "parts": [(part, _lines(part)) for part in found],
         "weakest": [(part, line) for part, line in weakest if line is not None],
-        "effort": effort(facts.base, facts.trials),
+        "effort": effort(facts.base, facts.trials, facts.verdict),
         "licence": _LICENCES.get(str(facts.setting("model.name"))),
         "number": number,
         "table": _table,
