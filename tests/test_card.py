@@ -57,7 +57,7 @@ def test_every_section_has_its_numbers():
     for said in (
         "Better by 0.09: plain",
         "| trial 5 | +0.0900 | +0.0500 to +0.1300 | 0.01 | gain | +0.0200 |",
-        "12 trials (9 finished, 2 pruned, 1 failed) with sampler tpe and no pruning, as there are several objectives",
+        "12 trials (9 finished, 2 pruned, 1 failed) with sampler tpe and no pruning, as there are several",
         "seed of the sweep 7, of the trial 105",
         f"| rougeL | 0.145 ± 0.020 | {default:.3f} ± 0.020 | {best:.3f} ± 0.020 | {interval} |",
         f"| torch | 25 | 0.135 ± 0.030 | {default - 0.01:.3f} ± 0.030 | {best - 0.01:.3f} ± 0.030 |",
