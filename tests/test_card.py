@@ -81,7 +81,10 @@ def test_the_card_of_a_retraining_speaks_of_the_trial_that_it_retrains():
     text = card(replace(facts, trials=(again,), best=again))
     assert "These are the settings of trial 5, on all rows" in text
     assert "This is trial 0, the settings of trial 5, on all rows;" in text
-    assert "better than the default settings" not in text
+    assert "default settings" not in text
+    score = f"{again.objective:.3f} ± 0.020"
+    assert f"| rougeL | 0.145 ± 0.020 | {score} |" in text
+    assert f"| torch | 25 | 0.135 ± 0.030 | {again.objective - 0.01:.3f} ± 0.030 |" in text
 
 
 def test_the_verdict_costs_too_and_may_have_one_seed():

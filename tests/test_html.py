@@ -137,8 +137,8 @@ def test_a_retraining_speaks_of_the_trial_that_it_retrains():
         "trial 0 is the settings of trial 5, on all rows.",
     ):
         assert said in page, said
-    for claim in ("defaults", "Default settings", "better than the default settings"):
-        assert claim not in page, claim
+    for claim in ("defaults", "default settings"):
+        assert claim not in page.lower(), claim
 
 
 def test_trials_without_an_objective_never_overflow_the_board():

@@ -228,8 +228,8 @@ def _close(facts: SweepFacts) -> str:
 
 
 def _metrics(facts: SweepFacts) -> list[tuple[str, list[str]]]:
-    """Every metric of base, default and best with its standard error."""
-    sides = [facts.base, facts.default, facts.best]
+    """Every metric of base, default (not in a retraining) and best with its standard error."""
+    sides = [facts.base, *([facts.default] if facts.retrains is None else []), facts.best]
     names = dict.fromkeys(name for side in sides if side for name in side.metrics)
     return [
         (
