@@ -71,9 +71,10 @@ def values(record: TrialRecord, goals: Goals) -> tuple[float | None, ...]:
 def value(record: TrialRecord, metric: str) -> float | None:
     """A metric of a trial at its best mark, or a cost; None if it has no value.
 
-    `seconds` is the device time over all attempts, evaluation included.
+    `seconds` is the device time over all attempts, evaluation included; of the base model it is what its
+    worker measured.
     """
-    if metric == "seconds":
+    if metric == "seconds" and record.number != BASE:
         return record.seconds
     found = record.metrics.get(metric, record.cost.get(metric, math.nan))
     return None if math.isnan(found) else found

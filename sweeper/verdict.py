@@ -6,7 +6,7 @@ became a finalist since, is simply what is missing, and runs of a former finalis
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import cast
@@ -15,12 +15,12 @@ from pydantic import ValidationError
 
 from sweeper.comparison import Compared, Runs, compare
 from sweeper.compose import read_config
-from sweeper.config import BudgetConfig, Config, PrunerConfig
+from sweeper.config import BudgetConfig, Config, Goals, PrunerConfig
 from sweeper.data import manifest
 from sweeper.events import TrialRecord
 from sweeper.layout import Layout
 from sweeper.messages import BASE, HeldOutScores, TrialState
-from sweeper.objectives import best_of
+from sweeper.objectives import best_of, value
 from sweeper.pruners import make_pruner
 from sweeper.sentence import sentence
 from sweeper.stored import stored, study_url
@@ -80,6 +80,8 @@ class VerdictFacts:
     seeds: tuple[int, ...] = ()
     base: float | None = None
     """The untouched base model's score on the test rows."""
+    seconds: float = 0.0
+    """Device time of every run that was begun, those of former finalists and the base model's included."""
 
 
 def hindrance(sweep: Study, config: Config, layout: Layout) -> str:
@@ -154,7 +156,8 @@ def judge(sweep: Study, runs: Study, config: Config) -> VerdictFacts | None:
     if not wanted or len(made) < len(wanted):
         return None
     trials = {side.number: side for side, _ in wanted}
-    sides = [_side(trial, [run for n, run in made if n == number]) for number, trial in trials.items()]
+    by_side = {number: [run for n, run in made if n == number] for number in trials}
+    sides = [_side(trial, by_side[number]) for number, trial in trials.items()]
     chosen = list(trials)[1:]
     comparison = compare(
         sides[0],
@@ -165,7 +168,14 @@ def judge(sweep: Study, runs: Study, config: Config) -> VerdictFacts | None:
     )
     base = runs.record(BASE).test
     return VerdictFacts(
-        sentence=sentence(comparison),
+        sentence="; ".join(
+            [
+                sentence(comparison).removesuffix("."),
+                *_unscored(by_side, sweep.objective.metric),
+                *_missed({number: by_side[number] for number in chosen}, sweep.goals),
+            ]
+        )
+        + ".",
         outcome=comparison.outcome.value,
         level=comparison.level,
         rows=comparison.test_rows,
@@ -182,6 +192,7 @@ def judge(sweep: Study, runs: Study, config: Config) -> VerdictFacts | None:
         ),
         seeds=tuple(runs.seed(run.number) for number, run in made if number == 0),
         base=None if base is None else base.objective,
+        seconds=sum(value(run, "seconds") or 0.0 for run in runs.records()),
     )
 
 
@@ -242,7 +253,7 @@ def _test_rows(config: Config, layout: Layout) -> int:
 
 def _side(trial: TrialRecord, runs: Sequence[TrialRecord]) -> Runs:
     """The runs of one setting; those without a usable score count as failed."""
-    name = _DEFAULT if trial.number == 0 else f"trial {trial.number}"
+    name = _name(trial.number)
     scored = [(run, run.test) for run in runs if run.test is not None and _is_usable(run.test)]
     tests = [test for _, test in scored]
     seconds = fmean(run.seconds for run, _ in scored) if scored else 0.0
@@ -259,6 +270,32 @@ def _side(trial: TrialRecord, runs: Sequence[TrialRecord]) -> Runs:
         validation=validation,
         failed=failed,
     )
+
+
+def _unscored(by_side: Mapping[int, Sequence[TrialRecord]], metric: str) -> Iterator[str]:
+    """What to say of runs that count as failed although they finished."""
+    for number, runs in by_side.items():
+        count = sum(run.test is not None and not _is_usable(run.test) for run in runs)
+        if count:
+            yield (
+                f"{count} of the runs of {_name(number)} finished and count as failed all the same, as "
+                f"{metric} has no standard error on their test rows"
+            )
+
+
+def _missed(by_side: Mapping[int, Sequence[TrialRecord]], goals: Goals) -> Iterator[str]:
+    """Which constraints the finalists miss on the test rows, by the means of their runs."""
+    for number, runs in by_side.items():
+        tests = [run.test.metrics for run in runs if run.test is not None and _is_usable(run.test)]
+        for one in goals.constraints if tests else ():
+            mean = fmean(metrics.get(one.metric, math.nan) for metrics in tests)
+            if one.missed_by(mean) > 0:
+                found = "no value" if math.isnan(mean) else f"{mean:.3f}"
+                yield f"on the test rows {_name(number)} misses {one} ({found})"
+
+
+def _name(trial: int) -> str:
+    return _DEFAULT if trial == 0 else f"trial {trial}"
 
 
 def _is_usable(test: HeldOutScores) -> bool:

@@ -44,7 +44,7 @@ def told(text: str = "plain", trials: int = 12, **changes: Any) -> SweepFacts:
         state="complete",
         written=1_800_000_000.0,
         config=public(config) | {"engine": {"name": "trainer"}},
-        goals=Goals(config.task.objective, (ALSO,), (ConstraintConfig("loss", at_most=2.1),)),
+        goals=Goals(config.task.objective, (ALSO,), (ConstraintConfig("loss", at_most=2.95),)),
         space=space.entries,
         base=base,
         trials=records,

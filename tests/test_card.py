@@ -57,7 +57,7 @@ def test_every_section_has_its_numbers():
     for said in (
         "Better by 0.09: plain",
         "| trial 5 | +0.0900 | +0.0500 to +0.1300 | 0.01 | gain | +0.0200 |",
-        "12 trials (9 finished, 2 pruned, 1 failed) with sampler tpe and pruner median",
+        "12 trials (9 finished, 2 pruned, 1 failed) with sampler tpe and no pruning, as there are several",
         "seed of the sweep 7, of the trial 105",
         f"| rougeL | 0.145 ± 0.020 | {default:.3f} ± 0.020 | {best:.3f} ± 0.020 | {interval} |",
         f"| torch | 25 | 0.135 ± 0.030 | {default - 0.01:.3f} ± 0.030 | {best - 0.01:.3f} ± 0.030 |",
@@ -67,6 +67,32 @@ def test_every_section_has_its_numbers():
         f"By data.slice it does worst on plain: rougeL {best - 0.01:.3f} ± 0.030 over 25 rows.",
     ):
         assert said in text, said
+
+
+def test_with_one_objective_the_pruner_is_named():
+    facts = told()
+    text = card(replace(facts, goals=replace(facts.goals, also=())))
+    assert "with sampler tpe and pruner median, for rougeL" in text
+
+
+def test_the_card_of_a_retraining_speaks_of_the_trial_that_it_retrains():
+    facts = told(verdict=None)
+    again = replace(facts.best, number=0, retrains=5)
+    text = card(replace(facts, trials=(again,), best=again))
+    assert "These are the settings of trial 5, on all rows" in text
+    assert "This is trial 0, the settings of trial 5, on all rows;" in text
+    assert "default settings" not in text
+    score = f"{again.objective:.3f} ± 0.020"
+    assert f"| rougeL | 0.145 ± 0.020 | {score} |" in text
+    assert f"| torch | 25 | 0.135 ± 0.030 | {again.objective - 0.01:.3f} ± 0.030 |" in text
+
+
+def test_the_verdict_costs_too_and_may_have_one_seed():
+    facts = told()
+    judged = replace(facts.verdict, seconds=3600.0, seeds=(1,))
+    text = card(replace(facts, verdict=judged))
+    assert "1.09 device hours for the whole sweep and its verdict" in text
+    assert "trained anew over 1 seed (1) and scored" in text
 
 
 def test_without_a_verdict_it_promises_nothing():

@@ -4,16 +4,17 @@ from dataclasses import replace
 
 import pytest
 
+from sweeper.inbox import Stop
 from sweeper.messages import BASE, TrialState
 from sweeper.report.effort import effort, saved_by
-from tests.telling import told
+from tests.telling import told, verdict
 
 
 def record(number, state, seconds, **changes):
     return replace(told().trials[0], number=number, state=state, seconds=seconds, **changes)
 
 
-def test_time_is_told_by_state_and_adds_up():
+def test_time_is_told_parts_and_adds_up():
     base = record(BASE, TrialState.FINISHED, 0.0, cost={"seconds": 12.0, "evaluation_seconds": 11.0})
     trials = [
         record(0, TrialState.FINISHED, 60.0, cost={"train_seconds": 40.0, "evaluation_seconds": 15.0}),
@@ -21,9 +22,25 @@ def test_time_is_told_by_state_and_adds_up():
         record(2, TrialState.WAITING, 7.0, cost={}),
     ]
     spent = effort(base, trials)
-    assert dict(spent.by_state) == {"base model": 12.0, "finished": 60.0, "failed": 5.0, "interrupted": 7.0}
+    assert dict(spent.parts) == {"base model": 12.0, "finished": 60.0, "failed": 5.0, "interrupted": 7.0}
     assert (spent.total, spent.training, spent.evaluating) == (84.0, 40.0, 26.0)
     assert (spent.saved, spent.pruned, spent.share_saved) == (0.0, 0, 0.0)
+
+
+def test_the_runs_of_the_verdict_are_a_part_of_their_own():
+    pruned = record(3, TrialState.PRUNED, 20.0, examples=96, reports={48: 0.1}, trained=48, cost={})
+    spent = effort(None, [pruned], replace(verdict(), seconds=90.0))
+    assert dict(spent.parts) == {"pruned": 20.0, "verdict": 90.0}
+    assert spent.total == 110.0
+    assert spent.share_saved == pytest.approx(0.5), "nothing of a verdict is pruned"
+
+
+def test_a_trial_that_a_person_stopped_was_not_saved_by_pruning():
+    known = {"examples": 96, "reports": {48: 0.1}, "trained": 48}
+    for why in ("", "too slow"):
+        assert saved_by(record(3, TrialState.PRUNED, 20.0, reason=Stop(3, why).reason, **known)) is None
+    by_pruner = record(3, TrialState.PRUNED, 20.0, reason="pruned at example 48", **known)
+    assert saved_by(by_pruner) == pytest.approx(20.0)
 
 
 def test_a_pruned_trial_saves_the_rest_of_its_own_length_at_its_own_speed():

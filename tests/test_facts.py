@@ -127,6 +127,13 @@ def test_further_objectives_and_constraints_of_a_stored_configuration(tmp_path):
     assert "misses ≤ 0.1" in told
 
 
+def test_a_retraining_has_no_default_settings():
+    facts = told()
+    again = replace(facts.best, number=0, retrains=5)
+    retrained = replace(facts, trials=(again,), best=again)
+    assert (facts.retrains, retrained.retrains, retrained.default) == (None, 5, None)
+
+
 def test_there_must_be_such_a_sweep(tmp_path):
     with pytest.raises(StudyError, match=r"no sweep `nowhere` in .*; known sweeps: none yet"):
         read_facts(Layout(tmp_path, "nowhere"))

@@ -66,6 +66,42 @@ def test_the_history_steps_up_with_every_better_finished_trial():
     assert steps["x"][-1] == facts.trials[-1].number
 
 
+def test_the_best_so_far_is_one_that_could_win():
+    facts = told()
+    strict = replace(facts.goals.constraints[0], at_most=1.0)
+    with_constraint = replace(facts, goals=replace(facts.goals, constraints=(strict,)))
+    assert "lines" not in {
+        t["mode"] for t in figures.history(replace(with_constraint, base=None)).figure["data"]
+    }
+    first, *rest = facts.trials
+    first = replace(first, objective=0.9, metrics={"rougeL": 0.9, "loss": 3.0})
+    steps = figures.history(replace(facts, trials=(first, *rest))).figure["data"]
+    (line,) = [t for t in steps if t["mode"] == "lines" and t.get("hoverinfo") == "skip"]
+    assert 0.9 not in line["y"]
+
+
+def test_with_several_objectives_it_is_the_best_of_the_first_one():
+    facts = told()
+    assert "best rougeL so far" in notes(figures.history(facts))
+    assert "; the best rougeL so far goes from" in figures.history(facts).says
+    alone = replace(facts, goals=replace(facts.goals, also=()))
+    assert "best so far" in notes(figures.history(alone))
+
+
+def test_a_retraining_is_drawn_as_the_best_and_not_as_the_defaults():
+    facts = told()
+    again = replace(facts.best, number=0, retrains=5)
+    assert notes(figures.learning_curves(replace(facts, trials=(again,), best=again))) == [
+        "best: trial 0",
+        "base model",
+    ]
+    unfinished = replace(again, state=TrialState.RUNNING)
+    assert set(traces(figures.learning_curves(replace(facts, trials=(unfinished,), best=None)))) == {
+        "unfinished",
+        None,
+    }
+
+
 def test_a_smaller_loss_is_a_better_one():
     facts = told()
     facts = replace(facts, goals=replace(facts.goals, objective=ObjectiveConfig("loss", "minimize")))

@@ -35,7 +35,7 @@ def test_everything_that_is_known_is_told_in_its_order():
     for said in (
         f"{facts.best.objective:.3f} ± 0.020",
         "9 finished, 2 pruned, 1 failed",
-        "The winner must meet loss ≤ 2.1",
+        "The winner must meet loss ≤ 2.95",
         "Cleaning: encoding 9 changed",
         "0 errors, 1 warning, 0 notes",
         "Pruning 2 trials saved about",
@@ -123,6 +123,46 @@ def test_a_default_that_is_best_is_said_to_be():
     page = text_of(render(replace(facts, best=facts.default)))
     assert "No trial was better than the default settings on the validation rows." in page
     assert "Those of trial 0, the default settings" in page
+
+
+def test_a_retraining_speaks_of_the_trial_that_it_retrains():
+    facts = told(verdict=None)
+    again = replace(facts.best, number=0, retrains=5)
+    page = render(replace(facts, trials=(again,), best=again))
+    assert re.findall(r'<tr class="(best|default|base) ', page) == ["best", "base"]
+    page = text_of(page)
+    for said in (
+        "These are the settings of trial 5, on all rows.",
+        "Those of trial 0, the settings of trial 5, on all rows, to lay",
+        "trial 0 is the settings of trial 5, on all rows.",
+    ):
+        assert said in page, said
+    for claim in ("defaults", "default settings"):
+        assert claim not in page.lower(), claim
+
+
+def test_trials_without_an_objective_never_overflow_the_board():
+    facts = told(trials=500)
+    scored = [record for record in facts.trials if record.objective is not None]
+    failed = [record for record in facts.trials if record.objective is None]
+    for trials, left in (((*scored[:300], *failed[:5]), 5), ((*scored[:297], *failed[:5]), 2)):
+        page = render(replace(facts, trials=trials))
+        assert len(re.findall(r'<tr class="\w* is-\w+">', page)) == 301
+        assert f"{left} further trials are in the study database" in text_of(page)
+
+
+def test_with_several_objectives_no_pruner_is_named():
+    facts = told()
+    assert "tpe proposes, and with several objectives nothing is pruned" in text_of(render(facts))
+    alone = replace(facts, goals=replace(facts.goals, also=()))
+    assert "tpe proposes, median prunes" in text_of(render(alone))
+
+
+def test_the_time_of_the_verdict_is_told():
+    page = text_of(render(told(verdict=replace(verdict(), seconds=7200.0, seeds=(1,)))))
+    assert "verdict 2.0 h" in page
+    assert "of a device in all, the verdict's runs included" in page
+    assert "over 1 seed and scored" in page
 
 
 def test_numbers_that_are_none_are_no_reason_to_fail():

@@ -42,6 +42,12 @@ def numbers(records):
     return [record.number for record in records]
 
 
+def test_seconds_of_the_base_model_are_those_of_its_worker():
+    assert value(trial(BASE, 0.1, cost={"seconds": 12.0}), "seconds") == 12.0
+    assert value(trial(BASE, 0.1), "seconds") is None
+    assert value(trial(3, 0.1, seconds=20.0, cost={"seconds": 12.0}), "seconds") == 20.0
+
+
 def test_one_objective_the_earliest_of_equals_wins():
     trials = [trial(i, objective) for i, objective in enumerate([0.2, 0.4, 0.4, None])]
     assert best_of(trials, Goals(QUALITY)).number == 1

@@ -19,6 +19,7 @@ from sweeper.journal import Journal
 from sweeper.layout import Layout
 from sweeper.messages import BASE, HeldOutScores, Sample, SliceScores, TrialState
 from sweeper.tracking import MlflowTracker, forget_sent, make_tracker, ui_command, ui_environment
+from sweeper.tracking.words import note, run_name, trial_tags
 
 SETTINGS = TrialSettings(
     method="lora",
@@ -354,6 +355,38 @@ def test_the_runs_of_a_verdict_are_children_of_the_sweeps_run(layout: Layout) ->
     assert again["trial 1"].info.run_id == found["trial 1"].info.run_id
     make_tracker(TrackingConfig("mlflow"), layout).forget(layout.name)
     assert runs(layout) == {}
+
+
+def test_an_interrupted_verdict_leaves_no_sentence_and_withdrawn_runs_do_not_count(layout: Layout) -> None:
+    sweep(layout, [over(0), over(1)], best=over(1))
+    about = replace(info(layout), name=layout.verdict.name, is_verdict=True)
+    withdrawn = replace(over(1, TrialState.FAILED, objective=None), retrains=1, repeat=0)
+
+    def close(first: TrialRecord, reason: str) -> dict[str, str]:
+        tracker = make_tracker(TrackingConfig("mlflow"), layout.verdict)
+        tracker.opened(about, [])
+        play([tracker], [first])
+        tracker.closed([first, withdrawn], None, reason)
+        return dict(runs(layout)[layout.name].data.tags)
+
+    cut = record(0, TrialState.WAITING, retrains=0, repeat=1)
+    tags = close(cut, "interrupted (SIGINT)")
+    assert "sweeper.verdict" not in tags
+    assert tags["sweeper.state"] == "interrupted"
+    tags = close(over(0, retrains=0, repeat=1), "No real gain.")
+    assert tags["sweeper.verdict"] == "No real gain."
+    assert tags["sweeper.state"] == "finished"
+
+
+def test_a_retraining_is_named_after_the_trial_whose_settings_it_has(layout: Layout) -> None:
+    about = replace(info(layout), name=f"{layout.name}/train")
+    again = over(0, retrains=5)
+    assert run_name(again) == "trial 0 (the settings of trial 5)"
+    assert run_name(over(0)) == "trial 0 (defaults)"
+    assert trial_tags(again, about)["sweeper.retrains"] == f"{layout.name}/5"
+    assert "sweeper.retrains" not in trial_tags(over(0), about)
+    assert "Defaults" not in note(about, [again], again)
+    assert "Defaults: **0.2**" in note(about, [over(0)], None)
 
 
 def test_a_trial_that_never_began_has_no_run(layout: Layout) -> None:

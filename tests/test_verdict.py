@@ -1,6 +1,7 @@
 """The verdict at the end of a sweep, over the replay engine: what came out, resumed, changed, refused."""
 
 import contextlib
+import math
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from sweeper import verdict
 from sweeper.__main__ import main
 from sweeper.compose import compose, read_config
+from sweeper.config import ConstraintConfig
 from sweeper.layout import Layout
 from sweeper.messages import BASE, TrialState
 from sweeper.stored import stored
@@ -114,6 +116,56 @@ def test_an_objective_without_an_error_gives_none(facts):
     records = [replace(record, error=None) for record in study.records()]
     study.records = lambda: records
     assert "rougeL has no standard error over rows" in verdict.hindrance(study, config, LAYOUT)
+
+
+def test_its_device_time_is_that_of_every_run_and_of_the_base_model(facts):
+    opened = Study.read(URL, LAYOUT.verdict.name, LAYOUT.verdict.folder)
+    config, _ = judged("budget.trials=3")
+    kept = opened.records()
+    opened.records = lambda: [
+        replace(run, cost={"seconds": 7.0}) if run.number == BASE else run for run in kept
+    ]
+    spent = verdict.judge(stored(LAYOUT)[1], opened, config).seconds
+    assert sum(run.seconds for run in runs()) > 0
+    assert spent == pytest.approx(7.0 + sum(run.seconds for run in runs()))
+
+
+def test_finished_runs_without_a_standard_error_are_told_apart_from_failed_ones(facts):
+    config, _ = judged("budget.trials=3")
+    _, study = stored(LAYOUT)
+    opened = Study.read(URL, LAYOUT.verdict.name, LAYOUT.verdict.folder)
+    kept = opened.records()
+    blind = [
+        replace(run, test=replace(run.test, rows=(), error=math.nan)) if run.repeat == 1 else run
+        for run in kept
+    ]
+    opened.records = lambda: blind
+    found = verdict.judge(study, opened, config)
+    assert (found.default.failed, found.candidates[0].failed) == (1, 1)
+    for name in ("the default settings", found.candidates[0].name):
+        assert (
+            f"; 1 of the runs of {name} finished and count as failed all the same, as rougeL has no standard "
+            "error on their test rows" in found.sentence
+        )
+    assert found.sentence.endswith("rows.")
+    assert "count as failed" not in facts.sentence
+
+
+def test_a_constraint_that_a_finalist_misses_on_the_test_rows_is_told(facts, monkeypatch):
+    config, _ = judged("budget.trials=3")
+    _, study = stored(LAYOUT)
+    opened = Study.read(URL, LAYOUT.verdict.name, LAYOUT.verdict.folder)
+    (one,) = facts.candidates
+    kept = opened.records()
+    bound = ConstraintConfig("loss", at_most=study.record(one.trial).metrics["loss"] + 1)
+    monkeypatch.setattr(study, "goals", replace(study.goals, constraints=(bound,)))
+    assert verdict.judge(study, opened, config).sentence == facts.sentence
+    for metrics, found in (({"loss": 9.0}, "9.000"), ({}, "no value")):
+        opened.records = lambda metrics=metrics: [
+            replace(run, test=replace(run.test, metrics=metrics)) for run in kept
+        ]
+        told = f"; on the test rows {one.name} misses {bound} ({found})."
+        assert verdict.judge(study, opened, config).sentence == facts.sentence.removesuffix(".") + told
 
 
 def test_settings_that_make_no_difference_are_a_tie():

@@ -72,7 +72,7 @@ def _refuse_gaps(facts: SweepFacts, best: TrialRecord) -> None:
         "data (rows/ is damaged or missing)": facts.rows,
         "the audit's findings (audit.json is damaged or missing)": facts.audit,
         "results (the trial has no metrics)": best.metrics,
-        "device hours (no trial has noted any)": effort(facts.base, facts.trials).total,
+        "device hours (no trial has noted any)": effort(facts.base, facts.trials, facts.verdict).total,
         "how to reproduce it (started.json is damaged or missing)": facts.noted,
     }
     missing = "; ".join(section for section, there in known.items() if not there)
@@ -89,6 +89,10 @@ def _told(facts: SweepFacts, best: TrialRecord) -> dict[str, Any]:
     found = [part for part in parts(facts) if part.lines]
     weakest = [(part, worst(part, maximize)) for part in found if len(part.lines) > 1]
     names = sorted(best.metrics, key=lambda name: (name != facts.metric, name))
+    sides: dict[str, TrialRecord | None] = {"base model": facts.base}
+    if facts.default is not None:
+        sides["default settings"] = facts.default
+    sides[f"trial {best.number}"] = best
     revision = facts.pins.get("revision")
     return {
         "facts": facts,
@@ -108,13 +112,13 @@ def _told(facts: SweepFacts, best: TrialRecord) -> dict[str, Any]:
         "cleaning": cleaning(rows) if rows else "",
         "gains": list(_gains(facts)),
         "metrics": [
-            (name, *(_score(side, name) for side in (facts.base, facts.default, best)), _interval(best, name))
-            for name in names
+            (name, *(_score(side, name) for side in sides.values()), _interval(best, name)) for name in names
         ],
         "normal": _NORMAL,
-        "parts": [(part, _lines(part)) for part in found],
+        "sides": list(sides),
+        "parts": [(part, _lines(part, facts.default is not None)) for part in found],
         "weakest": [(part, line) for part, line in weakest if line is not None],
-        "effort": effort(facts.base, facts.trials),
+        "effort": effort(facts.base, facts.trials, facts.verdict),
         "licence": _LICENCES.get(str(facts.setting("model.name"))),
         "number": number,
         "table": _table,
@@ -164,12 +168,13 @@ def _gains(facts: SweepFacts) -> Iterator[tuple[str, ...]]:
         yield one.name, f"{one.gain:+.4f}", interval, f"{one.p:.3g}", one.outcome, shrinkage
 
 
-def _lines(part: Part) -> list[tuple[str, ...]]:
+def _lines(part: Part, has_default: bool) -> list[tuple[str, ...]]:
     def score(pair: tuple[float, float | None] | None) -> str:
         return number(*pair) if pair else ""
 
     def line(one: Line) -> tuple[str, ...]:
-        return one.value, f"{one.rows:,}", score(one.base), score(one.default), score(one.best)
+        default = [score(one.default)] if has_default else []
+        return one.value, f"{one.rows:,}", score(one.base), *default, score(one.best)
 
     return [line(one) for one in part.lines[:_MOST_LINES]]
 

@@ -93,8 +93,13 @@ class SweepFacts:
 
     @property
     def default(self) -> TrialRecord | None:
-        """Trial 0, the default settings."""
-        return self.trials[0] if self.trials else None
+        """Trial 0, the default settings; None in a retraining, whose trial 0 has the winner's."""
+        return self.trials[0] if self.trials and self.trials[0].is_default else None
+
+    @property
+    def retrains(self) -> int | None:
+        """In a retraining: the trial of the sweep whose settings are trained on all rows."""
+        return self.trials[0].retrains if self.trials else None
 
     @cached_property
     def finished(self) -> tuple[TrialRecord, ...]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from sweeper.events import TrialRecord
 from sweeper.messages import TrialState
+from sweeper.objectives import is_eligible
 from sweeper.report.drawing import LIGHT, Chart, Drawing, label, or_gap
 from sweeper.report.facts import SweepFacts
 from sweeper.report.importance import Importances
@@ -119,7 +120,7 @@ def training_loss(facts: SweepFacts) -> Chart | None:
 
 
 def history(facts: SweepFacts) -> Chart | None:
-    """The objective of every trial in order, and the best of the finished ones so far."""
+    """The objective of every trial in order, and the best so far of those that could win."""
     drawing = Drawing("trial", height=380)
     drawing.layout["xaxis"] |= {"tickformat": "d", "range": [-0.6, len(facts.trials) - 0.4]}
     if len(facts.trials) <= 12:
@@ -138,6 +139,8 @@ def history(facts: SweepFacts) -> Chart | None:
                 marker={"color": LIGHT[group.colour], "symbol": group.symbol, "size": 9},
             )
     best = _records_of_the_best(facts)
+    # With several objectives the winner may be another one.
+    so_far = f"best {label(facts.metric)} so far" if facts.goals.also else "best so far"
     if best:
         steps = [*best, facts.trials[-1]]
         drawing.add(
@@ -148,13 +151,13 @@ def history(facts: SweepFacts) -> Chart | None:
             line={"color": LIGHT["best"], "width": 2, "shape": "hv"},
             showlegend=False,
         )
-        drawing.name_end(best[-1].objective or 0.0, "best so far", "best")
+        drawing.name_end(best[-1].objective or 0.0, so_far, "best")
     if drawing.traces:
         _add_base(drawing, facts)
     said = f"{facts.metric} of {len(facts.ranked())} trials in the order in which they were tried"
     if len(best) > 1:
         said += (
-            f"; the best so far goes from {number(best[0].objective, best[0].error)} (trial "
+            f"; the {so_far} goes from {number(best[0].objective, best[0].error)} (trial "
             f"{best[0].number}) in {len(best) - 1} step{'' if len(best) == 2 else 's'} to "
             f"{number(best[-1].objective, best[-1].error)} (trial {best[-1].number})"
         )
@@ -203,7 +206,7 @@ def slices(facts: SweepFacts, part: Part) -> Chart | None:
     rows = [line.value for line in part.lines[:_MOST_PARTS]][::-1]
     metric = part.metric
     drawing = Drawing(label(metric), height=120 + 34 * len(rows))
-    best = facts.best if facts.best is not None and facts.best.number != 0 else None
+    best = facts.best if facts.best is not None and not facts.best.is_default else None
     for side, record, colour, symbol in (
         ("base model", facts.base, "base", "diamond-open"),
         ("default settings", facts.default, "default", "square"),
@@ -314,7 +317,8 @@ def groups(facts: SweepFacts, most: int | None = MOST_CURVES) -> Iterator[Group]
     """All trials, or the best `most`, drawn alike; what matters most comes last, on top."""
     best = facts.best.number if facts.best else None
     kept = {record.number for record in facts.ranked()[:most]} if most else None
-    rest = [r for r in facts.trials if r.number not in (0, best) and (kept is None or r.number in kept)]
+    apart = {record.number for record in (facts.default, facts.best) if record}
+    rest = [r for r in facts.trials if r.number not in apart and (kept is None or r.number in kept)]
 
     def of(*states: TrialState) -> tuple[TrialRecord, ...]:
         return tuple(record for record in rest if record.state in states)
@@ -323,20 +327,22 @@ def groups(facts: SweepFacts, most: int | None = MOST_CURVES) -> Iterator[Group]
     yield Group("failed", of(TrialState.FAILED), "failed", 1.4, 6, "dot", "x")
     yield Group("unfinished", of(TrialState.RUNNING, TrialState.WAITING), "faint", 1.4, 5)
     yield Group("finished", of(TrialState.FINISHED), "finished", 1, 4)
-    if facts.default is not None and best != 0:
+    if facts.default is not None and facts.default.number != best:
         dash = "dot" if facts.default.state is TrialState.PRUNED else "solid"
         yield Group("default settings", (facts.default,), "default", 2.5, 7, dash, "square", "defaults")
     if facts.best is not None:
-        name = "best: defaults" if best == 0 else f"best: trial {best}"
+        name = "best: defaults" if facts.best.is_default else f"best: trial {best}"
         yield Group(name, (facts.best,), "best", 3, 8, end=name)
 
 
 def _records_of_the_best(facts: SweepFacts) -> list[TrialRecord]:
-    """Finished trials that were better than all before them."""
+    """Trials that could be best and were better in the objective than all before them."""
     best: list[TrialRecord] = []
-    for record in facts.finished:
-        if record.objective is not None and (
-            not best or facts.objective.better(record.objective, best[-1].objective or 0.0)
+    for record in facts.trials:
+        if (
+            is_eligible(record, facts.goals)
+            and record.objective is not None
+            and (not best or facts.objective.better(record.objective, best[-1].objective or 0.0))
         ):
             best.append(record)
     return best

@@ -58,7 +58,7 @@ def render(facts: SweepFacts) -> str:
     }
     pareto = figures.pareto(facts)
     drawn = [*charts.values(), *pareto, *(chart for _, chart in shown_parts)]
-    best = facts.best
+    best, board = facts.best, _board(facts)
     return (
         _environment()
         .from_string(_file("report.html.jinja"))
@@ -67,14 +67,14 @@ def render(facts: SweepFacts) -> str:
             best=best,
             counts=", ".join(f"{count} {state}" for state, count in facts.counts.items()) or "none",
             close=_close(facts),
-            board=_board(facts),
-            left_out=max(0, len(facts.trials) - _MOST_TRIALS),
+            board=board,
+            left_out=len(facts.trials) - sum(row.kind != "base" for row in board),
             metrics=_metrics(facts),
             charts=charts,
             pareto=pareto,
             parts=shown_parts,
             importances=found,
-            effort=effort(facts.base, facts.trials),
+            effort=effort(facts.base, facts.trials, facts.verdict),
             how_saved=HOW_SAVED,
             failed=facts.of(TrialState.FAILED)[:_MOST_FAILURES],
             minded=[record for record in facts.trials if record.warnings][:_MOST_FAILURES],
@@ -179,14 +179,14 @@ def _board(facts: SweepFacts) -> list[_Row]:
     """The base model and the best trials, the best first; those without an objective last."""
     sign = -1 if facts.objective.direction == "maximize" else 1
     ranked = facts.ranked()[:_MOST_TRIALS]
+    rest = [record for record in facts.trials if record.objective is None][: _MOST_TRIALS - len(ranked)]
     if facts.base is not None and facts.base.objective is not None:
         ranked = sorted([*ranked, facts.base], key=lambda r: sign * (r.objective or 0.0))
     ends = [(r.objective or 0.0) + side * (r.error or 0.0) for r in ranked for side in (-1, 1)]
     low, high = min(ends, default=0.0), max(ends, default=1.0)
-    rest = [record for record in facts.trials if record.objective is None]
     return [
         _Row(record, _kind(record, facts), _strip(record, low, (high - low) or 1.0))
-        for record in [*ranked, *rest[: _MOST_TRIALS - len(ranked)]]
+        for record in [*ranked, *rest]
     ]
 
 
@@ -195,7 +195,7 @@ def _kind(record: TrialRecord, facts: SweepFacts) -> str:
         return "base"
     if facts.best is not None and record.number == facts.best.number:
         return "best"
-    return "default" if record.number == 0 else ""
+    return "default" if record.is_default else ""
 
 
 def _strip(record: TrialRecord, low: float, width: float) -> tuple[float, float, float] | None:
@@ -228,8 +228,8 @@ def _close(facts: SweepFacts) -> str:
 
 
 def _metrics(facts: SweepFacts) -> list[tuple[str, list[str]]]:
-    """Every metric of base, default and best with its standard error."""
-    sides = [facts.base, facts.default, facts.best]
+    """Every metric of base, default (not in a retraining) and best with its standard error."""
+    sides = [facts.base, *([facts.default] if facts.retrains is None else []), facts.best]
     names = dict.fromkeys(name for side in sides if side for name in side.metrics)
     return [
         (
@@ -246,7 +246,7 @@ def _metrics(facts: SweepFacts) -> list[tuple[str, list[str]]]:
 def _samples(facts: SweepFacts) -> list[_Compared]:
     """Rows with the outputs of base, default and best beside each other."""
     sides = [("base", "base model", facts.base), ("default", "default settings", facts.default)]
-    if facts.best is not None and facts.best.number != 0:
+    if facts.best is not None and not facts.best.is_default:
         sides.append(("best", f"best, trial {facts.best.number}", facts.best))
     answers = [
         (kind, name, {sample.row: sample for sample in record.samples})

@@ -177,14 +177,17 @@ class SweepRuns:
     def close(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reason: str) -> None:
         """Write the result of the sweep on the parent run: tables, samples, the best adapter, the state.
 
-        Of a verdict it is the sentence, which is the `reason` for its end.
+        Of a verdict it is the sentence, which is the `reason` for its end, unless it was interrupted.
         """
         client, parent = self._client, self._parent
-        state, status = sweep_state(trials, best)
         if self._sweep.is_verdict:
-            self._tag(parent, {"sweeper.state": state, "sweeper.verdict": reason})
+            wanted = [trial for trial in trials if trial.repeat or trial.number == BASE]
+            state, status = sweep_state(wanted, best)
+            reached = {"sweeper.verdict": reason} if all(trial.state.is_over for trial in wanted) else {}
+            self._tag(parent, {"sweeper.state": state, **reached})
             client.set_terminated(parent, status)
             return
+        state, status = sweep_state(trials, best)
         client.log_text(parent, leaderboard(trials, self._sweep), "leaderboard.csv")
         tags = {
             "sweeper.state": state,

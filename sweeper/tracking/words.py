@@ -28,7 +28,9 @@ def run_name(trial: TrialRecord, is_verdict: bool = False) -> str:
         side = f"trial {trial.retrains}" if trial.retrains else "defaults"
         remark = f"{side}, seed {trial.repeat}" if trial.repeat else "withdrawn"
         return f"verdict {trial.number} ({remark})"
-    remarks = ["defaults"] if trial.number == 0 else []
+    remarks = ["defaults"] if trial.is_default else []
+    if trial.retrains is not None:
+        remarks.append(f"the settings of trial {trial.retrains}")
     if trial.state is TrialState.PRUNED:
         remarks.append("pruned")
     return f"trial {trial.number}" + (f" ({', '.join(remarks)})" if remarks else "")
@@ -83,7 +85,9 @@ def trial_tags(trial: TrialRecord, sweep: SweepInfo) -> dict[str, str]:
         "sweeper.origin": trial.origin,
         "sweeper.reason": reason,
         "sweeper.warnings": "\n".join(warnings),
-        "sweeper.retrains": f"{sweep.name.partition('/')[0]}/{trial.retrains}" if trial.repeat else "",
+        "sweeper.retrains": ""
+        if trial.retrains is None
+        else f"{sweep.name.partition('/')[0]}/{trial.retrains}",
         "sweeper.repeat": str(trial.repeat or ""),
         "sweeper.violates": "\n".join(violations(trial, sweep.goals)) if trial.state.is_over else "",
         "mlflow.note.content": "\n\n".join([reason, *warnings]).strip(),
@@ -107,8 +111,9 @@ def note(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialRecord | No
         f"Varied: {', '.join(sweep.varied) or 'nothing'}",
         *(f"{key.removeprefix('sweeper.').capitalize()}: {text}" for key, text in _goal_tags(sweep).items()),
     ]
-    by_number = {trial.number: trial for trial in trials}
-    named = [("Best", best), ("Defaults", by_number.get(0)), ("Base model", by_number.get(BASE))]
+    default = next((trial for trial in trials if trial.is_default), None)
+    base = next((trial for trial in trials if trial.number == BASE), None)
+    named = [("Best", best), ("Defaults", default), ("Base model", base)]
     lines += [
         f"{name}: **{trial.objective:.4g}**{_margin(trial)} ({run_name(trial)})"
         for name, trial in named
