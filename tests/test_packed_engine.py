@@ -445,6 +445,11 @@ def test_what_peft_refuses_fails_that_trial_alone(tmp_path, slots):
     assert {outcome.engine for outcome in channel.outcomes} == {"packed"}
 
 
+def test_what_peft_refuses_may_be_all_there_is(tmp_path):
+    (outcome,) = run(tiny.spec(tmp_path, tiny.settings(lora_target_modules="nowhere"))).outcomes
+    assert (outcome.ending, outcome.engine) == (Ending.FAILED, "packed")
+
+
 # Around it
 
 
