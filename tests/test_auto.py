@@ -4,6 +4,7 @@ import logging
 import re
 
 import pytest
+import torch
 
 from sweeper.engines.auto import AutoEngine
 from sweeper.engines.packed.engine import PackedEngine
@@ -49,6 +50,32 @@ def test_the_faster_one_is_taken_and_both_speeds_are_told(tmp_path, caplog, slot
     assert [outcome.ending for outcome in channel.outcomes] == [Ending.FINISHED] * 5
     engines = {outcome.trial: outcome.engine for outcome in channel.outcomes}
     assert engines == {BASE: "trainer", 0: "trainer", 1: taken, 2: taken, 3: taken}
+
+
+@pytest.mark.parametrize(("rows_that_fit", "ending"), [(1, Ending.FINISHED), (0, Ending.FAILED)])
+@pytest.mark.parametrize("slots", [None, 3])
+def test_a_probe_that_runs_out_of_memory_ends_no_sweep(tmp_path, slots, rows_that_fit, ending):
+    def hungry(module, args, kwargs):
+        if module.training and len(kwargs["input_ids"]) > rows_that_fit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    handle = tiny.base().model.register_forward_pre_hook(hungry, with_kwargs=True)
+    try:
+        specs = [tiny.spec(tmp_path, tiny.settings(), trial=i) for i in range(2)]
+        channel = run(*specs, slots=slots, probed=("cpu",))
+    finally:
+        handle.remove()
+    assert [outcome.ending for outcome in channel.outcomes] == [ending] * 2
+
+
+def test_a_trial_that_cannot_be_probed_ends_alone_and_the_next_one_is_probed(tmp_path, caplog):
+    odd = tiny.spec(tmp_path, tiny.settings(lora_target_modules="nowhere"), trial=0)
+    channel = run(odd, tiny.spec(tmp_path, tiny.settings(), trial=1), probed=("cpu",))
+    endings = [(outcome.ending, "nowhere" in outcome.reason) for outcome in channel.outcomes]
+    assert endings == [(Ending.FAILED, True), (Ending.FINISHED, False)]
+    failed, decided = caplog.messages
+    assert failed.startswith("engine=auto: the probe with trial 0 failed: ")
+    assert decided.startswith("engine=auto: taking ")
 
 
 def test_where_nothing_can_be_packed_nothing_is_probed(tmp_path, caplog):

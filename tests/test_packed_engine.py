@@ -1,6 +1,7 @@
 """The engine `packed` around its slots: refills, evaluation, resumption, memory, and who is trained alone."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,8 @@ from sweeper.engines import checkpoints, make_engine
 from sweeper.engines.batches import read_rows
 from sweeper.engines.evaluate import Evaluator
 from sweeper.engines.packed import cycle
+from sweeper.engines.packed.engine import PackedEngine
+from sweeper.engines.trainer import workbench
 from sweeper.messages import BASE, Decision, Ending, Wait
 from sweeper.modeling import BaseModel
 from tests import tiny
@@ -291,6 +294,30 @@ def test_decisions_heard_while_others_are_evaluated_are_obeyed(tmp_path):
     assert (again.outcomes[0].ending, again.outcomes[0].examples) == (Ending.FINISHED, 44)
 
 
+@pytest.mark.parametrize("work", ["test rows", "samples"])
+def test_others_report_while_one_is_tested_or_writes_its_samples(tmp_path, work):
+    tested = work == "test rows"
+    chat = ("task=instruct", "data=chats", "data.path=none.jsonl", "task.evaluation.samples=8")
+    short = tiny.spec(tmp_path, tiny.settings(), marks=(24,), held_out=tested)
+    long = tiny.spec(tmp_path, tiny.settings(epochs=2), trial=1, marks=(48,))
+    heard = []
+
+    def decide(progress):
+        # Samples are written before trial 0 tells its mark, test rows are scored after it.
+        heard.append((progress.trial, progress.examples, bool(progress.metrics), progress.evaluation))
+        return Decision.CONTINUE
+
+    channel = run(short, long, decide=decide, data=tiny.rows(test=8), more=() if tested else chat)
+    assert [one.ending for one in channel.outcomes] == [Ending.FINISHED] * 2
+    told = next(i for i, one in enumerate(heard) if one[0] == 0 and one[3] is not None)
+    waiting = [i for i, one in enumerate(heard) if one[:3] == (1, 24, False)]
+    if tested:
+        assert len([i for i in waiting if i > told]) >= 2
+    else:
+        batches = len(tiny.rows().validation) // 4 + 1
+        assert len([i for i in waiting if i < told]) >= batches + 2
+
+
 def test_called_away_while_evaluated_the_mark_is_evaluated_first_next_time(tmp_path):
     def leave(progress):
         evaluating = progress.examples == 12 and not progress.metrics and progress.evaluation is None
@@ -318,7 +345,7 @@ def shortage(rows_that_fit, training=True):
     return tiny.base().model.register_forward_pre_hook(hungry, with_kwargs=True)
 
 
-def test_out_of_memory_passes_become_smaller_and_the_step_comes_again(tmp_path):
+def test_out_of_memory_passes_become_smaller_and_the_step_comes_again(tmp_path, caplog):
     specs = several(tmp_path / "1", *(replace(one, augment_rate=0.0) for one in MIXED))
     plenty = run(*specs)
     handle = shortage(2)
@@ -327,11 +354,12 @@ def test_out_of_memory_passes_become_smaller_and_the_step_comes_again(tmp_path):
     finally:
         handle.remove()
     assert [one.ending for one in tight.outcomes] == [Ending.FINISHED] * 4
+    assert re.match(r"out of memory: engine.token_budget goes down from \d+ to \d+", caplog.messages[0])
     for trial in range(4):
         assert of(tight, trial).train_losses == pytest.approx(of(plenty, trial).train_losses, abs=1e-5)
 
 
-def test_out_of_memory_with_one_row_trials_leave_until_the_rest_fits(tmp_path, monkeypatch):
+def test_out_of_memory_with_one_row_trials_leave_until_the_rest_fits(tmp_path, monkeypatch, caplog):
     specs = several(tmp_path, *MIXED[:3])
     real = cycle.Layers.at_work
 
@@ -344,6 +372,10 @@ def test_out_of_memory_with_one_row_trials_leave_until_the_rest_fits(tmp_path, m
     first = run(*specs)
     endings = {one.trial: (one.ending, one.examples) for one in first.outcomes}
     assert endings == {0: (Ending.FINISHED, 24), 1: (Ending.SUSPENDED, 0), 2: (Ending.SUSPENDED, 0)}
+    assert [told for told in caplog.messages if "slots" in told] == [
+        f"out of memory: engine.slots goes down from {many} to {few} for the trials to come, too"
+        for many, few in ((3, 2), (2, 1))
+    ]
     again = run(replace(specs[1], attempt=2), slots=1)
     assert again.outcomes[0].ending is Ending.FINISHED
 
@@ -389,6 +421,33 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path):
     moments = last.folder / checkpoints.MOMENTS
     moments.write_bytes(moments.read_bytes()[:-1] + b"?")
     assert run(replace(spec, attempt=2)).outcomes[0].examples == 12
+
+
+def test_given_slots_that_do_not_fit_are_fewer_after_trying_with_a_warning(caplog):
+    engine = PackedEngine(workbench(tiny.config(), tiny.base(), tiny.rows()), 3, 1000)
+    handle = shortage(4)
+    try:
+        assert engine.choose_slots(tiny.settings()).slots == 1
+    finally:
+        handle.remove()
+    assert caplog.messages == ["engine.slots=3 don't fit into memory; going on with 1"]
+
+
+@pytest.mark.parametrize("slots", ["null", 2])
+def test_what_peft_refuses_fails_that_trial_alone(tmp_path, slots):
+    channel = run(
+        *several(tmp_path, tiny.settings(lora_target_modules="nowhere"), tiny.settings(), tiny.settings()),
+        slots=slots,
+    )
+    outcomes = {outcome.trial: outcome for outcome in channel.outcomes}
+    assert [outcomes[trial].ending for trial in range(3)] == [Ending.FAILED, *[Ending.FINISHED] * 2]
+    assert "nowhere" in outcomes[0].reason
+    assert {outcome.engine for outcome in channel.outcomes} == {"packed"}
+
+
+def test_what_peft_refuses_may_be_all_there_is(tmp_path):
+    (outcome,) = run(tiny.spec(tmp_path, tiny.settings(lora_target_modules="nowhere"))).outcomes
+    assert (outcome.ending, outcome.engine) == (Ending.FAILED, "packed")
 
 
 # Around it

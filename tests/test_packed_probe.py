@@ -1,11 +1,15 @@
 """How many slots are chosen."""
 
+from contextlib import contextmanager
+from functools import partial
+
 import pytest
 import torch
 
 from sweeper.engines.packed.layers import Layers
-from sweeper.engines.packed.probe import MOST, Tried, choose, speed_alone, try_slots
+from sweeper.engines.packed.probe import MOST, Tried, choose, speed_alone, try_fewer, try_slots
 from sweeper.engines.trainer import workbench
+from sweeper.engines.training import wait_for
 from tests import tiny
 
 SETTINGS = tiny.settings(batch_size=4, lora_dropout=0.1)
@@ -38,29 +42,78 @@ def test_slots_double_while_they_fit(bench, layers):
     assert found.examples_per_second > 0
 
 
-@pytest.mark.parametrize(("rows_that_fit", "slots"), [(8, 2), (4, 1), (3, 1)])
-def test_slots_that_ran_out_of_memory_are_not_chosen(bench, layers, rows_that_fit, slots):
+@contextmanager
+def shortage(bench, rows_that_fit):
+    """Memory runs out with more than so many rows; gives the numbers of rows that were tried."""
+    asked = []
+
     def hungry(module, args, kwargs):
-        if len(kwargs["input_ids"]) > rows_that_fit:
+        asked.append(len(kwargs["input_ids"]))
+        if asked[-1] > rows_that_fit:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     handle = bench.base.model.register_forward_pre_hook(hungry, with_kwargs=True)
     try:
-        assert choose(bench, layers, SETTINGS, 1 << 20).slots <= slots
+        yield asked
     finally:
         handle.remove()
 
 
-def test_another_fault_is_no_lack_of_memory(bench, layers):
+@pytest.mark.parametrize(("rows_that_fit", "slots"), [(8, 2), (4, 1), (3, 1)])
+def test_slots_that_ran_out_of_memory_are_not_chosen(bench, layers, rows_that_fit, slots):
+    with shortage(bench, rows_that_fit):
+        assert choose(bench, layers, SETTINGS, 1 << 20).slots <= slots
+
+
+@pytest.mark.parametrize(("rows_that_fit", "slots"), [(24, 6), (12, 3), (8, 1)])
+def test_given_slots_are_halved_until_they_fit(bench, layers, rows_that_fit, slots):
+    with shortage(bench, rows_that_fit):
+        tried = try_fewer(bench, layers, SETTINGS, 6, 1 << 20)
+    assert tried.slots == slots
+    assert tried.examples_per_second > 0
+
+
+def test_one_slot_that_does_not_fit_has_no_speed(bench, layers):
+    with shortage(bench, 3):
+        assert try_fewer(bench, layers, SETTINGS, 6, 1 << 20) == Tried(1, 0.0, 0, 0)
+
+
+def test_alone_rows_are_halved_until_they_fit(bench):
+    with tiny.one_thread(), shortage(bench, 1) as asked:
+        assert speed_alone(bench, SETTINGS) > 0
+    assert asked == [4, 2, 1, 1]
+    with shortage(bench, 0):
+        assert speed_alone(bench, SETTINGS) == 0
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda bench, layers: choose(bench, layers, SETTINGS, 1 << 20),
+        lambda bench, layers: try_fewer(bench, layers, SETTINGS, 2, 1 << 20),
+        lambda bench, layers: speed_alone(bench, SETTINGS),
+    ],
+)
+def test_another_fault_is_no_lack_of_memory(bench, layers, work):
     def broken(module, args, kwargs):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     handle = bench.base.model.register_forward_pre_hook(broken, with_kwargs=True)
     try:
         with pytest.raises(RuntimeError, match="mat1 and mat2"):
-            choose(bench, layers, SETTINGS, 1 << 20)
+            work(bench, layers)
     finally:
         handle.remove()
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_a_step_is_waited_for_on_devices_that_only_take_orders(monkeypatch, kind):
+    waited = []
+    for name in ("cuda", "mps"):
+        monkeypatch.setattr(getattr(torch, name), "synchronize", partial(waited.append, name))
+    wait_for(torch.device("cpu"))
+    wait_for(torch.device(kind))
+    assert waited == [kind]
 
 
 def test_what_comes_with_slots_doubles_with_them():

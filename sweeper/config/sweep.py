@@ -135,7 +135,8 @@ class BudgetConfig:
     minutes: PositiveFloat | None
     """Running time, added up over all resumes."""
     device_hours: PositiveFloat | None
-    """Time that devices spent on trials, added up."""
+    """Time from the beginning to the end of every attempt at a trial, added up. K trials at once on a device
+    (engine `packed`) count K times."""
     failures_in_row: Positive
     """This many failed trials in a row stop the sweep."""
     finalists: Positive

@@ -9,7 +9,7 @@ from sweeper.engines.attempt import Workbench
 from sweeper.engines.packed.engine import PackedEngine
 from sweeper.engines.packed.probe import speed_alone
 from sweeper.engines.trainer import Ahead, TrainerEngine, train_alone
-from sweeper.messages import Channel, Done, Wait
+from sweeper.messages import Channel, Done, Engine, TrialSpec, Wait
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,12 +37,19 @@ class AutoEngine:
         while not isinstance(work := channel.next_trial(), Done):
             if isinstance(work, Wait):
                 time.sleep(work.seconds)
-            elif work.is_base or self._packed.why_alone(work):
+            elif work.is_base or self._packed.why_alone(work) or (engine := self._faster(work)) is None:
                 train_alone(self._bench, channel, work)
             else:
-                engine = self._packed if self._is_faster(work.settings) else self._trainer
                 engine.run(Ahead(channel, work, then=channel.next_trial))
                 return
+
+    def _faster(self, spec: TrialSpec) -> Engine | None:
+        """The engine to take, or None if the trial can't be probed: it is to end as it would on its own."""
+        try:
+            return self._packed if self._is_faster(spec.settings) else self._trainer
+        except Exception as error:
+            _LOG.warning("engine=auto: the probe with trial %d failed: %s", spec.trial, error)
+            return None
 
     def _is_faster(self, settings: TrialSettings) -> bool:
         """True if packed trials go through more examples per second."""

@@ -126,8 +126,15 @@ def gradients(model: Any, base: BaseModel, batch: Batch, settings: TrialSettings
     loss, _ = losses(model, base, batch, settings.label_smoothing, autocast=settings.method == "full")
     loss.backward()  # type: ignore[no-untyped-call]
     model.zero_grad()
-    if base.device.type == "cuda":
+    wait_for(base.device)
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until `device` has done what it was asked for; a CPU has."""
+    if device.type == "cuda":
         torch.cuda.synchronize()
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def _arguments(spec: TrialSpec, order: EffectiveBatches, base: BaseModel, folder: Path) -> TrainingArguments:

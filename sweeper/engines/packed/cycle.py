@@ -8,7 +8,7 @@ before the first pass: gradients add up over the passes to those of the batch's 
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,6 @@ from sweeper.engines.packed.dropout import Dropout
 from sweeper.engines.packed.layers import Layers
 from sweeper.engines.packed.stack import Stack
 from sweeper.modeling import BaseModel
-from sweeper.pretrained import Architecture
 
 _LOGITS = 1 << 26
 """Logits at once at most: 256 MiB of float32; more targets are worked through in chunks."""
@@ -56,10 +55,10 @@ class Pass:
         return self.shares[::size]
 
 
-def passes(shares: Sequence[Share], budget: int, length: Callable[[Row], int]) -> list[Pass]:
+def passes(shares: Sequence[Share], budget: int) -> list[Pass]:
     """All rows of `shares`, cut so that no pass but one of a single row has more than `budget` tokens."""
     lengths = {
-        (i, place): length(row) for i, share in enumerate(shares) for place, row in enumerate(share.rows)
+        (i, place): _length(row) for i, share in enumerate(shares) for place, row in enumerate(share.rows)
     }
     found: list[Pass] = []
     chosen: list[tuple[int, int]] = []
@@ -73,11 +72,8 @@ def passes(shares: Sequence[Share], budget: int, length: Callable[[Row], int]) -
     return [*found, _pass(chosen)]
 
 
-def length_of(kind: Architecture) -> Callable[[Row], int]:
-    """Tokens that a row costs."""
-    if kind == "seq2seq":
-        return lambda row: len(row.input_ids) + len(row.labels)
-    return lambda row: len(row.input_ids)
+def _length(row: Row) -> int:
+    return len(row.input_ids)
 
 
 def _pass(chosen: list[tuple[int, int]]) -> Pass:
@@ -85,14 +81,14 @@ def _pass(chosen: list[tuple[int, int]]) -> Pass:
     return Pass(shares, places)
 
 
-def largest(shares: Sequence[Share], budget: int, length: Callable[[Row], int]) -> tuple[int, int]:
+def largest(shares: Sequence[Share], budget: int) -> tuple[int, int]:
     """Tokens of the largest pass, and of the longest row: less than that can't be asked for."""
     tokens = [
         len(one.places)
-        * max(length(shares[i].rows[place]) for i, place in zip(one.shares, one.places, strict=True))
-        for one in passes(shares, budget, length)
+        * max(_length(shares[i].rows[place]) for i, place in zip(one.shares, one.places, strict=True))
+        for one in passes(shares, budget)
     ]
-    return max(tokens), max(length(row) for share in shares for row in share.rows)
+    return max(tokens), max(_length(row) for share in shares for row in share.rows)
 
 
 @dataclass(frozen=True)
@@ -110,7 +106,7 @@ def gradients(base: BaseModel, layers: Layers, stack: Stack, shares: Sequence[Sh
     """
     base.model.train()
     try:
-        batches = [_Part(base, shares, one) for one in passes(shares, budget, length_of(base.kind))]
+        batches = [_Part(base, shares, one) for one in passes(shares, budget)]
         tokens = torch.stack([part.tokens for part in batches]).sum(0)
         nats = torch.zeros(len(shares), dtype=stack.weights.dtype, device=base.device)
         for part in batches:
@@ -161,7 +157,7 @@ class _Part:
 def _losses(base: BaseModel, batch: Batch, smoothing: Tensor | None) -> tuple[Tensor, Tensor]:
     """Per target: the loss to train on, and the plain nats without a graph."""
     targets, vocabulary = batch["targets"], base.model.config.vocab_size
-    if base.kind != "causal" or len(targets) * vocabulary <= _LOGITS:
+    if len(targets) * vocabulary <= _LOGITS:
         return _of_logits(logits(base.model, base.kind, batch), targets, smoothing)
     decoder, head = base.model.get_decoder(), base.model.get_output_embeddings()
     inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}

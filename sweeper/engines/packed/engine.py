@@ -1,5 +1,7 @@
 """The engine `packed`: slots that take the next trial as soon as they are free."""
 
+import itertools
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -10,17 +12,19 @@ import torch
 from sweeper.config import TrialSettings
 from sweeper.engines.attempt import NO_MEMORY, Workbench
 from sweeper.engines.evaluate import free_memory, out_of_memory
-from sweeper.engines.packed.cycle import Losses, Share, gradients, largest, length_of
+from sweeper.engines.packed.cycle import Losses, Share, gradients, largest
 from sweeper.engines.packed.fitting import why_alone
 from sweeper.engines.packed.layers import Layers
 from sweeper.engines.packed.optimizer import update
-from sweeper.engines.packed.probe import Tried, choose, try_slots
+from sweeper.engines.packed.probe import Tried, choose, try_fewer
 from sweeper.engines.packed.stack import Stack
 from sweeper.engines.packed.tenant import Tenant
 from sweeper.engines.trainer import finish, train_alone
 from sweeper.errors import TrialError
 from sweeper.messages import Channel, Decision, Done, Progress, TrialSpec, Wait
 from sweeper.metrics import Answers
+
+_LOG = logging.getLogger(__name__)
 
 
 class PackedEngine:
@@ -52,7 +56,9 @@ class PackedEngine:
             if self._slots is None:
                 found = choose(self._bench, self._layers, settings, self._token_budget)
             else:
-                found = try_slots(self._bench, self._layers, settings, self._slots, self._token_budget)
+                found = try_fewer(self._bench, self._layers, settings, self._slots, self._token_budget)
+        if self._slots not in (None, found.slots):
+            _LOG.warning("engine.slots=%d don't fit into memory; going on with %d", self._slots, found.slots)
         self._slots = found.slots
         return found
 
@@ -95,18 +101,19 @@ class PackedEngine:
                 self._let_in(channel, work)
 
     def _has_room(self) -> bool:
-        return self._slots is None or len(self._tenants) < self._slots
+        # Their number is found with the first trial that comes in.
+        return len(self._tenants) < (self._slots or 1)
 
     def _let_in(self, channel: Channel, spec: TrialSpec) -> None:
-        slots = self._slots or choose(self._bench, self._layers, spec.settings, self._token_budget).slots
-        self._slots = slots
         taken = {tenant.slot for tenant in self._tenants}
-        slot = next(slot for slot in range(slots) if slot not in taken)
-        tenant = Tenant(self._bench, channel, spec, slot)
+        slot = next(slot for slot in itertools.count() if slot not in taken)
+        tenant = Tenant(self._bench, channel, spec, slot, self._listen)
         self._tenants.append(tenant)
         with _own_end(tenant):
+            if self._slots is None:
+                self._slots = choose(self._bench, self._layers, spec.settings, self._token_budget).slots
             adapter = tenant.arrive()
-            self._stack = self._stack.fitted([adapter.form], slots)
+            self._stack = self._stack.fitted([adapter.form], self._slots)
             self._stack.put(slot, adapter)
             tenant.settle_in()
 
@@ -118,7 +125,8 @@ class PackedEngine:
                     self._stack.put(tenant.slot, tenant.best())
                     tenant.test(self._base.model)
             self._tenants.remove(tenant)
-            self._stack.clear(tenant.slot)
+            if tenant.slot < self._stack.slots:  # it may have ended before the stack was made
+                self._stack.clear(tenant.slot)
             finish(channel, tenant)
         if self._slots is not None and self._stack.slots > self._slots:
             self._stack = self._stack.fitted((), self._slots)
@@ -152,13 +160,24 @@ class PackedEngine:
         Nothing of the step has been applied, and it comes again with the same rows and masks.
         """
         free_memory()
-        tokens, row = largest(shares, self._token_budget, length_of(self._base.kind))
+        tokens, row = largest(shares, self._token_budget)
         if tokens > row:
-            self._token_budget = max(row, tokens // 2)
+            fewer = max(row, tokens // 2)
+            _LOG.warning(
+                "out of memory: engine.token_budget goes down from %d to %d for the trials to come, too",
+                self._token_budget,
+                fewer,
+            )
+            self._token_budget = fewer
         elif len(self._tenants) == 1:
             _end(self._tenants, TrialError(NO_MEMORY))
         else:
             last = max(self._tenants, key=lambda tenant: tenant.slot)
+            _LOG.warning(
+                "out of memory: engine.slots goes down from %d to %d for the trials to come, too",
+                self._slots,
+                last.slot,
+            )
             self._slots = last.slot
             with _own_end(last):
                 last.leave(partial(self._stack.take, last.slot))
@@ -207,9 +226,10 @@ class PackedEngine:
 
     # What they are told meanwhile
 
-    def _listen(self) -> None:
+    def _listen(self, speaking: Tenant | None = None) -> None:
+        """Let all tenants report but the one that is speaking for itself."""
         for tenant in self._tenants:
-            if tenant.ended is None:
+            if tenant.ended is None and tenant is not speaking:
                 with _own_end(tenant):
                     tenant.listen()
 

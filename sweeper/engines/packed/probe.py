@@ -1,8 +1,10 @@
 """How many slots are worth having: found by trying."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import torch
 
@@ -16,6 +18,7 @@ from sweeper.engines.packed.layers import Layers
 from sweeper.engines.packed.optimizer import Step, update
 from sweeper.engines.packed.stack import Stack
 from sweeper.engines.training import gradients as gradients_alone
+from sweeper.engines.training import wait_for
 
 MOST = 32
 _GROWTH = 1.1
@@ -71,8 +74,7 @@ def try_slots(
         started = time.perf_counter()
         gradients(base, layers, stack, shares, token_budget)
         update(stack, dict.fromkeys(range(slots), step))
-        if cuda:
-            torch.cuda.synchronize()
+        wait_for(base.device)
         return time.perf_counter() - started
 
     work()  # the first step warms up
@@ -89,27 +91,61 @@ def choose(bench: Workbench, layers: Layers, settings: TrialSettings, token_budg
         slots = 2 * best.slots if best.examples_per_second else 1
         if slots > MOST or best.bytes_for_twice > room:
             return best
-        try:
-            tried = try_slots(bench, layers, settings, slots, token_budget)
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-            tried = None
-        free_memory()
+        tried = _if_it_fits(partial(try_slots, bench, layers, settings, slots, token_budget))
         if tried is None or tried.examples_per_second < _GROWTH * best.examples_per_second:
             return best
         best = tried
 
 
+def try_fewer(
+    bench: Workbench, layers: Layers, settings: TrialSettings, slots: int, token_budget: int
+) -> Tried:
+    """As `try_slots`, with half the slots as long as they don't fit into memory; speed 0 if one doesn't."""
+    tried = _if_it_fits(partial(try_slots, bench, layers, settings, slots, token_budget))
+    if tried is not None:
+        return tried
+    if slots == 1:
+        return Tried(1, 0.0, 0, 0)
+    return try_fewer(bench, layers, settings, slots // 2, token_budget)
+
+
 def speed_alone(bench: Workbench, settings: TrialSettings) -> float:
-    """Examples per second of one trial trained as the engine `trainer` does, on the same rows."""
-    base, rows = bench.base, _rows(bench, settings)[: bench.micro_batch]
+    """Examples per second of one trial trained as the engine `trainer` does, on the same rows.
+
+    With half of them as long as memory runs out; 0 if it does with one row.
+    """
+    rows = _rows(bench, settings)[: bench.micro_batch]
+    while rows:
+        speed = _if_it_fits(partial(_speed_on, bench, settings, rows))
+        if speed is not None:
+            return speed
+        rows = rows[: len(rows) // 2]
+    return 0.0
+
+
+def _speed_on(bench: Workbench, settings: TrialSettings, rows: Sequence[Row]) -> float:
+    base = bench.base
     batch = collate(rows, base.kind, base.tokenizer.pad_token_id)
     with base.put_on(settings, 0) as model:
         gradients_alone(model, base, batch, settings)  # the first pass warms up
         started = time.perf_counter()
         gradients_alone(model, base, batch, settings)
         return len(rows) / (time.perf_counter() - started)
+
+
+def _if_it_fits(work: "Callable[[], T]") -> "T | None":
+    """What `work` gives, or None if memory ran out."""
+    try:
+        return work()
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+    finally:
+        free_memory()
+    return None
+
+
+T = TypeVar("T")
 
 
 def _rows(bench: Workbench, settings: TrialSettings) -> Sequence[Row]:

@@ -26,9 +26,18 @@ class Tenant(Attempt):
 
     engine = "packed"
 
-    def __init__(self, bench: Workbench, channel: Channel, spec: TrialSpec, slot: int) -> None:
+    def __init__(
+        self,
+        bench: Workbench,
+        channel: Channel,
+        spec: TrialSpec,
+        slot: int,
+        meanwhile: Callable[["Tenant"], None],
+    ) -> None:
+        """`meanwhile` is called while nobody but this one is at work, for the others to report."""
         super().__init__(bench, channel, spec)
         self.slot = slot
+        self._meanwhile = meanwhile
         self.ended: Exception | None = None
         self._held = Decision.CONTINUE
 
@@ -96,6 +105,10 @@ class Tenant(Attempt):
         """Score and tell the answers that `model`, with this trial's adapter at work, gave in `seconds`."""
         self._evaluation_seconds += seconds
         self._judge(model, answers, self._due())
+
+    def _while_evaluating(self) -> None:
+        super()._while_evaluating()
+        self._meanwhile(self)
 
     # While it has to wait
 
