@@ -96,7 +96,7 @@ def write_export(choice: Choice, merge: bool = False, target: Path | None = None
         target = choice.layout.exports / ("model" if whole else "adapter")
     elif target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ExportError(f"{target} is not empty; give a new folder, e.g. --to {target}_2")
-    target = target.resolve()
+    target = target if target.name else target.resolve()  # `.` has no name
     fresh = target.with_name(f".{target.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     if choice.is_adapter and merge:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import optuna
 import pytest
@@ -293,3 +294,37 @@ def test_help_imports_nothing_heavy():
     )
     for module in ("torch", "transformers", "mlflow", "optuna", "hydra"):
         assert f"'{module}'" not in done.stdout
+
+
+def test_a_name_with_a_slash_at_its_end_is_no_sweep(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([*REPLAY, "budget.trials=1", "verdict=none"]) == 0
+    assert main(["delete", "summarize/", "--yes"]) == 2
+    assert "no sweep `summarize/` in sweeps/; known sweeps: summarize" in capsys.readouterr().err
+    assert main(["delete", "summarize", "--yes"]) == 0
+    assert not list(Path("sweeps").glob("*summarize*"))
+
+
+def test_names_of_what_all_sweeps_share_are_refused(capsys):
+    assert main([*REPLAY, "sweep.name=artifacts"]) == 2
+    assert "sweep.name: is a file or folder of all sweeps" in capsys.readouterr().err.replace(
+        "Value error, ", ""
+    )
+
+
+def test_a_grid_that_is_used_up_is_over(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    grid = ["sampler=grid", "space=empty", "+space.batch_size={choices: [4, 8]}", "verdict=none"]
+    assert main([*REPLAY, *grid]) == 0
+    capsys.readouterr()
+    assert main([*REPLAY, *grid]) == 0
+    assert "Sweep summarize is complete" in capsys.readouterr().out
+    assert main(["list"]) == 0
+    assert "complete" in capsys.readouterr().out
+
+
+def test_options_may_stand_before_the_words_of_trials(capsys, tmp_path):
+    assert main([*REPLAY, "budget.trials=1", "verdict=none", f"sweep.folder={tmp_path}"]) == 0
+    capsys.readouterr()
+    assert main(["trials", "summarize", "--folder", str(tmp_path), "show", "0"]) == 0
+    assert "Trial 0: finished" in capsys.readouterr().out

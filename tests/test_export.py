@@ -191,9 +191,9 @@ def test_a_trial_that_violates_a_constraint_is_not_exported(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     main([*REPLAY, "budget.trials=2", "task.constraints=[{metric: rougeL, at_least: 0.9}]"])
     layout = Layout(Path("sweeps"), "summarize")
-    with pytest.raises(ExportError, match="trial 0 violates a constraint .*misses ≥ 0.9"):
+    with pytest.raises(ExportError, match=r"trial 0 violates a constraint .*misses ≥ 0.9"):
         choose(layout, 0)
-    with pytest.raises(ExportError, match="No finished trial meets the constraints, .* came nearest"):
+    with pytest.raises(ExportError, match=r"No finished trial meets the constraints, .* came nearest"):
         choose(layout)
 
 
