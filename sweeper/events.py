@@ -142,6 +142,12 @@ class SweepInfo:
     def goals(self) -> Goals:
         return Goals(self.objective, self.also, self.constraints)
 
+    @property
+    def test_share(self) -> float:
+        """Test rows for each validation row; 0 where either is unknown."""
+        rows = {info.split: info.rows for info in self.data}
+        return rows.get("test", 0) / rows["validation"] if rows.get("validation") else 0.0
+
 
 class Listener(Protocol):
     """Hears everything that happens in a sweep, in order, on the coordinator's thread."""

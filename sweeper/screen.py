@@ -120,15 +120,17 @@ class Screen:
         over = [r for r in self._records.values() if r.state.is_over and r.number != BASE]
         count = self._sweep.budget - len(over)
         timed = [record.seconds for record in over if record.seconds]
+        evaluation = base.cost.get("evaluation_seconds", 0.0) if base is not None else 0.0
+        verdict_runs, testing = self._sweep.verdict_runs, evaluation * self._sweep.test_share
         if timed:
             # The verdict's runs are not pruned.
             whole = [r.seconds for r in over if r.seconds and r.state is TrialState.FINISHED] or timed
-            return count * mean(timed) + self._sweep.verdict_runs * mean(whole)
+            return count * mean(timed) + verdict_runs * (mean(whole) + testing)
         if base is None or not base.cost.get("train_examples_per_second"):
             return None
         training = self._sweep.examples / base.cost["train_examples_per_second"]
-        evaluations = self._sweep.marks * base.cost.get("evaluation_seconds", 0.0)
-        return (count + self._sweep.verdict_runs) * (training + evaluations)
+        each = training + self._sweep.marks * evaluation
+        return count * each + verdict_runs * (each + testing)
 
 
 class LiveScreen(Screen):

@@ -6,9 +6,12 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from sweeper.events import DataSetInfo
 from sweeper.messages import BASE, HeldOutScores, TrialState
 from sweeper.screen import LiveScreen, Screen, make_screen
 from tests.sweeps import Recorder, configure, open_coordinator
+
+ROWS = {"train": 96, "validation": 48, "test": 96}
 
 
 @pytest.fixture
@@ -38,6 +41,9 @@ def test_a_live_sweep_shows_its_bars_and_gives_the_terminal_back(sweep, tmp_path
     screen.started(base)
     screen.ended(base)
     assert screen.seconds_left(base) == (8 + 6) * (96 / 4 + 2 * 3), "the verdict's runs are included"
+    screen.opened(replace(info, data=tuple(DataSetInfo(s, n, "", "") for s, n in ROWS.items())), [base])
+    assert screen.seconds_left(base) == (8 + 6) * (96 / 4 + 2 * 3) + 6 * 2 * 3, "and their test rows"
+    screen.opened(info, [base])
     screen.started(record)
     screen.ended(record)
     screen.started(pruned := replace(record, number=1, state=TrialState.PRUNED, seconds=10.0))
