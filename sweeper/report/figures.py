@@ -5,8 +5,9 @@ untouched base model; all other trials are context.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sweeper.events import TrialRecord
 from sweeper.messages import TrialState
@@ -61,23 +62,8 @@ def learning_curves(facts: SweepFacts) -> Chart | None:
                 y.append(None)
                 text.append("")
         if x:
-            line = {"color": LIGHT[group.colour], "width": group.width, "dash": group.dash}
             marker = {"color": LIGHT[group.colour], "size": group.size, "symbol": group.symbol}
-            drawing.add(
-                x=x,
-                y=y,
-                text=text,
-                name=group.name,
-                mode="lines+markers",
-                hoverinfo="text",
-                line=line,
-                marker=marker,
-                opacity=1 if group.end else 0.6,
-                showlegend=not group.end,
-            )
-            ends = [one for one in y if one is not None]
-            if group.end and ends:
-                drawing.name_end(ends[-1], group.end, group.colour)
+            _add_lines(drawing, group, x, y, text=text, mode="lines+markers", hoverinfo="text", marker=marker)
     if drawn:
         _add_base(drawing, facts)
     said = f"{drawn} learning curves of {facts.metric}"
@@ -101,22 +87,27 @@ def training_loss(facts: SweepFacts) -> Chart | None:
                 x += [*curves[record.number].examples, None]
                 y += [*map(or_gap, curves[record.number].loss), None]
         if x:
-            line = {"color": LIGHT[group.colour], "width": group.width, "dash": group.dash}
-            drawing.add(
-                x=x,
-                y=y,
-                name=group.name,
-                mode="lines",
-                hoverinfo="x+y+name",
-                line=line,
-                opacity=1 if group.end else 0.6,
-                showlegend=not group.end,
-            )
-            ends = [one for one in y if one is not None]
-            if group.end and ends:
-                drawing.name_end(ends[-1], group.end, group.colour)
+            _add_lines(drawing, group, x, y, mode="lines", hoverinfo="x+y+name")
     said = f"Training loss of {drawn} trial{'' if drawn == 1 else 's'}"
     return drawing.chart("training-loss", "Training loss", said)
+
+
+def _add_lines(
+    drawing: Drawing, group: Group, x: Sequence[int | None], y: Sequence[float | None], **more: Any
+) -> None:
+    """Draw the curves of a group, gaps between them, and name their end if they have a name."""
+    drawing.add(
+        x=x,
+        y=y,
+        name=group.name,
+        line={"color": LIGHT[group.colour], "width": group.width, "dash": group.dash},
+        opacity=1 if group.end else 0.6,
+        showlegend=not group.end,
+        **more,
+    )
+    ends = [one for one in y if one is not None]
+    if group.end and ends:
+        drawing.name_end(ends[-1], group.end, group.colour)
 
 
 def history(facts: SweepFacts) -> Chart | None:
