@@ -6,6 +6,7 @@ writer of the study and the only source of events for listeners, and it never tr
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -60,7 +61,8 @@ class _Running:
 class Coordinator:
     """The state machine of one sweep.
 
-    `rows` is the number of unaugmented training rows. `clock` gives seconds and only ever goes
+    `rows` is the number of unaugmented training rows; a trial goes on with another worker `retries` times at
+    most. `clock` gives seconds and only ever goes
     forward; `now` gives Unix time for measurements.
     """
 
@@ -74,6 +76,7 @@ class Coordinator:
         evaluation: EvaluationConfig,
         rows: int,
         listeners: Sequence[Listener],
+        retries: int,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -85,6 +88,8 @@ class Coordinator:
         self._evaluation = evaluation
         self._rows = rows
         self._listeners = tuple(listeners)
+        self._retries = retries
+        self._losses: Counter[int] = Counter()
         self._clock = clock
         self._now = now
         self._inbox = Inbox(layout)
@@ -183,15 +188,25 @@ class Coordinator:
         for listener in self._listeners:
             listener.ended(record)
 
-    def lost(self, worker_trials: Sequence[int]) -> None:
-        """A worker has died with these trials: they wait for another one, as the same trials."""
+    def lost(self, worker_trials: Sequence[int], why: str = "its worker died") -> None:
+        """A worker is gone with these trials: they wait for another one, as the same trials.
+
+        One that has lost more workers than it may fails: it may be what kills them.
+        """
         for number in worker_trials:
             running = self._running.get(number)
-            if running is not None:
-                trained = running.examples - (running.started_at or 0)
-                self.finish(
-                    Outcome(number, running.spec.attempt, Ending.SUSPENDED, trained, "", "its worker died")
+            if running is None:
+                continue
+            trained = running.examples - (running.started_at or 0)
+            self._losses[number] += 1
+            ending = Ending.SUSPENDED
+            if self._losses[number] > self._retries and not self._stop:
+                ending = Ending.FAILED
+                why = (
+                    f"{why}; that was worker {self._losses[number]} of this trial, and "
+                    f"executor.retries={self._retries} allows no more"
                 )
+            self.finish(Outcome(number, running.spec.attempt, ending, trained, "", why))
 
     # How
 

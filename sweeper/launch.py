@@ -60,6 +60,7 @@ def launch(
         config.task.evaluation,
         inputs.rows,
         [Journal(layout), make_tracker(config.tracking, layout), screen],
+        config.executor.retries or 0,
     )
     coordinator.open()
     interruption = _Interruption()

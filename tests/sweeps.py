@@ -90,6 +90,7 @@ def open_coordinator(
         config.task.evaluation,
         96,
         [Journal(layout), recorder],
+        config.executor.retries or 0,
         clock=clock,
         now=clock,
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from sweeper.config.types import STRICT, Positive, PositiveFloat
+from sweeper.config.types import STRICT, NonNegative, Positive, PositiveFloat
 
 
 def _is_free(name: str) -> str:
@@ -108,7 +108,15 @@ class ExecutorConfig:
 
     __pydantic_config__ = STRICT
 
-    name: Literal["inline"]
+    name: Literal["auto", "inline", "local"]
+    workers: Positive | None = None
+    """auto, local: how many; null: one per GPU, or one on the CPU. Those on a CPU share its cores."""
+    workers_per_device: Positive | None = None
+    """auto, local: how many share a GPU."""
+    silence_seconds: PositiveFloat | None = None
+    """auto, local: a worker that is silent for so long counts as hung; loading may take six times as long."""
+    retries: NonNegative | None = None
+    """auto, local: a trial whose worker was lost goes on up to so many times, and fails then."""
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,19 @@
 from sweeper import worker
 from sweeper.config import Config
 from sweeper.coordinator import Coordinator
+from sweeper.executors.places import Place, in_words
 from sweeper.layout import Layout
 
 
 class InlineExecutor:
     """One worker on one device; the engine calls the coordinator directly."""
 
-    def __init__(self, config: Config, layout: Layout) -> None:
+    workers = 1
+
+    def __init__(self, config: Config, layout: Layout, place: Place) -> None:
         self._config = config
         self._layout = layout
+        self.about = f"{in_words([place])}, in this process"
 
     def run(self, coordinator: Coordinator) -> None:
         """Train until the coordinator says Done."""

@@ -1,0 +1,64 @@
+"""The line between the coordinator and one worker elsewhere: what both ends of it have to know."""
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sweeper.messages import Decision, Done, Outcome, Progress, TrialSpec, Wait
+
+if TYPE_CHECKING:
+    from sweeper.coordinator import Coordinator
+
+
+class Line:
+    """The coordinator's end of a worker's channel.
+
+    It knows which trials the worker holds and when it was last heard, so that an executor can see that a
+    worker hangs, and give its trials back when it is gone. `clock` gives seconds and only ever goes forward.
+    """
+
+    def __init__(self, coordinator: "Coordinator", clock: Callable[[], float] = time.monotonic) -> None:
+        self._coordinator = coordinator
+        self._clock = clock
+        self._heard = clock()
+        self.trials: set[int] = set()
+        """Numbers of those that the worker holds; several with the engine `packed`."""
+        self.has_loaded = False
+        """True once the worker has asked for a trial: model and rows are there."""
+        self.has_trained = False
+        """True once it was given one."""
+        self.is_done = False
+        """True once it was told that no trial will come any more."""
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the worker was last heard, or since it was started."""
+        return self._clock() - self._heard
+
+    def next_trial(self) -> TrialSpec | Wait | Done:
+        """As a channel's."""
+        self.has_loaded = True
+        work = self._coordinator.next_trial()
+        if isinstance(work, TrialSpec):
+            self.trials.add(work.trial)
+            self.has_trained = True
+        self.is_done = isinstance(work, Done)
+        self._heard = self._clock()
+        return work
+
+    def report(self, progress: Progress) -> Decision:
+        """As a channel's."""
+        decision = self._coordinator.report(progress)
+        self._heard = self._clock()
+        return decision
+
+    def finish(self, outcome: Outcome) -> None:
+        """As a channel's."""
+        self._coordinator.finish(outcome)
+        self.trials.discard(outcome.trial)
+        self._heard = self._clock()
+
+    def cut(self, how: str) -> None:
+        """The worker is gone, and `how` says in which way: its trials wait for another one."""
+        self._coordinator.lost(sorted(self.trials), how)
+        self.trials.clear()

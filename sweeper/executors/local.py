@@ -1,0 +1,228 @@
+"""Workers in processes of their own on this machine: one for each GPU, or several that share a device."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import IO, Any, cast
+
+from sweeper.config import Config
+from sweeper.coordinator import Coordinator
+from sweeper.errors import SweeperError, SweepFailed
+from sweeper.executors import spawned
+from sweeper.executors.line import Line
+from sweeper.executors.places import Place, in_words, threads_each
+from sweeper.layout import Layout
+
+_LOG = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 0.5
+"""Between two looks at how the workers are."""
+_LEAVE_SECONDS = 5.0
+"""For a process whose pipe has ended, or that was killed."""
+_LOADING = 6
+"""Times the silence that counts as hanging: imports, a model on a slow disk."""
+_STARTS = 3
+"""Workers that may be lost at one place, one after another, before they have taken a trial."""
+
+
+class LocalExecutor:
+    """A process at each of `places`; this one answers them all, in one thread, as their calls arrive."""
+
+    def __init__(self, config: Config, layout: Layout, places: Sequence[Place]) -> None:
+        self._config = config
+        self._layout = layout
+        self._places = places
+        self.workers = len(places)
+        self.about = f"{in_words(places)}, each in a process of its own"
+
+    def run(self, coordinator: Coordinator) -> None:
+        """Train until the coordinator says Done to all workers, replacing those that die or hang."""
+        crew = _Crew(self._config, self._layout, coordinator, threads_each(self.workers))
+        try:
+            for place in self._places:
+                crew.start(place)
+            while crew.workers:
+                crew.answer()
+                crew.look_after()
+        finally:
+            for worker in crew.workers:
+                worker.kill()
+                worker.close()
+        if crew.error is not None:
+            raise crew.error
+
+
+class _Crew:
+    """The workers there are, and what becomes of those that are lost."""
+
+    def __init__(self, config: Config, layout: Layout, coordinator: Coordinator, threads: int) -> None:
+        self.workers: list[_Process] = []
+        self.error: SweeperError | None = None
+        """Why the sweep can't go on."""
+        self._coordinator = coordinator
+        self._work = (config, layout.rows)
+        self._silence = config.executor.silence_seconds or 0.0
+        self._threads = threads
+        self._is_over = False
+        self._told: set[str] = set()
+
+    def start(self, place: Place, in_vain: int = 0) -> None:
+        """A new worker at `place`, where so many before it have not come to take a trial."""
+        line = Line(self._coordinator)
+        self.workers.append(_Process(place, self._work, self._threads, line, in_vain))
+
+    def answer(self) -> None:
+        """Answer every worker that has called, and tell what they have printed."""
+        sources = {source: one for one in self.workers if not one.is_gone for source in one.sources}
+        for source in wait(list(sources), _LOOK_SECONDS):
+            worker = sources[source]
+            if source is worker.pipe:
+                self._answer(worker)
+            else:
+                self._tell(worker)
+
+    def look_after(self) -> None:
+        """Bury the dead, kill those that hang, and those that would load for a sweep that is over."""
+        for worker in list(self.workers):
+            line = worker.line
+            bearable = self._silence if line.has_loaded else _LOADING * self._silence
+            if worker.is_gone:
+                self._lose(worker, worker.bury())
+            elif worker.pipe.poll():
+                pass  # it has called meanwhile
+            elif line.silence > bearable:
+                worker.kill()
+                self._lose(worker, f"said nothing for {bearable:g} s")
+            elif (self._is_over or self._coordinator.stopped) and not (line.trials or line.is_done):
+                worker.kill()
+                self._lose(worker, "was not needed any more")
+
+    def _answer(self, worker: "_Process") -> None:
+        try:
+            verb, *said = worker.pipe.recv()
+        except (EOFError, OSError):
+            worker.is_gone = True
+            return
+        if verb == spawned.FAIL:
+            self._end(*said)
+            return
+        answer = getattr(worker.line, verb)(*said)
+        with suppress(OSError):  # it died meanwhile, as its pipe's end will tell
+            worker.pipe.send(answer)
+        self._is_over = self._is_over or worker.line.is_done
+
+    def _tell(self, worker: "_Process") -> None:
+        """What several workers print alike is told once."""
+        for line in worker.lines():
+            if line not in self._told:
+                print(line, file=sys.stderr)
+            self._told.add(line)
+
+    def _lose(self, worker: "_Process", how: str) -> None:
+        """Give back the trials of a worker that is gone, and replace it if there is something left to do."""
+        self.workers.remove(worker)
+        self._tell(worker)
+        worker.close()
+        worker.line.cut(f"its worker {how}")
+        if self._is_over or self._coordinator.stopped:
+            return
+        in_vain = 0 if worker.line.has_trained else worker.in_vain + 1
+        if in_vain < _STARTS:
+            self.start(worker.place, in_vain)
+            return
+        told = f"{in_vain} workers in a row were lost before they took a trial; the last one {how}"
+        if self.workers:
+            _LOG.warning("%s on %s: going on without one there", told, worker.place.device or "this machine")
+        else:
+            self._end(SweepFailed(f"{told}. What they printed stands above"))
+
+    def _end(self, error: SweeperError) -> None:
+        """Have the other workers save their trials: what stopped one awaits them, too."""
+        self.error = self.error or error
+        self._coordinator.stop("a worker could not go on")
+
+
+class _Process:
+    """The process of one worker, as its parent sees it."""
+
+    def __init__(
+        self, place: Place, work: tuple[Config, Path], threads: int, line: Line, in_vain: int
+    ) -> None:
+        self.place = place
+        self.line = line
+        self.in_vain = in_vain
+        self.is_gone = False
+        """True once its pipe has ended."""
+        self.pipe, theirs = Pipe()
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                [sys.executable, "-u", "-P", "-m", spawned.__name__, str(theirs.fileno()), str(os.getpid())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=(theirs.fileno(),),
+                env=_environment(place, threads),
+                start_new_session=True,  # a terminal's Ctrl-C is the parent's alone
+            )
+        self._output = cast(IO[bytes], self._process.stdout)
+        os.set_blocking(self._output.fileno(), False)
+        self._prints = True
+        self._unfinished = b""
+        with suppress(OSError):  # it died meanwhile, as its pipe's end will tell
+            self.pipe.send(work)
+
+    @property
+    def sources(self) -> tuple[Any, ...]:
+        """What to wait for: its calls, and what it prints."""
+        return (self.pipe, self._output) if self._prints else (self.pipe,)
+
+    def lines(self) -> list[str]:
+        """What it has printed since the last time; of a bar that overwrites itself, how it looks now."""
+        with suppress(BlockingIOError):
+            while self._prints:
+                part = os.read(self._output.fileno(), 1 << 16)
+                self._prints = bool(part)
+                self._unfinished += part
+        whole, newline, self._unfinished = self._unfinished.rpartition(b"\n")
+        lines = whole.decode(errors="replace").split("\n") if newline else []
+        return [line.rstrip("\r").rpartition("\r")[2] for line in lines]
+
+    def bury(self) -> str:
+        """Wait for the end of a process whose pipe has ended, and say how it came."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_LEAVE_SECONDS)
+        self.kill()
+        code = self._process.returncode
+        if code is None:
+            return "can't be ended"
+        if code >= 0:
+            return f"ended with exit code {code}"
+        name = signal.Signals(-code).name
+        return f"was ended by {name}" + (
+            ", as the system does when memory runs out" if name == "SIGKILL" else ""
+        )
+
+    def kill(self) -> None:
+        """End it, with everything that it has started."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):  # one that hangs in a driver outlives even that
+            self._process.wait(_LEAVE_SECONDS)
+
+    def close(self) -> None:
+        """Let go of its pipes; without its input it ends, if it hasn't yet."""
+        for pipe in (self.pipe, self._output, cast(IO[bytes], self._process.stdin)):
+            pipe.close()
+
+
+def _environment(place: Place, threads: int) -> dict[str, str]:
+    """That of this process, pinned to the place's device; a number of threads that is given stays."""
+    pinned = {} if place.visible is None else {"CUDA_VISIBLE_DEVICES": place.visible}
+    return {"OMP_NUM_THREADS": str(threads)} | dict(os.environ) | pinned
