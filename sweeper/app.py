@@ -22,7 +22,7 @@ from sweeper.export import CHAMPION, choose, hub_token, push, register, write_ex
 from sweeper.gate import inspect, refuse_other_rows
 from sweeper.inbox import Inbox
 from sweeper.inputs import Inputs, fingerprint, prepare_inputs, rows_are_unchanged
-from sweeper.launch import INTERRUPTED, End, launch, pruning_range, save_best, sweep_info
+from sweeper.launch import INTERRUPTED, STOPPING, End, launch, pruning_range, save_best, sweep_info
 from sweeper.layout import Layout, write_atomically
 from sweeper.messages import BASE, TrialState
 from sweeper.pruners import make_pruner
@@ -266,7 +266,7 @@ def ui(folder: Path, port: int, host: str) -> int:
 
 
 def _obey_signals() -> None:
-    for signum in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs begin with SIGINT ignored
+    for signum in STOPPING:  # a shell's background jobs begin with SIGINT ignored
         signal.signal(signum, signal.default_int_handler)
 
 

@@ -131,6 +131,8 @@ class SweepInfo:
     """None where the rows were not looked at."""
     verdict_runs: int = 0
     """Runs of the verdict that comes at the end."""
+    workers: int = 1
+    """That train at the same time."""
     is_verdict: bool = False
     """The trials are runs of a verdict: settings of a sweep, trained again and scored on the test rows."""
     also: tuple[ObjectiveConfig, ...] = ()

@@ -25,6 +25,9 @@ from sweeper.tracking import make_tracker
 INTERRUPTED = 130
 """Exit code of a sweep that was interrupted and can go on, as shells have it for Ctrl-C."""
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""What interrupts a sweep: Ctrl-C, preemption, and the warnings of a batch system."""
+
 
 @dataclass(frozen=True)
 class End:
@@ -51,6 +54,8 @@ def launch(
     as the reason for the end.
     """
     config = inputs.config
+    executor = make_executor(config, layout)
+    info = replace(info, workers=executor.workers)
     coordinator = Coordinator(
         study,
         layout,
@@ -63,10 +68,12 @@ def launch(
         config.executor.retries or 0,
     )
     coordinator.open()
+    if not info.is_verdict:
+        screen.say(f"Trained by {executor.about}")
     interruption = _Interruption()
     with _suspending(coordinator, screen, interruption):
         try:
-            make_executor(config, layout).run(coordinator)
+            executor.run(coordinator)
         finally:
             coordinator.close(conclude())
     return End(coordinator.stopped, interruption.happened, coordinator.failures)
@@ -122,7 +129,7 @@ class _Interruption:
 
 @contextmanager
 def _suspending(coordinator: Coordinator, screen: Screen, interruption: _Interruption) -> Iterator[None]:
-    """First Ctrl-C or SIGTERM: save the running trial and leave. Second Ctrl-C: leave at once."""
+    """First signal: save what runs and leave. A second Ctrl-C or SIGTERM: leave at once, workers too."""
 
     def leave(signum: int, frame: FrameType | None) -> None:
         screen.console.show_cursor(True)
@@ -131,10 +138,11 @@ def _suspending(coordinator: Coordinator, screen: Screen, interruption: _Interru
     def suspend(signum: int, frame: FrameType | None) -> None:
         interruption.happened = True
         coordinator.stop(f"interrupted ({signal.Signals(signum).name})")
-        signal.signal(signal.SIGINT, leave)
-        screen.say("Stopping: the running trial is being saved. Ctrl-C again leaves at once.")
+        for again in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(again, leave)
+        screen.say("Stopping: what runs is being saved. Ctrl-C again leaves at once.")
 
-    before = {number: signal.signal(number, suspend) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, suspend) for number in STOPPING}
     try:
         yield
     finally:

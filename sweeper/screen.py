@@ -79,7 +79,10 @@ class Screen:
         if point.mark is not None and point.trial != BASE and self._sweep is not None:
             name = self._sweep.objective.metric
             value = number(point.metrics["objective"], point.metrics.get("objective_error"))
-            self.say(f"  after {point.mark} examples: {name} {value}")
+            running = [r for r in self._records.values() if r.state is TrialState.RUNNING]
+            among_others = len(running) > 1 or self._sweep.workers > 1
+            whose = f"{self._name(self._records[point.trial]).lower()} " if among_others else ""
+            self.say(f"  {whose}after {point.mark} examples: {name} {value}")
 
     def ended(self, trial: TrialRecord) -> None:
         """Say how it ended."""
@@ -125,12 +128,12 @@ class Screen:
         if timed:
             # The verdict's runs are not pruned.
             whole = [r.seconds for r in over if r.seconds and r.state is TrialState.FINISHED] or timed
-            return count * mean(timed) + verdict_runs * (mean(whole) + testing)
+            return (count * mean(timed) + verdict_runs * (mean(whole) + testing)) / self._sweep.workers
         if base is None or not base.cost.get("train_examples_per_second"):
             return None
         training = self._sweep.examples / base.cost["train_examples_per_second"]
         each = training + self._sweep.marks * evaluation
-        return count * each + verdict_runs * (each + testing)
+        return (count * each + verdict_runs * (each + testing)) / self._sweep.workers
 
 
 class LiveScreen(Screen):

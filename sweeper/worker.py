@@ -3,11 +3,17 @@
 import ctypes
 import gc
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sweeper.config import Config
 from sweeper.engines import make_engine, needs_model
+from sweeper.errors import ModelError
 from sweeper.messages import Channel
+
+if TYPE_CHECKING:
+    from sweeper.modeling import BaseModel
 
 
 def run(config: Config, rows_folder: Path, channel: Channel) -> None:
@@ -20,16 +26,29 @@ def run(config: Config, rows_folder: Path, channel: Channel) -> None:
         make_engine(config).run(channel)
         return
     from sweeper.data.prepare import open_rows
-    from sweeper.modeling import BaseModel
-    from sweeper.pretrained import resolve
 
     _keep_freed_memory()
     rows = open_rows(rows_folder)
-    base = BaseModel.load(config.model, resolve(config.model), config.task, rows.labels)
-    engine = make_engine(config, base, rows)
+    engine = make_engine(config, _load(config, rows.labels), rows)
     # Trainer collects garbage before every trial: what is loaded by now need not be looked through each time.
     gc.freeze()
     engine.run(channel)
+
+
+def _load(config: Config, labels: Sequence[str]) -> "BaseModel":
+    from sweeper.engines.evaluate import out_of_memory
+    from sweeper.modeling import BaseModel
+    from sweeper.pretrained import first_line, resolve
+
+    try:
+        return BaseModel.load(config.model, resolve(config.model), config.task, labels)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise ModelError(
+            f"{config.model.name} does not fit into memory: {first_line(error)}. Take a smaller model, or "
+            "model.dtype=bfloat16, fewer executor.workers_per_device, a device that nobody else uses"
+        ) from error
 
 
 def _keep_freed_memory() -> None:

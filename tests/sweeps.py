@@ -45,17 +45,17 @@ class Recorder(Listener):
         return [what for name, what in self.heard if name == kind]
 
 
-def configure(folder: Path, *overrides: str) -> tuple[Config, Space]:
+def configure(folder: Path, *overrides: str, like: Sequence[str] = REPLAY) -> tuple[Config, Space]:
     """A checked configuration that writes below `folder`."""
-    config, space = read_config(compose([*REPLAY, *overrides]))
+    config, space = read_config(compose([*like, *overrides]))
     return replace(config, sweep=replace(config.sweep, folder=folder)), space
 
 
-def open_study(folder: Path, *overrides: str) -> Study:
-    config, space = configure(folder, *overrides)
+def open_study(folder: Path, *overrides: str, like: Sequence[str] = REPLAY, rows: int = 96) -> Study:
+    config, space = configure(folder, *overrides, like=like)
     layout = Layout(folder, config.sweep.name)
-    pruner = make_pruner(config.pruner, *pruning_range(config, space, 96))
-    pins = {"pins": {"rows": 96}}
+    pruner = make_pruner(config.pruner, *pruning_range(config, space, rows))
+    pins = {"pins": {"rows": rows}}
     return Study.open(
         layout.study_url, config, space, pruner, fingerprint(config, space) | pins, layout.folder
     )
@@ -72,15 +72,20 @@ class Clock:
 
 
 def open_coordinator(
-    folder: Path, *overrides: str, recorder: Recorder | None = None, clock: Clock | None = None
+    folder: Path,
+    *overrides: str,
+    recorder: Recorder | None = None,
+    clock: Clock | None = None,
+    like: Sequence[str] = REPLAY,
+    rows: int = 96,
 ) -> tuple[Coordinator, Study, Recorder]:
-    """A coordinator that has been opened, with 96 training rows."""
-    config, _ = configure(folder, *overrides)
+    """A coordinator that has been opened, with so many training rows."""
+    config, _ = configure(folder, *overrides, like=like)
     layout = Layout(folder, config.sweep.name)
-    study = open_study(folder, *overrides)
+    study = open_study(folder, *overrides, like=like, rows=rows)
     recorder = recorder or Recorder()
     clock = clock or Clock()
-    info = sweep_info(study, config, layout, Inputs(config, 96, "replayed", (), {"rows": 96}))
+    info = sweep_info(study, config, layout, Inputs(config, rows, "replayed", (), {"rows": rows}))
     coordinator = Coordinator(
         study,
         layout,
@@ -88,7 +93,7 @@ def open_coordinator(
         config.budget,
         config.sampler,
         config.task.evaluation,
-        96,
+        rows,
         [Journal(layout), recorder],
         config.executor.retries or 0,
         clock=clock,

@@ -1,19 +1,29 @@
 """What every executor has to do: run workers on a coordinator until the sweep is over or stopped."""
 
+import signal
+from collections.abc import Callable
 from typing import get_args, get_type_hints
 
+import psutil
 import pytest
 
 from sweeper.config import ExecutorConfig
-from sweeper.executors import make_executor
+from sweeper.data.prepare import prepare
+from sweeper.errors import DataError
+from sweeper.events import Measurement
+from sweeper.executors import make_executor, spawned
+from sweeper.journal import measurements
 from sweeper.layout import Layout
 from sweeper.messages import BASE, TrialState
-from tests.sweeps import configure, open_coordinator
+from sweeper.pretrained import architecture, load_tokenizer, resolve
+from tests import tiny
+from tests.sweeps import REPLAY, Recorder, configure, open_coordinator
+from tests.test_worker import texts
 
 EXECUTORS = get_args(get_type_hints(ExecutorConfig)["name"])
-
-
 SEVERAL = {"local": ("executor.workers=2",)}
+APART = ("local",)
+"""Executors whose workers may die without this process."""
 
 
 @pytest.fixture(params=EXECUTORS)
@@ -21,25 +31,69 @@ def over(request):
     return (f"executor={request.param}", *SEVERAL.get(request.param, ()))
 
 
-def execute(folder, *overrides):
-    coordinator, study, recorder = open_coordinator(folder, *overrides)
-    config, _ = configure(folder, *overrides)
+@pytest.fixture(params=APART)
+def apart(request):
+    """One worker in a process of its own, so that it is known which trial a killed one had."""
+    return (f"executor={request.param}", "executor.workers=1")
+
+
+class Striking(Recorder):
+    """A recorder that does something to the workers at measurements that `when` picks out."""
+
+    def __init__(self, when: Callable[[Measurement], bool], number: int, once: bool = True) -> None:
+        super().__init__()
+        self.when, self.number, self.once = when, number, once
+        self.struck: list[psutil.Process] = []
+
+    def measured(self, point: Measurement) -> None:
+        super().measured(point)
+        if self.when(point) and not (self.once and self.struck):
+            for one in workers():
+                one.send_signal(self.number)
+                self.struck.append(one)
+
+
+def workers() -> list[psutil.Process]:
+    """The processes of workers that this process has."""
+    children = psutil.Process().children(recursive=True)
+    return [one for one in children if is_alive(one) and spawned.__name__ in one.cmdline()]
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def execute(folder, *overrides, recorder=None, like=REPLAY, rows=96):
+    coordinator, study, recorder = open_coordinator(
+        folder, *overrides, recorder=recorder, like=like, rows=rows
+    )
+    config, _ = configure(folder, *overrides, like=like)
     make_executor(config, Layout(folder, config.sweep.name)).run(coordinator)
     coordinator.close()
+    assert workers() == [], "nobody is left behind"
     return study, recorder
 
 
-def test_every_trial_of_the_budget_is_trained(tmp_path, over):
-    study, recorder = execute(tmp_path, *over, "budget.trials=3")
-    assert [r.number for r in study.records()] == [BASE, 0, 1, 2]
+def attempts(recorder) -> list[tuple[int, int]]:
+    return [(record.number, record.attempt) for record in recorder.of("started")]
+
+
+def test_every_trial_of_the_budget_is_trained_once(tmp_path, over):
+    study, recorder = execute(tmp_path, *over, "budget.trials=5")
+    assert [r.number for r in study.records()] == [BASE, *range(5)]
     assert all(r.state.is_over for r in study.records())
-    assert len(recorder.of("started")) == len(recorder.of("ended")) == 4
+    numbers = sorted(number for number, _ in attempts(recorder))
+    assert numbers == [BASE, *range(5)], "no two workers have had the same trial"
+    assert len(recorder.of("ended")) == 6
 
 
 def test_a_sweep_goes_on_under_it(tmp_path, over):
     execute(tmp_path, *over, "budget.trials=2")
     study, recorder = execute(tmp_path, *over, "budget.trials=4")
-    assert [r.number for r in recorder.of("started")] == [2, 3], "nothing is trained twice"
+    assert sorted(r.number for r in recorder.of("started")) == [2, 3], "nothing is trained twice"
     assert len(study.records()) == 5
 
 
@@ -65,3 +119,131 @@ def test_a_suspended_trial_waits(tmp_path, over):
     config, _ = configure(tmp_path, *over)
     make_executor(config, Layout(tmp_path, config.sweep.name)).run(coordinator)
     assert study.record(0).state is TrialState.WAITING
+    assert study.record(0).reports == {}, "it was not trained to the next mark"
+
+
+def test_a_trial_that_fails_by_itself_is_not_tried_again(tmp_path, over):
+    bad = ["space=empty", "+space.learning_rate={low: 0.06, high: 1.0, log: true}", "trial.learning_rate=0.1"]
+    study, recorder = execute(tmp_path, *over, *bad, "budget.trials=3", "budget.failures_in_row=9")
+    assert [study.record(number).state for number in range(3)] == [TrialState.FAILED] * 3
+    assert sorted(attempts(recorder)) == [(BASE, 1), (0, 1), (1, 1), (2, 1)]
+
+
+def test_a_worker_that_cannot_load_ends_it_with_its_error(tmp_path, over):
+    coordinator, study, _ = open_coordinator(tmp_path, *over)
+    config, _ = configure(tmp_path, *over, f"engine.curves={tmp_path / 'none.jsonl'}")
+    executor = make_executor(config, Layout(tmp_path, config.sweep.name))
+    with pytest.raises(DataError, match=r"engine.curves: there is no file .*none.jsonl"):
+        executor.run(coordinator)
+    assert study.records() == []
+    assert workers() == []
+
+
+# Workers that die or hang
+
+
+def in_trial_0(point):
+    return point.trial == 0 and point.mark == 48
+
+
+def test_a_killed_workers_trial_goes_on_as_the_same_trial(tmp_path, apart):
+    whole, _ = execute(tmp_path / "whole", *apart, "budget.trials=2")
+    recorder = Striking(in_trial_0, signal.SIGKILL)
+    study, _ = execute(tmp_path / "killed", *apart, "budget.trials=2", recorder=recorder)
+    assert len(recorder.struck) == 1
+    assert attempts(recorder) == [(BASE, 1), (0, 1), (0, 2), (1, 1)]
+    waiting = next(r for r in recorder.of("ended") if r.number == 0)
+    assert (waiting.state, waiting.reason) == (
+        TrialState.WAITING,
+        "its worker was ended by SIGKILL, as the system does when memory runs out",
+    )
+    assert [(r.params, r.reports, r.objective) for r in study.records()] == [
+        (r.params, r.reports, r.objective) for r in whole.records()
+    ]
+    points = list(measurements(Layout(tmp_path / "killed", "summarize").metrics(0)))
+    assert [point.mark for point in points if point.mark] == [48, 96]
+    assert min(point.examples for point in points if point.attempt == 2) > 48, "from its checkpoint"
+
+
+def test_a_hung_worker_is_replaced(tmp_path, apart):
+    recorder = Striking(in_trial_0, signal.SIGSTOP)
+    patience = ("executor.silence_seconds=4", "executor.retries=9")
+    study, _ = execute(tmp_path, *apart, *patience, "budget.trials=1", recorder=recorder)
+    assert (0, 2) in attempts(recorder)
+    waiting = next(r for r in recorder.of("ended") if r.number == 0)
+    assert waiting.reason == "its worker said nothing for 4 s"
+    assert study.record(0).state is TrialState.FINISHED
+
+
+def test_a_trial_that_loses_all_its_workers_fails_and_others_go_on(tmp_path, apart):
+    recorder = Striking(lambda point: point.trial == 0, signal.SIGSEGV, once=False)
+    study, _ = execute(tmp_path, *apart, "executor.retries=1", "budget.trials=2", recorder=recorder)
+    assert attempts(recorder) == [(BASE, 1), (0, 1), (0, 2), (1, 1)]
+    assert study.record(0).state is TrialState.FAILED
+    assert study.record(0).reason == (
+        "its worker was ended by SIGSEGV; that was worker 2 of this trial, and executor.retries=1 "
+        "allows no more"
+    )
+    assert study.record(1).state is TrialState.FINISHED
+
+
+# Real training
+
+TRAINING = (
+    *("+experiment=summarize", "tracking=none", "verdict=none", "model=custom", "model.device=cpu"),
+    *("model.dtype=float32", "data=file", "data.sizes.train=48", "data.sizes.validation=8"),
+    *("data.sizes.test=8", "task.evaluation.samples=1", "task.generation.max_new_tokens=2", "space=empty"),
+    *("+space.lora.dropout={low: 0.0, high: 0.2}", "trial.batch_size=4", "engine.report_seconds=1e-9"),
+)
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    """A tiny model and rows for it, and the overrides that name both."""
+    folder = tmp_path_factory.mktemp("material")
+    model = tiny.save(tiny.llama(), folder / "model")
+    return (f"model.name={model}", f"data.path={texts(folder, rows=200)}")
+
+
+def train(folder, *overrides, recorder=None):
+    config, _ = configure(folder, *overrides, like=TRAINING)
+    found = resolve(config.model)
+    layout = Layout(folder, config.sweep.name)
+    prepare(config, load_tokenizer(found), architecture(found, config.task), layout.rows)
+    study, recorder = execute(folder, *overrides, recorder=recorder, like=TRAINING, rows=48)
+    return study, recorder, layout
+
+
+def losses(layout, trial):
+    """By attempt and examples."""
+    return {
+        (point.attempt, point.examples): point.metrics["train_loss"]
+        for point in measurements(layout.metrics(trial))
+        if "train_loss" in point.metrics and point.mark is None
+    }
+
+
+def test_a_killed_workers_training_goes_on_as_if_nothing_had_happened(tmp_path, apart, material):
+    one = (*material, "budget.trials=1")
+    _, _, whole = train(tmp_path / "whole", *one, "executor=inline")
+    recorder = Striking(lambda point: point.trial == 0 and point.examples == 32, signal.SIGKILL)
+    study, _, killed = train(tmp_path / "killed", *one, *apart, recorder=recorder)
+    assert len(recorder.struck) == 1
+    told, expected = losses(killed, 0), losses(whole, 0)
+    assert [examples for attempt, examples in told if attempt == 1] == [4, 8, 12, 16, 20, 24, 28, 32]
+    assert [examples for attempt, examples in told if attempt == 2] == [28, 32, 36, 40, 44, 48]
+    assert {examples: loss for (_, examples), loss in told.items()} == {
+        examples: loss for (_, examples), loss in expected.items()
+    }
+    assert study.record(0).state is TrialState.FINISHED
+
+
+def test_packed_trials_outlive_their_worker(tmp_path, apart, material):
+    recorder = Striking(lambda point: point.trial == 1 and point.examples == 32, signal.SIGKILL)
+    packed = ("engine=packed", "engine.slots=2", "budget.trials=2", "pruner=none")
+    study, _, layout = train(tmp_path, *material, *packed, *apart, recorder=recorder)
+    assert sorted(attempts(recorder)) == [(BASE, 1), (0, 1), (0, 2), (1, 1), (1, 2)]
+    assert [(r.state, r.engine) for r in study.records()[1:]] == [(TrialState.FINISHED, "packed")] * 2
+    for trial in (0, 1):
+        again = [examples for attempt, examples in losses(layout, trial) if attempt == 2]
+        assert min(again) == 28, "from its checkpoint"

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from sweeper.inputs import Inputs
-from sweeper.launch import launch, save_best, sweep_info
+from sweeper.launch import STOPPING, launch, save_best, sweep_info
 from sweeper.layout import Layout
 from sweeper.messages import BASE
 from sweeper.screen import Screen
@@ -55,14 +55,14 @@ def test_what_is_concluded_is_what_listeners_hear(tmp_path):
     assert screen.reason == "Trial 1 is the better one."
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", STOPPING)
 def test_a_signal_suspends_what_runs_and_the_old_handlers_come_back(tmp_path, how):
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in STOPPING]
     end, study = launched(tmp_path, Listening(how))
     assert end.interrupted
     assert end.reason == f"interrupted ({how.name})"
     assert not study.record(0).state.is_over
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in STOPPING] == before
 
 
 def test_failures_in_a_row_are_handed_over(tmp_path):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.engines.replay import ReplayEngine
+from sweeper.launch import STOPPING
 from sweeper.messages import BASE, TrialState
 from sweeper.study import Study
 from tests.sweeps import REPLAY, configure, open_coordinator
@@ -108,15 +109,16 @@ def test_the_interrupted_trial_goes_on_from_its_checkpoint(tmp_path):
     assert [point["mark"] for point in points if point["mark"]] == [48, 96], "each mark is measured once"
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_the_trial_and_says_how_to_go_on(tmp_path, how):
-    process = start(tmp_path, "engine.speedup=20")
+@pytest.mark.parametrize("over", [(), ("executor=local", "executor.workers=2")], ids=["inline", "local"])
+@pytest.mark.parametrize("how", STOPPING)
+def test_a_signal_saves_the_trial_and_says_how_to_go_on(tmp_path, how, over):
+    process = start(tmp_path, "engine.speedup=20", *over)
     read_until(process, "Trial 0: the default settings")
     time.sleep(0.3)
     process.send_signal(how)
     rest = process.communicate(timeout=60)[0]
     assert process.returncode == 130
-    assert "Stopping: the running trial is being saved. Ctrl-C again leaves at once." in rest
+    assert "Stopping: what runs is being saved. Ctrl-C again leaves at once." in rest
     assert "Go on with: python -m sweeper +experiment=summarize" in rest
     (trial,) = [r for r in records(tmp_path) if r.number == 0]
     assert trial.state is TrialState.WAITING

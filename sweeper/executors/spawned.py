@@ -4,7 +4,8 @@ PIPE is the number of an inherited descriptor, PARENT the process at its other e
 of rows come down first; then a call goes up, its verb before what is said, and its answer comes down.
 
 The process ends with its parent, however that ends: standard input is a pipe on which nothing ever comes but
-its end, and Linux sends SIGKILL besides, which reaches a stopped process too. Signals are the parent's business.
+its end, and Linux sends SIGKILL besides, which reaches a stopped process too. Signals are the parent's
+business.
 """
 
 import ctypes
