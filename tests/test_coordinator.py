@@ -101,6 +101,34 @@ def test_old_attempts_are_cancelled_and_recorded_nowhere(tmp_path):
     assert study.record(new.trial).reports == {}
 
 
+def test_a_trial_fails_when_it_has_lost_more_workers_than_it_may(tmp_path):
+    coordinator, study, recorder = after_base(tmp_path, "executor.retries=2", "budget.trials=2")
+    for attempt in (1, 2, 3):
+        spec = take(coordinator)
+        assert (spec.trial, spec.attempt) == (0, attempt)
+        coordinator.lost([0], "its worker said nothing for 600 s")
+    assert [r.state.value for r in recorder.of("ended") if r.number == 0] == ["waiting", "waiting", "failed"]
+    assert study.record(0).reason == (
+        "its worker said nothing for 600 s; that was worker 3 of this trial, and executor.retries=2 "
+        "allows no more"
+    )
+    assert take(coordinator).trial == 1
+
+
+def test_a_base_model_that_loses_its_workers_is_done_without(tmp_path):
+    coordinator, _, _ = open_coordinator(tmp_path, "executor.retries=0")
+    coordinator.lost([take(coordinator).trial])
+    assert take(coordinator).trial == 0
+
+
+def test_a_worker_lost_while_the_sweep_stops_fails_no_trial(tmp_path):
+    coordinator, study, _ = after_base(tmp_path, "executor.retries=0")
+    spec = take(coordinator)
+    coordinator.stop("interrupted (SIGTERM)")
+    coordinator.lost([spec.trial])
+    assert study.record(0).state is TrialState.WAITING
+
+
 def test_a_stored_mark_keeps_its_value(tmp_path):
     coordinator, study, recorder = after_base(tmp_path)
     spec = take(coordinator)

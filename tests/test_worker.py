@@ -4,11 +4,13 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
+from transformers import LlamaForCausalLM
 
 from sweeper import worker
 from sweeper.config import Config
 from sweeper.data.prepare import prepare
-from sweeper.errors import DataError
+from sweeper.errors import DataError, ModelError
 from sweeper.messages import BASE, Decision, Ending
 from sweeper.pretrained import architecture, load_tokenizer, resolve
 from tests import tiny
@@ -64,6 +66,30 @@ def test_an_ordinary_trial_never_opens_the_test_rows(tmp_path):
         worker.run(config, rows, channel)
     assert [one.ending for one in channel.outcomes] == [Ending.FINISHED, Ending.FINISHED, Ending.FAILED]
     assert "has no test rows" in channel.outcomes[2].reason
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "told"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+            ModelError,
+            "does not fit into",
+        ),
+        (RuntimeError("CUDA error: invalid device ordinal"), RuntimeError, "invalid device ordinal"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_told_as_that(tmp_path, monkeypatch, said, error, told):
+    model = tiny.save(tiny.llama(), tmp_path / "model")
+    config = configure(tmp_path, "model=custom", f"model.name={model}", "model.device=cpu")
+    rows = prepared(config, tmp_path / "rows")
+
+    def full(self, *args, **kwargs):
+        raise said
+
+    monkeypatch.setattr(LlamaForCausalLM, "to", full)
+    with pytest.raises(error, match=told):
+        worker.run(config, rows, tiny.Script([]))
 
 
 def test_a_replaying_worker_needs_neither_model_nor_rows(tmp_path):

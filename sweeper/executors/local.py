@@ -40,7 +40,7 @@ class LocalExecutor:
         self._layout = layout
         self._places = places
         self.workers = len(places)
-        self.about = f"{in_words(places)}, each in a process of its own"
+        self.about = f"{in_words(places)}, {'each ' if self.workers > 1 else ''}in a process of its own"
 
     def run(self, coordinator: Coordinator) -> None:
         """Train until the coordinator says Done to all workers, replacing those that die or hang."""
@@ -190,9 +190,10 @@ class _Process:
                 part = os.read(self._output.fileno(), 1 << 16)
                 self._prints = bool(part)
                 self._unfinished += part
-        whole, newline, self._unfinished = self._unfinished.rpartition(b"\n")
-        lines = whole.decode(errors="replace").split("\n") if newline else []
-        return [line.rstrip("\r").rpartition("\r")[2] for line in lines]
+        *whole, self._unfinished = self._unfinished.split(b"\n")
+        if self._unfinished and not self._prints:
+            whole.append(self._unfinished)
+        return [line.decode(errors="replace").rstrip("\r").rpartition("\r")[2] for line in whole]
 
     def bury(self) -> str:
         """Wait for the end of a process whose pipe has ended, and say how it came."""
