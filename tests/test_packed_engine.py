@@ -423,6 +423,13 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path):
     assert run(replace(spec, attempt=2)).outcomes[0].examples == 12
 
 
+def test_a_trial_reports_while_slots_are_tried(tmp_path):
+    channel = run(tiny.spec(tmp_path, tiny.settings()), slots="null")
+    first = next(i for i, report in enumerate(channel.reports) if report.metrics)
+    assert [report.examples for report in channel.reports[:first]] == [0] * first
+    assert first >= 1
+
+
 def test_given_slots_that_do_not_fit_are_fewer_after_trying_with_a_warning(caplog):
     engine = PackedEngine(workbench(tiny.config(), tiny.base(), tiny.rows()), 3, 1000)
     handle = shortage(4)

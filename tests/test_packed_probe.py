@@ -65,6 +65,15 @@ def test_slots_that_ran_out_of_memory_are_not_chosen(bench, layers, rows_that_fi
         assert choose(bench, layers, SETTINGS, 1 << 20).slots <= slots
 
 
+def test_before_each_number_is_tried_others_may_speak(bench, layers):
+    heard = []
+    with shortage(bench, 4) as asked:
+        choose(bench, layers, SETTINGS, 1 << 20, lambda: heard.append(len(asked)))
+    assert heard[0] == 0
+    assert heard == sorted(set(heard)), "something is tried between two of them"
+    assert len(heard) == 2
+
+
 @pytest.mark.parametrize(("rows_that_fit", "slots"), [(24, 6), (12, 3), (8, 1)])
 def test_given_slots_are_halved_until_they_fit(bench, layers, rows_that_fit, slots):
     with shortage(bench, rows_that_fit):

@@ -110,9 +110,10 @@ class PackedEngine:
         tenant = Tenant(self._bench, channel, spec, slot, self._listen)
         self._tenants.append(tenant)
         with _own_end(tenant):
-            if self._slots is None:
-                self._slots = choose(self._bench, self._layers, spec.settings, self._token_budget).slots
             adapter = tenant.arrive()
+            if self._slots is None:
+                tried = choose(self._bench, self._layers, spec.settings, self._token_budget, self._listen)
+                self._slots = tried.slots
             self._stack = self._stack.fitted([adapter.form], self._slots)
             self._stack.put(slot, adapter)
             tenant.settle_in()

@@ -82,8 +82,17 @@ def try_slots(
     return Tried(slots, speed, before, torch.cuda.max_memory_allocated() if cuda else 0)
 
 
-def choose(bench: Workbench, layers: Layers, settings: TrialSettings, token_budget: int) -> Tried:
-    """The number of slots beyond which twice as many are hardly faster or don't fit into memory."""
+def choose(
+    bench: Workbench,
+    layers: Layers,
+    settings: TrialSettings,
+    token_budget: int,
+    tick: Callable[[], None] = lambda: None,
+) -> Tried:
+    """The number of slots beyond which twice as many are hardly faster or don't fit into memory.
+
+    `tick` is called before each number is tried.
+    """
     cuda = bench.base.device.type == "cuda"
     room = _MEMORY * torch.cuda.get_device_properties(bench.base.device).total_memory if cuda else 0
     best = Tried(1, 0.0, 0, 0)
@@ -91,6 +100,7 @@ def choose(bench: Workbench, layers: Layers, settings: TrialSettings, token_budg
         slots = 2 * best.slots if best.examples_per_second else 1
         if slots > MOST or best.bytes_for_twice > room:
             return best
+        tick()
         tried = _if_it_fits(partial(try_slots, bench, layers, settings, slots, token_budget))
         if tried is None or tried.examples_per_second < _GROWTH * best.examples_per_second:
             return best
