@@ -259,6 +259,43 @@ def test_out_of_memory_with_one_row_fails_the_trial(tmp_path, monkeypatch):
     assert not list((tmp_path / "0000").rglob("*.safetensors"))
 
 
+@pytest.mark.parametrize(
+    ("rows_that_fit", "ending", "reason"),
+    [(2, Ending.FINISHED, ""), (0, Ending.FAILED, "out of memory with one row per forward pass")],
+)
+def test_out_of_memory_in_evaluation_fewer_rows_are_scored_at_once(tmp_path, rows_that_fit, ending, reason):
+    plenty = tiny.run(tiny.spec(tmp_path / "1", tiny.settings()))
+
+    def hungry(module, args, kwargs):
+        if not module.training and len(kwargs["input_ids"]) > rows_that_fit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    handle = tiny.base().model.register_forward_pre_hook(hungry, with_kwargs=True)
+    try:
+        tight = tiny.run(tiny.spec(tmp_path / "2", tiny.settings()))
+    finally:
+        handle.remove()
+    (outcome,) = tight.outcomes
+    assert (outcome.ending, outcome.reason[:43]) == (ending, reason)
+    if ending is Ending.FINISHED:
+        assert [mark for mark, _, _ in evaluated(tight)] == [mark for mark, _, _ in evaluated(plenty)]
+
+
+def test_a_loss_that_is_nan_from_the_first_step_fails_the_trial_at_once(tmp_path):
+    def broken(module, args, output):
+        return output * torch.nan if output.requires_grad else output
+
+    handle = tiny.base().model.get_output_embeddings().register_forward_hook(broken)
+    try:
+        channel = tiny.run(tiny.spec(tmp_path, tiny.settings()))
+    finally:
+        handle.remove()
+    (outcome,) = channel.outcomes
+    assert (outcome.ending, outcome.examples) == (Ending.FAILED, 4)
+    assert "the training loss became nan at example 4; lower the learning rate" in outcome.reason
+    assert channel.evaluations == []
+
+
 def test_only_shortage_of_memory_is_taken_for_it():
     assert out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ..."))
     assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
