@@ -99,7 +99,7 @@ def test_one_that_never_comes_up_is_given_up_while_others_train(tmp_path, plante
     assert "with exit code 7 on GPU 1: going on without one there" in caplog.text
 
 
-def test_one_that_breaks_off_shows_its_traceback_and_saves_the_others(tmp_path, planted, capsys):
+def test_one_that_breaks_off_shows_its_traceback_and_saves_the_others(tmp_path, planted, capsys, monkeypatch):
     planted(
         "if os.environ['CUDA_VISIBLE_DEVICES'] == '1':\n"
         "    import time\n"
@@ -111,19 +111,16 @@ def test_one_that_breaks_off_shows_its_traceback_and_saves_the_others(tmp_path, 
         "    replay.ReplayEngine.run = broken"
     )
     flag = tmp_path / "flag"
-    os.environ["PLANTED"] = str(flag)
+    monkeypatch.setenv("PLANTED", str(flag))
     recorder = Recorder()
     recorder.started = lambda record: record.number == 0 and flag.touch()
-    try:
-        with pytest.raises(SweepFailed, match="a worker broke off with ValueError: planted"):
-            run(
-                tmp_path,
-                *(Place("GPU 0", "0"), Place("GPU 1", "1")),
-                recorder=recorder,
-                overrides=("engine.speedup=5",),
-            )
-    finally:
-        del os.environ["PLANTED"]
+    with pytest.raises(SweepFailed, match="a worker broke off with ValueError: planted"):
+        run(
+            tmp_path,
+            *(Place("GPU 0", "0"), Place("GPU 1", "1")),
+            recorder=recorder,
+            overrides=("engine.speedup=5",),
+        )
     told = capsys.readouterr().err
     assert "Traceback (most recent call last)" in told
     assert told.count("ValueError: planted") == 1
@@ -131,6 +128,28 @@ def test_one_that_breaks_off_shows_its_traceback_and_saves_the_others(tmp_path, 
     assert reason == "a worker could not go on"
     _, study, _ = open_coordinator(tmp_path, "executor=local")
     assert study.record(0).state is TrialState.WAITING
+
+
+def test_what_a_worker_does_after_its_last_trial_is_not_cut_off(tmp_path, planted, monkeypatch):
+    planted(
+        "import time\n"
+        "from sweeper.engines.replay import ReplayEngine\n"
+        "class Tidying:\n"
+        "    def __init__(self, channel):\n"
+        "        self.next_trial, self.report = channel.next_trial, channel.report\n"
+        "        self._finish = channel.finish\n"
+        "    def finish(self, outcome):\n"
+        "        self._finish(outcome)\n"
+        "        time.sleep(1)\n"
+        "        open(os.path.join(os.environ['PLANTED'], str(outcome.trial)), 'w').close()\n"
+        "replay = ReplayEngine.run\n"
+        "ReplayEngine.run = lambda self, channel: replay(self, Tidying(channel))"
+    )
+    tidied = tmp_path / "tidied"
+    tidied.mkdir()
+    monkeypatch.setenv("PLANTED", str(tidied))
+    run(tmp_path, *[Place("")] * 2, overrides=("budget.trials=3",))
+    assert sorted(path.name for path in tidied.iterdir()) == ["-1", "0", "1", "2"]
 
 
 def test_where_a_worker_crashed_is_told(tmp_path, capsys):

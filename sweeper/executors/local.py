@@ -89,7 +89,7 @@ class _Crew:
                 self._tell(worker)
 
     def look_after(self) -> None:
-        """Bury the dead, kill those that hang, and those that would load for a sweep that is over."""
+        """Bury the dead, kill those that hang, and those that still load when nothing is left to do."""
         for worker in list(self.workers):
             line = worker.line
             bearable = self._silence if line.has_loaded else _LOADING * self._silence
@@ -100,7 +100,7 @@ class _Crew:
             elif line.silence > bearable:
                 worker.kill()
                 self._lose(worker, f"said nothing for {bearable:g} s")
-            elif (self._is_over or self._coordinator.stopped) and not (line.trials or line.is_done):
+            elif (self._is_over or self._coordinator.stopped) and not line.has_loaded:
                 worker.kill()
                 self._lose(worker, "was not needed any more")
 
