@@ -72,9 +72,13 @@ class Clock:
 
 
 def open_coordinator(
-    folder: Path, *overrides: str, recorder: Recorder | None = None, clock: Clock | None = None
+    folder: Path,
+    *overrides: str,
+    recorder: Recorder | None = None,
+    clock: Clock | None = None,
+    listeners: Sequence[Listener] = (),
 ) -> tuple[Coordinator, Study, Recorder]:
-    """A coordinator that has been opened, with 96 training rows."""
+    """A coordinator that has been opened, with 96 training rows; `listeners` are further ones."""
     config, _ = configure(folder, *overrides)
     layout = Layout(folder, config.sweep.name)
     study = open_study(folder, *overrides)
@@ -89,7 +93,7 @@ def open_coordinator(
         config.sampler,
         config.task.evaluation,
         96,
-        [Journal(layout), recorder],
+        [Journal(layout), recorder, *listeners],
         clock=clock,
         now=clock,
     )
