@@ -315,7 +315,20 @@ class MlflowTracker:
                 self._take(record)
 
     def _send(self, runs: SweepRuns) -> None:
-        for trial in self._trials.values():
+        known = dict(self._sent.trials)
+        try:
+            self._send_trials(runs)
+        finally:
+            # Once for all of them: the file grows with the sweep.
+            if self._sent.trials != known:
+                self._sent.write(self._layout)
+        if self._closed is not None and self._inbox.empty():
+            runs.close(self._closed.trials, self._closed.best, self._closed.reason)
+            self._sent.closed = True
+            self._sent.write(self._layout)
+
+    def _send_trials(self, runs: SweepRuns) -> None:
+        for number, trial in list(self._trials.items()):
             if trial.changed or trial.points:
                 try:
                     self._send_trial(runs, trial)
@@ -324,12 +337,9 @@ class MlflowTracker:
                         raise
                     # Refused for good, e.g. because its run was deleted in the UI; the others go on.
                     trial.changed, trial.on_disk, trial.points = False, False, []
-                    number = trial.record.number
                     _log.warning("MLflow does not accept trial %d: %s", number, self._cause(error))
-        if self._closed is not None and self._inbox.empty():
-            runs.close(self._closed.trials, self._closed.best, self._closed.reason)
-            self._sent.closed = True
-            self._sent.write(self._layout)
+                if self._sent.has(trial.record):  # a long sweep keeps nothing of it here
+                    del self._trials[number]
 
     def _send_trial(self, runs: SweepRuns, trial: _Trial) -> None:
         record = trial.record
@@ -338,11 +348,12 @@ class MlflowTracker:
         if points:
             trial.last = max([*points, *filter(None, [trial.last])], key=lambda point: point.time)
         runs.begin(record, points[0].time if points else trial.time)
-        runs.log(record.number, points)
         if record.state.is_over:
-            runs.end(record, trial.last, trial.last.time if trial.on_disk and trial.last else trial.time)
+            ended = trial.last.time if trial.on_disk and trial.last else trial.time
+            runs.end(record, points, trial.last, ended)
             self._sent.trials[str(record.number)] = record.state.value
-            self._sent.write(self._layout)
+        else:
+            runs.log(record.number, points)
         trial.points, trial.on_disk, trial.changed = [], False, False
 
     def _unsent(self, trial: _Trial) -> int:
