@@ -42,6 +42,8 @@ class Crew:
     channel: Channel
     engine: ReplayEngine
     clock: Clock
+    speedup: float = 1.0
+    """Recorded seconds are divided by this."""
     calls: list[Call] = field(default_factory=list)
 
     def work(self, count: int) -> None:
@@ -68,7 +70,6 @@ class Crew:
             if isinstance(order, Wait):
                 yield "next_trial", order.seconds
                 continue
-            yield "next_trial", 0.0
             outcome = yield from self._play(order, chance)
             self.channel.finish(outcome)
             yield "finish", 0.0
@@ -78,19 +79,20 @@ class Crew:
         curve = self.engine.curve(spec)
         settings, metric = spec.settings, self.engine.goals.objective.metric
         decision, best = Decision.CONTINUE, None
-        examples = 0
+        examples, verb = 0, "next_trial"
         for mark in spec.marks:
+            seconds = curve.seconds * (mark - examples) / max(curve.examples, 1)
+            yield verb, seconds / self.speedup * chance.uniform(0.8, 1.2)
+            verb, examples = "report", mark
             share = mark / spec.examples if spec.examples else 0.0
             value = curve.at(share)
             evaluation = Evaluation(mark, value, curve.error, {metric: value, "loss": 3.0 - value})
             best = evaluation if best is None or value > best.objective else best
             trained = {"train_loss": 3.0 - value, "learning_rate": settings.learning_rate}
             decision = self.channel.report(Progress(spec.trial, spec.attempt, mark, trained, evaluation))
-            seconds = curve.seconds * (mark - examples) / max(curve.examples, 1) * chance.uniform(0.8, 1.2)
-            examples = mark
-            yield "report", seconds
             if decision is not Decision.CONTINUE:
                 break
+        yield verb, 0.0
         ending = _ENDINGS[decision]
         reason = f"pruned at example {examples}" if ending is Ending.PRUNED else ""
         cost = {"train_seconds": curve.seconds, "evaluation_seconds": 0.0}

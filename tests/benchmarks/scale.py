@@ -39,7 +39,6 @@ OVERRIDES = (
     "pruner=percentile",
     "pruner.percentile=99.9",
     "task.evaluation.marks_per_epoch=10",
-    "engine.speedup=0.1",  # a trial takes eight minutes of simulated time
 )
 
 
@@ -95,7 +94,7 @@ def play(folder: Path, begins: int, ends: int, workers: int, tracking: str) -> S
     recorder.heard = _Nothing()
     assert isinstance(first, TrialSpec)
     coordinator.lost([first.trial])
-    crew = Crew(coordinator, ReplayEngine(config), clock)
+    crew = Crew(coordinator, ReplayEngine(config), clock, speedup=0.1)  # a trial takes eight minutes
     with measured() as cost:
         crew.work(workers)
         coordinator.close()
