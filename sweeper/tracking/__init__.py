@@ -5,6 +5,7 @@ MLflow, sets up its database and sends, in batches. What can't be sent is kept a
 is lost with a killed process is read back from metrics.jsonl at the next start.
 """
 
+import gc
 import json
 import logging
 import os
@@ -30,6 +31,8 @@ from sweeper.tracking.store import attach_page, delete_runs
 
 _SEND_SECONDS = 2.0
 """Measurements are gathered for this long, then sent together."""
+_REST = 3.0
+"""The thread rests this many times as long as it sends: with hundreds of workers the batches grow instead."""
 _MOST_SECONDS = 60.0
 """Longest pause between two tries to reach a tracking server that is away."""
 _JOIN_SECONDS = 180.0
@@ -266,9 +269,11 @@ class MlflowTracker:
         while not self._sent.closed:
             self._gather(pause)
             try:
-                runs.connect()
+                if runs.connect():
+                    gc.freeze()  # MLflow stays: looked through in a full collection, it would hold up the sweep
+                began = time.monotonic()
                 self._send(runs)
-                pause, failures = _SEND_SECONDS, 0
+                pause, failures = max(_SEND_SECONDS, _REST * (time.monotonic() - began)), 0
             except Exception as error:  # whatever MLflow raises, it must not stop a sweep
                 runs.forget()
                 failures += 1

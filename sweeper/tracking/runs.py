@@ -65,10 +65,13 @@ class SweepRuns:
         """MLflow's run of every trial that has one."""
         self._begun: set[tuple[int, int, TrialState]] = set()
 
-    def connect(self) -> None:
-        """Import MLflow, set up its database if it is ours, find or create experiment and parent run."""
+    def connect(self) -> bool:
+        """Import MLflow, set up its database if it is ours, find or create experiment and parent run.
+
+        False if that was done before.
+        """
         if self._parent:
-            return
+            return False
         self._client, self._experiment = open_experiment(
             self._uri, self._experiment_name, self._layout.artifacts
         )
@@ -93,6 +96,7 @@ class SweepRuns:
             self._log_audit(run_id)
         self._client.update_run(run_id, status="RUNNING")
         self._parent = run_id
+        return True
 
     def forget(self) -> None:
         """Look everything up again at the next connect(): after an error, a run may exist unknown to us."""

@@ -12,6 +12,7 @@ itself draws at random.
 """
 
 import argparse
+import gc
 import platform
 import resource
 import sys
@@ -92,6 +93,8 @@ def play(folder: Path, begins: int, ends: int, workers: int, tracking: str) -> S
         coordinator, _, recorder = open_coordinator(folder, *overrides, clock=clock, listeners=[tracker])
         first = coordinator.next_trial()
     recorder.heard = _Nothing()
+    gc.collect()  # as sweeper.launch does
+    gc.freeze()
     assert isinstance(first, TrialSpec)
     coordinator.lost([first.trial])
     crew = Crew(coordinator, ReplayEngine(config), clock, speedup=0.1)  # a trial takes eight minutes
