@@ -100,6 +100,7 @@ class Coordinator:
         self._stop = ""
         self._began = clock()
         self._before = 0.0
+        self._device_seconds_spent = 0.0
 
     # The life of the sweep
 
@@ -111,6 +112,7 @@ class Coordinator:
         self._base_is_known = any(record.number == BASE for record in records)
         self._began = self._clock()
         self._before = self._study.running_seconds
+        self._device_seconds_spent = sum(record.seconds for record in records)
         for listener in self._listeners:
             listener.opened(self._sweep, records)
 
@@ -147,11 +149,12 @@ class Coordinator:
             if BASE in self._running:
                 return Wait(_POLL_SECONDS)
             return self._hand_out(self._study.record(BASE), marks=(0,))
-        record = self._study.propose(self._budget.trials, self._sampler)
-        if record is None:
-            return Wait(_POLL_SECONDS) if self._running else Done("the budget of trials is used")
-        marks = marks_of(record.settings, self._rows, self._evaluation)
-        self._study.set_examples(record.number, marks[-1])
+        with self._study.step():
+            record = self._study.propose(self._budget.trials, self._sampler)
+            if record is None:
+                return Wait(_POLL_SECONDS) if self._running else Done("the budget of trials is used")
+            marks = marks_of(record.settings, self._rows, self._evaluation)
+            self._study.set_examples(record.number, marks[-1])
         return self._hand_out(self._study.record(record.number), marks)
 
     def report(self, progress: Progress) -> Decision:
@@ -160,11 +163,11 @@ class Coordinator:
         if running is None:
             return Decision.CANCEL
         self._note_progress(running, progress)
-        evaluation = self._measured(running, progress)
+        with self._study.step():
+            evaluation = self._measured(running, progress)
+            is_poor = evaluation is not None and self._should_prune(running, evaluation.mark)
         self._open_inbox()
-        if progress.trial in self._stops:
-            return Decision.PRUNE
-        if evaluation is not None and self._should_prune(running, evaluation.mark):
+        if is_poor or progress.trial in self._stops:
             return Decision.PRUNE
         self._check_time()
         return Decision.SUSPEND if self._stop else Decision.CONTINUE
@@ -177,13 +180,16 @@ class Coordinator:
         seconds = self._clock() - running.since
         if outcome.ending is Ending.PRUNED and outcome.trial in self._stops:
             outcome = replace(outcome, reason=self._stops[outcome.trial])
-        record = self._study.finish(outcome, Spent(outcome.examples, seconds, outcome.attempt))
+        with self._study.step():
+            record = self._study.finish(outcome, Spent(outcome.examples, seconds, outcome.attempt))
+            self._save_time()
         del self._running[outcome.trial]
+        if outcome.trial != BASE:
+            self._device_seconds_spent += seconds
         if outcome.trial == BASE and outcome.ending in (Ending.FINISHED, Ending.FAILED):
             self._base_is_known = True
         if outcome.trial == BASE and outcome.ending is Ending.FAILED:
             record = replace(record, state=TrialState.FAILED, reason=outcome.reason)
-        self._save_time()
         self._count_failure(record)
         for listener in self._listeners:
             listener.ended(record)
@@ -311,8 +317,8 @@ class Coordinator:
             self.stop(f"the budget of {hours:g} device hours is used")
 
     def _device_seconds(self) -> float:
-        spent = sum(record.seconds for record in self._study.records())
-        return spent + sum(self._clock() - running.since for running in self._running.values())
+        running = sum(self._clock() - running.since for running in self._running.values())
+        return self._device_seconds_spent + running
 
     def _save_time(self) -> None:
         self._study.running_seconds = self._seconds

@@ -5,14 +5,15 @@ import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy
 from filelock import FileLock
-from optuna.storages import BaseStorage, RDBStorage, get_storage
+from optuna.storages import _CachedStorage
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from sweeper.errors import StudyError
+from sweeper.writer import BatchStorage, SoleWriter
 
 _BUSY_SECONDS = 60
 """How long a writer waits for another one."""
@@ -102,14 +103,14 @@ def _check_format(path: Path) -> None:
         ) from None
 
 
-def open_storage(url: str) -> BaseStorage:
+def open_storage(url: str) -> _CachedStorage:
     """Open the database, with its tables, through SQLAlchemy."""
     check_database(url)
     path = sqlite_path(url)
     options: dict[str, Any] = {}
     try:
         if path is None:
-            return get_storage(RDBStorage(url))
+            return _CachedStorage(BatchStorage(url))
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.setup")):
             with closing(sqlite3.connect(path, timeout=_BUSY_SECONDS)) as connection:
@@ -117,10 +118,10 @@ def open_storage(url: str) -> BaseStorage:
                 # file system refuses it and keeps its rollback journal.
                 connection.execute("PRAGMA journal_mode=WAL")
             options["connect_args"] = {"timeout": _BUSY_SECONDS}
-            storage = RDBStorage(url, engine_kwargs=options)
+            storage = BatchStorage(url, engine_kwargs=options)
         sqlalchemy.event.listen(storage.engine, "connect", _relax_sync)
         storage.engine.dispose()
-        return get_storage(storage)
+        return _CachedStorage(storage)
     except ImportError as error:
         raise StudyError(
             f"the study database {masked(url)} needs a driver that is not installed "
@@ -134,6 +135,11 @@ def open_storage(url: str) -> BaseStorage:
             f"the study database {masked(url)} can't be used: {why}. Check the URL "
             "(sweep.study), the file's permissions, and that its server runs"
         ) from error
+
+
+def sole_writer(database: _CachedStorage, name: str) -> SoleWriter:
+    """The study `name` in an open database for the one process that writes it."""
+    return SoleWriter(database, cast(BatchStorage, database._backend), name)
 
 
 def _relax_sync(connection: Any, _record: Any) -> None:

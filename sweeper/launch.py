@@ -1,5 +1,6 @@
 """One study carried to its end, or to an interruption: what a sweep and its verdict have in common."""
 
+import gc
 import os
 import shutil
 import signal
@@ -70,6 +71,9 @@ def launch(
     coordinator.open()
     if not info.is_verdict:
         screen.say(f"Trained by {executor.about}")
+    # What is loaded by now stays: looked through in a full collection, it would keep workers waiting.
+    gc.collect()
+    gc.freeze()
     interruption = _Interruption()
     with _suspending(coordinator, screen, interruption):
         try:

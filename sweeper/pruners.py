@@ -6,15 +6,20 @@ attribute `examples`.
 
 import math
 import warnings
+from array import array
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 import optuna
 from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.config import PrunerConfig
+
+Values = npt.NDArray[np.float64]
 
 EXAMPLES = "examples"
 """User attribute of a trial with its whole length in training examples."""
@@ -92,6 +97,7 @@ class PeerPruner(BasePruner):
     def __init__(self, percentile: float, min_peers: int) -> None:
         self._percentile = percentile
         self._min_peers = min_peers
+        self._finished: _Finished | None = None
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         mark = trial.last_step
@@ -107,22 +113,70 @@ class PeerPruner(BasePruner):
             return max(own) < float(np.percentile(peers, 100.0 - self._percentile))
         return min(own) > float(np.percentile(peers, self._percentile))
 
-    def _peers(self, study: Study, trial: FrozenTrial, mark: int) -> list[float]:
+    def _peers(self, study: Study, trial: FrozenTrial, mark: int) -> Values:
         """The values at `mark` of those that the trial is compared with."""
+        if self._finished is None or self._finished.study is not study:
+            self._finished = _Finished(study)
+        finished = self._finished
         length = trial.user_attrs[EXAMPLES]
         violates = mark in trial.user_attrs.get(VIOLATED, ())
-        others = [
-            (other.user_attrs[EXAMPLES], other.intermediate_values[mark])
-            for other in study.get_trials(deepcopy=False)
-            if other.number != trial.number
-            and other.state != TrialState.FAIL
-            and math.isfinite(other.intermediate_values.get(mark, math.nan))
-            and (violates or mark not in other.user_attrs.get(VIOLATED, ()))
+        others = [other for other in finished.update() if other.number != trial.number]
+
+        def of(lengths: Callable[[int], bool]) -> Values:
+            running = _values(others, mark, lengths, violates)
+            return np.concatenate([*finished.values(mark, lengths, violates), running])
+
+        equal = of(lambda examples: examples == length)
+        return equal if len(equal) >= self._min_peers else of(lambda examples: examples >= length)
+
+
+class _Finished:
+    """The values of finished trials, which never change: a long study is not looked through at each report."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self._values: dict[int, dict[tuple[int, bool], array[float]]] = {}
+        """By mark, then by whole length and whether the constraints are met."""
+        self._unfinished: list[int] = []
+        self._seen = 0
+
+    def update(self) -> list[FrozenTrial]:
+        """Take in what has finished since the last time; gives the other trials."""
+        trials = self.study.get_trials(deepcopy=False)
+        news = [trials[number] for number in [*self._unfinished, *range(self._seen, len(trials))]]
+        left = [trial for trial in news if not trial.state.is_finished()]
+        self._unfinished, self._seen = [trial.number for trial in left], len(trials)
+        for trial in news:
+            if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+                for mark, value in trial.intermediate_values.items():
+                    if math.isfinite(value):
+                        kind = (trial.user_attrs[EXAMPLES], _meets(trial, mark))
+                        self._values.setdefault(mark, {}).setdefault(kind, array("d")).append(value)
+        return left
+
+    def values(self, mark: int, lengths: Callable[[int], bool], violating: bool) -> list[Values]:
+        """The values at `mark` of trials of such lengths; of violating ones only if asked for."""
+        return [
+            np.array(found)
+            for (examples, meets), found in self._values.get(mark, {}).items()
+            if lengths(examples) and (violating or meets)
         ]
-        equal = [value for examples, value in others if examples == length]
-        if len(equal) >= self._min_peers:
-            return equal
-        return [value for examples, value in others if examples >= length]
+
+
+def _values(
+    trials: Sequence[FrozenTrial], mark: int, lengths: Callable[[int], bool], violating: bool
+) -> list[float]:
+    return [
+        trial.intermediate_values[mark]
+        for trial in trials
+        if math.isfinite(trial.intermediate_values.get(mark, math.nan))
+        and lengths(trial.user_attrs[EXAMPLES])
+        and (violating or _meets(trial, mark))
+    ]
+
+
+def _meets(trial: FrozenTrial, mark: int) -> bool:
+    return mark not in trial.user_attrs.get(VIOLATED, ())
 
 
 def _patient(patience: int) -> BasePruner:

@@ -3,14 +3,17 @@
 Only who holds the sweep's lock writes through this class; `Study.read` gives the same records to anybody.
 """
 
+import copy
+import functools
 import json
 import logging
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import optuna
 from optuna.pruners import BasePruner, NopPruner
@@ -18,7 +21,7 @@ from optuna.trial import FrozenTrial, Trial
 from optuna.trial import TrialState as OptunaState
 
 from sweeper.config import Config, Goals, ObjectiveConfig, SamplerConfig, TrialSettings
-from sweeper.database import masked, open_storage, sqlite_path
+from sweeper.database import masked, open_storage, sole_writer, sqlite_path
 from sweeper.errors import StudyError
 from sweeper.events import TrialRecord
 from sweeper.loading import dotted, read, to_tree
@@ -28,6 +31,7 @@ from sweeper.outcomes import outcome_tree, with_outcome
 from sweeper.pruners import EXAMPLES, VIOLATED
 from sweeper.samplers import derive_seed, grid_order, make_sampler
 from sweeper.space import Space
+from sweeper.writer import SoleWriter
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -60,6 +64,21 @@ class Spent:
             self.seconds + other.seconds,
             max(self.attempt, other.attempt),
         )
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _one_step(method: Callable[Concatenate["Study", P], T]) -> Callable[Concatenate["Study", P], T]:
+    """What the method stores is in the database when it returns, all of it or, after a kill, nothing."""
+
+    @functools.wraps(method)
+    def call(self: "Study", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self.step():
+            return method(self, *args, **kwargs)
+
+    return call
 
 
 _RETRAINS, _REPEAT = "retrains", "repeat"
@@ -102,12 +121,14 @@ class Study:
         another fingerprint.
         """
         goals, name = config.task.goals, config.sweep.name
-        study = optuna.create_study(
-            storage=open_storage(url),
+        database = open_storage(url)
+        optuna.create_study(
+            storage=database,
             study_name=name,
             directions=[one.direction for one in goals.objectives],
             load_if_exists=True,
         )
+        study = optuna.load_study(storage=sole_writer(database, name), study_name=name)
         self = cls(study, space, goals, config.sweep.seed, folder)
         if _ABOUT in study.user_attrs:
             self.refuse_if_changed(fingerprint)
@@ -167,6 +188,12 @@ class Study:
         """Remove the study `name` from the database."""
         optuna.delete_study(study_name=name, storage=open_storage(url))
 
+    def step(self) -> AbstractContextManager[None]:
+        """What is stored in this block is in the database at its end, or none of it if the process is killed."""
+        assert isinstance(self._storage, SoleWriter), "only Study.open gives a study to write"
+        return self._storage.step()
+
+    @_one_step
     def propose(self, budget: int, sampler: SamplerConfig) -> TrialRecord | None:
         """The next trial to train, now RUNNING; None when `budget` trials are there and none waits.
 
@@ -185,7 +212,6 @@ class Study:
             warnings.simplefilter("ignore", UserWarning)
             trial = self._study.ask()
             self.space.suggest(trial)
-        # Set last: a row without an attempt is one whose proposal a crash cut short.
         trial.set_user_attr("attempt", trial.user_attrs.get("attempt", 0) + 1)
         return self.record(trial.number)
 
@@ -204,14 +230,18 @@ class Study:
 
     def untaken(self) -> dict[str, Any] | None:
         """The next point of the grid; None when every one is taken."""
-        taken = [t.params or t.system_attrs.get("fixed_params") for t in self._study.get_trials(False)]
-        left = (point for point in grid_order(self.space.grid(), self._seed) if point not in taken)
-        return next(left, None)
+        taken = {
+            frozenset((t.params or t.system_attrs.get("fixed_params", {})).items())
+            for t in self._study.get_trials(deepcopy=False)
+        }
+        points = grid_order(self.space.grid(), self._seed)
+        return next((point for point in points if frozenset(point.items()) not in taken), None)
 
     def enqueue(self, params: Mapping[str, Any], retrains: int, repeat: int) -> None:
         """Have these settings trained, as run number `repeat` of what the sweep's trial `retrains` was."""
         self._study.enqueue_trial(dict(params), user_attrs={_RETRAINS: retrains, _REPEAT: repeat})
 
+    @_one_step
     def withdraw(self, number: int) -> None:
         """Have a waiting trial not trained after all; it counts as nobody's run from now on."""
         self._set_attr(number, _REPEAT, 0)
@@ -233,6 +263,7 @@ class Study:
         self._study.enqueue_trial(dict(params), user_attrs={_ORIGIN: origin, _LETTER: letter})
         return True
 
+    @_one_step
     def give_up(self, number: int, reason: str) -> TrialRecord:
         """End a waiting trial without training it any more: it counts as pruned, for `reason`."""
         trial = self._frozen(number)
@@ -268,6 +299,7 @@ class Study:
         """Store the trial's whole length, which pruners compare by."""
         self._set_attr(number, EXAMPLES, examples)
 
+    @_one_step
     def report(self, number: int, mark: int, value: float, meets: bool = True) -> None:
         """Store the objective at `mark`, and whether the constraints are met there.
 
@@ -281,8 +313,9 @@ class Study:
 
     def should_prune(self, number: int) -> bool:
         """What the pruner says of the trial at its last reported mark."""
-        return self._study.pruner.prune(self._study, self._frozen(number, deepcopy=True))
+        return self._study.pruner.prune(self._study, copy.deepcopy(self._frozen(number)))
 
+    @_one_step
     def finish(self, outcome: Outcome, spent: Spent) -> TrialRecord:
         """Store how an attempt ended. A suspended or cancelled trial waits to be taken up again."""
         number = outcome.trial
@@ -306,8 +339,8 @@ class Study:
             name = self.goals.objectives[scores.index(None)].metric
             outcome = replace(outcome, ending=Ending.FAILED, reason=f"the objective `{name}` has no value")
             self._set_attr(number, "outcome", outcome_tree(outcome, self._folder))
-        trial = Trial(self._study, self._frozen(number)._trial_id)
-        if record.best_mark is not None:
+        if record.best_mark is not None and self.goals.constraints:
+            trial = Trial(self._study, self._frozen(number)._trial_id)
             for one in self.goals.constraints:
                 if str(one) not in trial.constraints:  # a crash may fall between this and the end
                     trial.set_constraint(str(one), one.missed_by(record.metrics.get(one.metric, math.nan)))
@@ -405,8 +438,9 @@ class Study:
         )
         return with_outcome(record, attrs.get("outcome"), self._folder)
 
-    def _frozen(self, number: int, deepcopy: bool = False) -> FrozenTrial:
-        return self._study.get_trials(deepcopy=deepcopy)[number]
+    def _frozen(self, number: int) -> FrozenTrial:
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+        return self._storage.get_trial(trial_id)
 
     def _set_attr(self, number: int, key: str, value: Any) -> None:
         self._storage.set_trial_user_attr(self._frozen(number)._trial_id, key, value)

@@ -78,8 +78,9 @@ def open_coordinator(
     clock: Clock | None = None,
     like: Sequence[str] = REPLAY,
     rows: int = 96,
+    listeners: Sequence[Listener] = (),
 ) -> tuple[Coordinator, Study, Recorder]:
-    """A coordinator that has been opened, with so many training rows."""
+    """A coordinator that has been opened, with so many training rows; `listeners` are further ones."""
     config, _ = configure(folder, *overrides, like=like)
     layout = Layout(folder, config.sweep.name)
     study = open_study(folder, *overrides, like=like, rows=rows)
@@ -94,7 +95,7 @@ def open_coordinator(
         config.sampler,
         config.task.evaluation,
         rows,
-        [Journal(layout), recorder],
+        [Journal(layout), recorder, *listeners],
         config.executor.retries or 0,
         clock=clock,
         now=clock,

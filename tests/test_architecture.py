@@ -20,7 +20,7 @@ LAYERS = [
     {"config", "comparison"},
     {"loading", "sentence"},
     {"messages"},
-    {"events", "layout", "entry"},
+    {"events", "layout", "entry", "writer"},
     {
         "space",
         "lock",

@@ -162,7 +162,7 @@ def test_stop_suspends_and_the_trial_goes_on_next_time(tmp_path):
     assert coordinator.next_trial() == Done("interrupted (SIGINT)")
     coordinator.close()
     assert study.record(0).state is TrialState.WAITING
-    again, _, _ = open_coordinator(tmp_path)
+    again, study, _ = open_coordinator(tmp_path)
     assert (take(again).trial, study.record(0).attempt) == (0, 2)
 
 

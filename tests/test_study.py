@@ -110,9 +110,8 @@ def test_an_incomplete_proposal_is_completed_alike(tmp_path):
     study = open_study(tmp_path)
     study.propose(8, RANDOM)
     # As if killed between making the row and its first parameter.
-    optuna.load_study(
-        study_name="summarize", storage=Layout(tmp_path, "summarize").study_url
-    )._storage.create_new_trial(study._study._study_id)
+    beside = optuna.load_study(study_name="summarize", storage=Layout(tmp_path, "summarize").study_url)
+    beside._storage.create_new_trial(beside._study_id)
     again = open_study(tmp_path)
     again.propose(8, RANDOM)
     assert again.propose(8, RANDOM).params == expected

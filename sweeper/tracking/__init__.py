@@ -5,6 +5,7 @@ MLflow, sets up its database and sends, in batches. What can't be sent is kept a
 is lost with a killed process is read back from metrics.jsonl at the next start.
 """
 
+import gc
 import json
 import logging
 import os
@@ -30,6 +31,8 @@ from sweeper.tracking.store import attach_page, delete_runs
 
 _SEND_SECONDS = 2.0
 """Measurements are gathered for this long, then sent together."""
+_REST = 3.0
+"""The thread rests this many times as long as it sends: with hundreds of workers the batches grow instead."""
 _MOST_SECONDS = 60.0
 """Longest pause between two tries to reach a tracking server that is away."""
 _JOIN_SECONDS = 180.0
@@ -266,9 +269,11 @@ class MlflowTracker:
         while not self._sent.closed:
             self._gather(pause)
             try:
-                runs.connect()
+                if runs.connect():
+                    gc.freeze()  # MLflow stays: looked through in a full collection, it would hold up the sweep
+                began = time.monotonic()
                 self._send(runs)
-                pause, failures = _SEND_SECONDS, 0
+                pause, failures = max(_SEND_SECONDS, _REST * (time.monotonic() - began)), 0
             except Exception as error:  # whatever MLflow raises, it must not stop a sweep
                 runs.forget()
                 failures += 1
@@ -315,7 +320,20 @@ class MlflowTracker:
                 self._take(record)
 
     def _send(self, runs: SweepRuns) -> None:
-        for trial in self._trials.values():
+        known = dict(self._sent.trials)
+        try:
+            self._send_trials(runs)
+        finally:
+            # Once for all of them: the file grows with the sweep.
+            if self._sent.trials != known:
+                self._sent.write(self._layout)
+        if self._closed is not None and self._inbox.empty():
+            runs.close(self._closed.trials, self._closed.best, self._closed.reason)
+            self._sent.closed = True
+            self._sent.write(self._layout)
+
+    def _send_trials(self, runs: SweepRuns) -> None:
+        for number, trial in list(self._trials.items()):
             if trial.changed or trial.points:
                 try:
                     self._send_trial(runs, trial)
@@ -324,12 +342,9 @@ class MlflowTracker:
                         raise
                     # Refused for good, e.g. because its run was deleted in the UI; the others go on.
                     trial.changed, trial.on_disk, trial.points = False, False, []
-                    number = trial.record.number
                     _log.warning("MLflow does not accept trial %d: %s", number, self._cause(error))
-        if self._closed is not None and self._inbox.empty():
-            runs.close(self._closed.trials, self._closed.best, self._closed.reason)
-            self._sent.closed = True
-            self._sent.write(self._layout)
+                if self._sent.has(trial.record):  # a long sweep keeps nothing of it here
+                    del self._trials[number]
 
     def _send_trial(self, runs: SweepRuns, trial: _Trial) -> None:
         record = trial.record
@@ -338,11 +353,12 @@ class MlflowTracker:
         if points:
             trial.last = max([*points, *filter(None, [trial.last])], key=lambda point: point.time)
         runs.begin(record, points[0].time if points else trial.time)
-        runs.log(record.number, points)
         if record.state.is_over:
-            runs.end(record, trial.last, trial.last.time if trial.on_disk and trial.last else trial.time)
+            ended = trial.last.time if trial.on_disk and trial.last else trial.time
+            runs.end(record, points, trial.last, ended)
             self._sent.trials[str(record.number)] = record.state.value
-            self._sent.write(self._layout)
+        else:
+            runs.log(record.number, points)
         trial.points, trial.on_disk, trial.changed = [], False, False
 
     def _unsent(self, trial: _Trial) -> int:

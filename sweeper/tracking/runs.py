@@ -65,10 +65,13 @@ class SweepRuns:
         """MLflow's run of every trial that has one."""
         self._begun: set[tuple[int, int, TrialState]] = set()
 
-    def connect(self) -> None:
-        """Import MLflow, set up its database if it is ours, find or create experiment and parent run."""
+    def connect(self) -> bool:
+        """Import MLflow, set up its database if it is ours, find or create experiment and parent run.
+
+        False if that was done before.
+        """
         if self._parent:
-            return
+            return False
         self._client, self._experiment = open_experiment(
             self._uri, self._experiment_name, self._layout.artifacts
         )
@@ -93,6 +96,7 @@ class SweepRuns:
             self._log_audit(run_id)
         self._client.update_run(run_id, status="RUNNING")
         self._parent = run_id
+        return True
 
     def forget(self) -> None:
         """Look everything up again at the next connect(): after an error, a run may exist unknown to us."""
@@ -109,6 +113,7 @@ class SweepRuns:
         if step in self._begun:
             return
         run = self._trials.get(trial.number)
+        is_new = run is None
         if run is None:
             tags = {
                 "mlflow.parentRunId": self._parent,
@@ -127,7 +132,7 @@ class SweepRuns:
         data = [info for info in self._sweep.data if info.split in seen]
         params = {} if trial.number == BASE else flattened(to_tree(trial.settings))
         self._describe(run, params, trial_tags(trial, self._sweep), data)
-        if not trial.state.is_over:
+        if not trial.state.is_over and not (is_new and trial.state is TrialState.RUNNING):
             self._client.update_run(run.info.run_id, status=_STATUS[trial.state])
         self._begun.add(step)
 
@@ -144,10 +149,12 @@ class SweepRuns:
         for start in range(0, len(metrics), _METRICS_PER_CALL):
             self._client.log_batch(self._run_id(number), metrics=metrics[start : start + _METRICS_PER_CALL])
 
-    def end(self, trial: TrialRecord, last: Measurement | None, time: float) -> None:
+    def end(
+        self, trial: TrialRecord, points: Sequence[Measurement], last: Measurement | None, time: float
+    ) -> None:
         """Write what is known only when a trial is over, and its final state.
 
-        `last` is the trial's last measurement: its time is that of the final numbers, so that sending
+        `points` are its measurements that were not sent yet. `last` is the trial's last measurement: its time is that of the final numbers, so that sending
         them again adds nothing. `time` (Unix seconds) is when the trial ended.
         """
         moment = last.time if last else self._trials[trial.number].info.start_time / 1000
@@ -167,11 +174,13 @@ class SweepRuns:
             final |= {f"test_{name}": value for name, value in trial.test.metrics.items()}
             final |= {"test_objective": trial.test.objective, "test_objective_error": trial.test.error}
         # The UI draws what is at step 0 alone as bars, a bar for each trial.
-        self.log(trial.number, [Measurement(trial.number, trial.attempt, moment, 0, final)])
+        self.log(trial.number, [*points, Measurement(trial.number, trial.attempt, moment, 0, final)])
         run_id = self._run_id(trial.number)
         if trial.slices:
             self._client.log_dict(run_id, {"slices": [asdict(one) for one in trial.slices]}, "slices.json")
-        self._client.update_run(run_id, name=run_name(trial, self._sweep.is_verdict))
+        name = run_name(trial, self._sweep.is_verdict)
+        if name != self._trials[trial.number].info.run_name:
+            self._client.update_run(run_id, name=name)
         self._client.set_terminated(run_id, _STATUS[trial.state], round(time * 1000))
 
     def close(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reason: str) -> None:
@@ -217,8 +226,9 @@ class SweepRuns:
         run_id = run.info.run_id
         # A parameter can't be changed once it is logged.
         missing = [Param(key, value) for key, value in params.items() if key not in run.data.params]
-        self._client.log_batch(run_id, params=missing)
-        self._tag(run_id, tags)
+        self._tag(run_id, tags, missing)
+        if not data:
+            return
         inputs = [
             DatasetInput(
                 Dataset(
@@ -250,12 +260,14 @@ class SweepRuns:
         if audit.page.is_file():
             self._client.log_artifact(run_id, str(audit.page))
 
-    def _tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+    def _tag(self, run_id: str, tags: Mapping[str, str], params: Sequence[Any] = ()) -> None:
+        """Set tags; the parameters go with the first of them, since MLflow takes as long for either alone."""
         from mlflow.entities import RunTag
 
         entities = [RunTag(key, value) for key, value in tags.items()]
-        for start in range(0, len(entities), _TAGS_PER_CALL):
-            self._client.log_batch(run_id, tags=entities[start : start + _TAGS_PER_CALL])
+        for start in range(0, max(len(entities), 1), _TAGS_PER_CALL):
+            self._client.log_batch(run_id, tags=entities[start : start + _TAGS_PER_CALL], params=params)
+            params = ()
 
     def _named(self, number: int) -> str:
         """What the run of a trial is found again by: NAME/7, and NAME/verdict/7 in a verdict."""
