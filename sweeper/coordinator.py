@@ -29,7 +29,7 @@ from sweeper.messages import (
 )
 from sweeper.study import Spent, Study
 
-_POLL_SECONDS = 0.2
+_POLL_SECONDS, _LONGEST_POLL = 0.2, 5.0
 
 
 def marks_of(settings: TrialSettings, rows: int, evaluation: EvaluationConfig) -> tuple[int, ...]:
@@ -147,12 +147,12 @@ class Coordinator:
             return Done(self._stop)
         if not self._base_is_known:
             if BASE in self._running:
-                return Wait(_POLL_SECONDS)
+                return self._wait()
             return self._hand_out(self._study.record(BASE), marks=(0,))
         with self._study.step():
             record = self._study.propose(self._budget.trials, self._sampler)
             if record is None:
-                return Wait(_POLL_SECONDS) if self._running else Done("the budget of trials is used")
+                return self._wait() if self._running else Done("the budget of trials is used")
             marks = marks_of(record.settings, self._rows, self._evaluation)
             self._study.set_examples(record.number, marks[-1])
         return self._hand_out(self._study.record(record.number), marks)
@@ -240,6 +240,10 @@ class Coordinator:
         for listener in self._listeners:
             listener.started(record)
         return spec
+
+    def _wait(self) -> Wait:
+        """The longer, the more trials run: hundreds of idle workers would keep the coordinator busy."""
+        return Wait(min(_POLL_SECONDS * len(self._running), _LONGEST_POLL))
 
     def _cost_of_lost(self, trial: TrialRecord) -> Spent:
         """What an attempt cost that died without a word, as far as its measurements tell."""

@@ -201,11 +201,11 @@ class Study:
         made anew for each proposal with a seed of (sweep seed, trial number), so that a resumed
         sweep proposes what an uninterrupted one would.
         """
-        trials = self._study.get_trials(deepcopy=False)
-        waiting = [t.number for t in trials if t.state == OptunaState.WAITING]
-        if not waiting and not self._enqueue(len(trials), budget, sampler):
+        waiting = self._study.get_trials(deepcopy=False, states=(OptunaState.WAITING,))
+        count = len(self._study.get_trials(deepcopy=False))
+        if not waiting and not self._enqueue(count, budget, sampler):
             return None
-        number = min(waiting, default=len(trials))
+        number = waiting[0].number if waiting else count
         self._study.sampler = make_sampler(sampler, self.space, self._seed, number)
         with warnings.catch_warnings():
             # A waiting trial of an earlier sampler may lie outside what this one would draw.

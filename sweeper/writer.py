@@ -5,12 +5,13 @@ attribute on its own. With hundreds of workers that is a second for each of thei
 one writer, which knows what it has written.
 """
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+import copy
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from json import dumps, loads
-from typing import Any, cast
+from typing import Any
 
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.exceptions import StorageInternalError
@@ -111,8 +112,9 @@ class SoleWriter(InMemoryStorage):
             super().set_study_user_attr(study, key, value)
         for key, value in database.get_study_system_attrs(self._database_id).items():
             super().set_study_system_attr(study, key, value)
+        self._waiting: set[int] = set()
         for trial in trials:
-            super().create_new_trial(study, trial)
+            self._sort_in(super().create_new_trial(study, trial))
         self._changes: dict[tuple[Table, int, Any], bool] = {}
         """Table, trial or study, and key of every row to be written; whether it is there already."""
         self._depth = 0
@@ -140,6 +142,7 @@ class SoleWriter(InMemoryStorage):
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         number = super().create_new_trial(study_id, template_trial)
         trial = self.get_trial(number)
+        self._sort_in(number)
         with self.step():
             self._note(_TRIAL, number, None, False)
             for table, keys in (
@@ -166,6 +169,7 @@ class SoleWriter(InMemoryStorage):
         known = self.get_trial(trial_id).values or ()
         is_set = super().set_trial_state_values(trial_id, state, values)
         if is_set:
+            self._sort_in(trial_id)
             with self.step():
                 self._note(_TRIAL, trial_id, None, True)
                 for objective in range(len(values or ())):
@@ -190,10 +194,18 @@ class SoleWriter(InMemoryStorage):
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        # Asked for a tuple, InMemoryStorage looks for waiting trials from the last one on that it found; ours
-        # come back when they are suspended.
-        wanted = None if states is None else frozenset(cast(Iterable[TrialState], states))
-        return super().get_all_trials(study_id, deepcopy, wanted)
+        if states != (TrialState.WAITING,):
+            return super().get_all_trials(study_id, deepcopy, states)
+        # InMemoryStorage looks for these from the last one on that it found; ours come back when they are
+        # suspended, and Optuna asks for them again and again.
+        waiting = [self.get_trial(number) for number in sorted(self._waiting)]
+        return copy.deepcopy(waiting) if deepcopy else waiting
+
+    def _sort_in(self, number: int) -> None:
+        if self.get_trial(number).state == TrialState.WAITING:
+            self._waiting.add(number)
+        else:
+            self._waiting.discard(number)
 
     def _note(self, table: Table, owner: int, key: Any, is_there: bool) -> None:
         self._changes.setdefault((table, owner, key), is_there)

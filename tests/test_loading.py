@@ -198,6 +198,9 @@ FAULTS = [
     ("sampler.startup_trials", None, "sampler.startup_trials: is needed for sampler=tpe"),
     ("pruner", {"name": "percentile"}, "pruner.percentile: is needed for pruner=percentile"),
     ("pruner", {"name": "patient"}, "pruner.patience: is needed for pruner=patient"),
+    ("executor", {"name": "local"}, "executor.retries: is needed for executor=local"),
+    ("executor.silence_seconds", None, "executor.silence_seconds: is needed for executor=auto"),
+    ("executor.workers", 0, "executor.workers: must be greater than or equal to 1 (given: 0)"),
     ("verdict.level", None, "verdict.level: is needed for verdict=holdout"),
 ]
 

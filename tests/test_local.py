@@ -91,6 +91,19 @@ def test_workers_that_never_come_up_end_the_sweep(tmp_path, planted, capsys, wor
     assert "no such library" in capsys.readouterr().err
 
 
+def test_loading_does_not_count_as_hanging(tmp_path, planted):
+    planted("import time\ntime.sleep(4)")
+    patience = ("executor.silence_seconds=2", "executor.retries=9", "budget.trials=1")
+    study, _ = run(tmp_path, overrides=patience)
+    assert study.record(0).state is TrialState.FINISHED
+
+
+def test_loading_without_end_does(tmp_path, planted):
+    planted("import time\ntime.sleep(600)")
+    with pytest.raises(SweepFailed, match=r"before they took a trial; the last one said nothing for 1\.2 s"):
+        run(tmp_path, overrides=("executor.silence_seconds=0.2",))
+
+
 def test_one_that_never_comes_up_is_given_up_while_others_train(tmp_path, planted, caplog):
     planted("if os.environ['CUDA_VISIBLE_DEVICES'] == '1':\n    os._exit(7)")
     slow = ("engine.speedup=20", "budget.trials=3", "pruner=none")

@@ -6,7 +6,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from sweeper.events import DataSetInfo
+from sweeper.events import DataSetInfo, Measurement
 from sweeper.messages import BASE, HeldOutScores, TrialState
 from sweeper.screen import LiveScreen, Screen, make_screen
 from tests.sweeps import Recorder, configure, open_coordinator
@@ -54,6 +54,26 @@ def test_a_live_sweep_shows_its_bars_and_gives_the_terminal_back(sweep, tmp_path
         "About 7 min to go, less where trials are pruned; the verdict's 6 runs are included" in out.getvalue()
     )
     assert "\x1b[?25h" in out.getvalue(), "the cursor is shown again"
+
+
+def test_with_several_workers_each_line_says_whose_it_is_and_they_share_the_work(sweep):
+    info, record = sweep
+    out = StringIO()
+    screen = Screen(Console(file=out, width=100, highlight=False))
+    base = replace(record, number=BASE, cost={"train_examples_per_second": 4.0, "evaluation_seconds": 3.0})
+    running = replace(record, state=TrialState.RUNNING)
+    screen.opened(replace(info, workers=2), [base])
+    assert screen.seconds_left(base) == (8 + 6) * (96 / 4 + 2 * 3) / 2
+    screen.started(running)
+    screen.started(replace(running, number=1))
+    for trial in (1, 0):
+        screen.measured(Measurement(trial, 1, 0.0, 48, {"objective": 0.2 + trial / 10}, 48))
+    screen.ended(record)
+    assert screen.seconds_left(base) == (7 + 6) * 30.0 / 2
+    assert [line for line in out.getvalue().splitlines() if "after 48" in line] == [
+        "  trial 1 after 48 examples: rougeL 0.300",
+        "  trial 0 after 48 examples: rougeL 0.200",
+    ]
 
 
 def test_a_verdict_is_told_by_its_runs_and_their_sides(sweep):
