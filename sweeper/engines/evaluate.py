@@ -9,11 +9,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import DynamicCache, GenerationConfig
-from transformers.cache_utils import DynamicLayer
+from transformers import GenerationConfig
 
 from sweeper.config import TaskConfig
-from sweeper.engines.batches import Row, can_keep, collate, logits, pad_rows
+from sweeper.engines import unpadded
+from sweeper.engines.batches import Batch, Row, collate, pad_rows
 from sweeper.errors import TrialError
 from sweeper.messages import Evaluation, HeldOutScores, Sample
 from sweeper.metrics import About, Answers, Classes, Floats, Scores, Slicing, Texts, objective_rows, score
@@ -148,15 +148,16 @@ class Evaluator:
 
     def _forward(self, model: Any, rows: Sequence[Row]) -> list[tuple[float, int, Floats]]:
         """Per row: nats summed over its targets, their number, and the probabilities of classes, if any."""
-        batch = collate(rows, self.base.kind, self.base.tokenizer.pad_token_id)
-        batch = {name: tensor.to(self.base.device) for name, tensor in batch.items()}
-        scores = logits(model, self.base.kind, batch)
-        nats = F.cross_entropy(scores, batch["targets"], reduction="none").double()
-        sums = torch.zeros(len(rows), dtype=torch.double).index_add_(0, batch["row"].cpu(), nats.cpu())
-        counts = torch.bincount(batch["row"], minlength=len(rows)).tolist()
+        batch = self._batch(rows)
+        scores = unpadded.logits(model, self.base.kind, batch)
+        sums, counts = _sums(scores, batch, len(rows))
         classifies = self.task.kind == "classify"
         shares = scores.double().softmax(-1) if classifies else torch.zeros(len(rows), 0)
-        return list(zip(sums.tolist(), counts, shares.cpu().numpy(), strict=True))
+        return list(zip(sums.tolist(), counts.tolist(), shares.cpu().numpy(), strict=True))
+
+    def _batch(self, rows: Sequence[Row]) -> Batch:
+        batch = collate(rows, self.base.kind, self.base.tokenizer.pad_token_id)
+        return {name: tensor.to(self.base.device) for name, tensor in batch.items()}
 
     def _generate(self, model: Any, rows: Sequence[Row], tick: Tick) -> list[str]:
         return self._over(rows, _prompt_length, lambda some: self._texts(model, some), tick)
@@ -164,46 +165,18 @@ class Evaluator:
     def _reads_once(self, model: Any) -> bool:
         """True where losses and answers can share what the model remembers of the prompts."""
         generates = self.task.kind == "generate" and self.task.generation.num_beams == 1
-        if not generates or self.base.kind != "causal" or not can_keep(model):
-            return False
-        layers = DynamicCache(config=self.base.model.config).layers
-        return all(type(layer) is DynamicLayer for layer in layers)
+        return generates and self.base.kind == "causal" and unpadded.fits(model)
 
     def _read_once(self, model: Any, rows: Sequence[Row]) -> list[tuple[float, int, str]]:
-        """Per row: nats summed over its answer, the answer's tokens, and the answer that the model writes.
-
-        The prompts pass through the model once. Their keys and values serve the given answers first, are cut
-        back, and serve generation then.
-        """
-        pad, device = self.base.tokenizer.pad_token_id, self.base.device
-        ids, mask = (part.to(device) for part in self._prompts(rows))
-        given = [row.input_ids[len(row.prompt_ids) :] for row in rows]
-        answers, there = (part.to(device) for part in pad_rows(given, pad))
-        positions = mask.cumsum(-1).sub(1).clamp(min=0)
-        cache = DynamicCache(config=self.base.model.config)
-        scores = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        nats = F.cross_entropy(scores.float(), answers[:, 0], reduction="none").double()
-        seen, following = there[:, :-1], there[:, 1:].bool()
-        if following.any():
-            scores = model(
-                input_ids=answers[:, :-1],
-                attention_mask=torch.cat([mask, seen], dim=1),
-                position_ids=positions[:, -1:] + seen.cumsum(-1),
-                past_key_values=cache,
-                logits_to_keep=following,
-            ).logits
-            rest = F.cross_entropy(scores.float(), answers[:, 1:][following], reduction="none").double()
-            nats = nats.index_add(0, following.nonzero()[:, 0], rest)
-        # Generation passes the last token of the prompt through the model again.
-        cache.crop(ids.shape[1] - 1 - cache.get_seq_length())
-        texts = self._write(model, ids, mask, past_key_values=cache)
-        return list(zip(nats.tolist(), there.sum(-1).tolist(), texts, strict=True))
+        """Per row: nats summed over its answer, the answer's tokens, and the answer that the model writes."""
+        batch = self._batch(rows)
+        reading = unpadded.Reading(batch, self.task.generation.max_new_tokens)
+        scores = reading.logits(model)
+        sums, counts = _sums(scores, batch, len(rows))
+        first = scores[counts.cumsum(0) - counts].argmax(-1)
+        ends = torch.tensor(self.base.model.generation_config.eos_token_id, device=first.device)
+        written = reading.write(model, first, ends, self.base.tokenizer.pad_token_id)
+        return list(zip(sums.tolist(), counts.tolist(), self._said(written), strict=True))
 
     def _prompts(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
         """Ids and attention mask of the prompts, padded on the left."""
@@ -213,15 +186,17 @@ class Evaluator:
         ids, mask = self._prompts(rows)
         return self._write(model, ids.to(self.base.device), mask.to(self.base.device))
 
-    def _write(self, model: Any, ids: Tensor, mask: Tensor, **cache: Any) -> list[str]:
+    def _write(self, model: Any, ids: Tensor, mask: Tensor) -> list[str]:
         """The texts that the model puts after the prompts."""
         wanted = self.task.generation
         config = GenerationConfig(
             max_new_tokens=wanted.max_new_tokens, num_beams=wanted.num_beams, do_sample=False, use_cache=True
         )
-        found: Tensor = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, **cache)
-        answers = found if self.base.kind == "seq2seq" else found[:, ids.shape[1] :]
-        return [text.strip() for text in self.base.tokenizer.batch_decode(answers, skip_special_tokens=True)]
+        found: Tensor = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        return self._said(found if self.base.kind == "seq2seq" else found[:, ids.shape[1] :])
+
+    def _said(self, tokens: Tensor) -> list[str]:
+        return [text.strip() for text in self.base.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
 
     def _over(
         self,
@@ -248,6 +223,13 @@ class Evaluator:
             results.update(zip(chosen, found, strict=True))
             tick()
         return [results[i] for i in range(len(rows))]
+
+
+def _sums(scores: Tensor, batch: Batch, rows: int) -> tuple[Tensor, Tensor]:
+    """Per row: nats summed over its targets, and their number."""
+    nats = F.cross_entropy(scores, batch["targets"], reduction="none").double()
+    sums = torch.zeros(rows, dtype=torch.double).index_add_(0, batch["row"].cpu(), nats.cpu())
+    return sums, torch.bincount(batch["row"], minlength=rows)
 
 
 T = TypeVar("T")

@@ -13,8 +13,9 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from sweeper import modeling
 from sweeper.config import TrialSettings
-from sweeper.engines.batches import Batch, Row, collate, logits
+from sweeper.engines.batches import Batch, Row, collate
 from sweeper.engines.order import EffectiveBatches
+from sweeper.engines.unpadded import logits
 from sweeper.messages import TrialSpec
 from sweeper.modeling import BaseModel
 
