@@ -23,7 +23,9 @@ usage: python -m sweeper +experiment=NAME [OVERRIDE ...]   run a sweep, or go on
        python -m sweeper export NAME [--merge] [--to DIR]  its best adapter, or the merged model
        python -m sweeper train NAME                        train its winner on all training rows
        python -m sweeper delete NAME [--yes]               delete one: trials, runs, files
-       python -m sweeper ui [--port N] [--host ADDRESS]    the MLflow UI, to compare trials
+       python -m sweeper ui [--port N]                     the MLflow UI, to compare trials
+       python -m sweeper ui --host ADDRESS --allow-hosts NAME[,NAME ...]
+                                                           the same for other machines; it has no login
        python -m sweeper --cfg +experiment=NAME ...        print the composed configuration
        python -m sweeper --version | --help
 
@@ -102,7 +104,7 @@ def _dispatch(line: list[str]) -> int:
             return app.train(options.folder, options.name)
         if verb == "delete":
             return app.delete_sweep(options.folder, options.name, options.yes)
-        return app.ui(options.folder, options.port, options.host)
+        return app.ui(options.folder, options.port, options.host, options.allow_hosts)
     return app.run(_overrides(line))
 
 
@@ -143,7 +145,15 @@ def _options(verb: str) -> argparse.ArgumentParser:
         parser.add_argument("--yes", action="store_true", help="don't ask")
     if verb == "ui":
         parser.add_argument("--port", type=int, default=5000)
-        parser.add_argument("--host", default="127.0.0.1", help="loopback unless you say otherwise")
+        parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="to listen at (127.0.0.1)")
+        parser.add_argument(
+            "--allow-hosts",
+            type=lambda text: text.split(","),
+            default=[],
+            metavar="NAME[,NAME ...]",
+            help="names (NAME or NAME:PORT) that it may be asked by; anybody who can reach an address beyond "
+            "127.0.0.1 can read, change and delete every run, so such an address needs them",
+        )
     return parser
 
 

@@ -32,7 +32,8 @@ from sweeper.space import Space
 from sweeper.stored import as_yaml, names, public, stored, stored_config, study_url
 from sweeper.study import Study
 from sweeper.tables import number
-from sweeper.tracking import NullTracker, make_tracker, ui_command, ui_environment
+from sweeper.tracking import NullTracker, make_tracker
+from sweeper.tracking.ui import ui_command, ui_environment
 from sweeper.trials import trials
 
 
@@ -252,15 +253,17 @@ def delete_sweep(folder: Path, name: str, yes: bool) -> int:
     return 0
 
 
-def ui(folder: Path, port: int, host: str) -> int:
-    """Become the MLflow UI over the sweeps in `folder`; does not return unless there is nothing to show."""
-    layout = Layout(folder, "")
+def ui(folder: Path, port: int, host: str, allowed: Sequence[str]) -> int:
+    """Become the MLflow UI over the sweeps in `folder`; does not return unless there is nothing to show.
+
+    `allowed`: names that it answers to beside this machine's own. Raises ConfigError where they are missing.
+    """
+    command = ui_command(Layout(folder, ""), port, host, allowed)
     if not (folder / "mlflow.db").exists():
         raise StudyError(
             f"there is no {folder / 'mlflow.db'}; run a sweep first, or open the UI of the server "
             "in tracking.uri"
         )
-    command = ui_command(layout, port, host)
     make_screen().say(f"MLflow UI on http://{host}:{port} - end it with Ctrl-C")
     os.execve(command[0], command, ui_environment())  # noqa: S606 - our interpreter with mlflow's module
 

@@ -26,9 +26,9 @@ def masked(url: str) -> str:
     """`url` of a database or a tracking server without its secrets, fit for logs and databases.
 
     Hidden are the user's password and query values whose names promise a secret (password, token, key).
-    A plain path stays as it is.
+    A plain path stays as it is, and so does `@FILE` (see `sweeper.credentials`).
     """
-    if re.fullmatch(r"(file:)?[\w./\\~-]*", url):
+    if url.startswith("@") or re.fullmatch(r"(file:)?[\w./\\~-]*", url):
         return url
     if "://" not in url:
         return "<unreadable database URL>"

@@ -18,7 +18,8 @@ from sweeper.events import AuditInfo, DataSetInfo, Listener, Measurement, SweepI
 from sweeper.journal import Journal
 from sweeper.layout import Layout
 from sweeper.messages import BASE, HeldOutScores, Sample, SliceScores, TrialState
-from sweeper.tracking import MlflowTracker, forget_sent, make_tracker, ui_command, ui_environment
+from sweeper.tracking import MlflowTracker, forget_sent, make_tracker
+from sweeper.tracking.ui import ui_command, ui_environment
 from sweeper.tracking.words import note, run_name, trial_tags
 
 SETTINGS = TrialSettings(

@@ -8,7 +8,6 @@ is lost with a killed process is read back from metrics.jsonl at the next start.
 import json
 import logging
 import os
-import sys
 import time
 import uuid
 import warnings
@@ -21,6 +20,7 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from sweeper.config import TrackingConfig
+from sweeper.credentials import opened
 from sweeper.database import masked, sqlite_path, without_secrets
 from sweeper.events import Listener, Measurement, SweepInfo, TrialRecord
 from sweeper.journal import measurements
@@ -54,28 +54,6 @@ class Tracker(Listener, Protocol):
 def make_tracker(config: TrackingConfig, layout: Layout) -> Tracker:
     """The tracker that `config` asks for."""
     return NullTracker() if config.name == "none" else MlflowTracker(config, layout)
-
-
-def ui_command(layout: Layout, port: int, host: str = "127.0.0.1") -> list[str]:
-    """The program and arguments that show the sweeps of `layout.root` at http://`host`:`port`."""
-    return [
-        *(sys.executable, "-m", "mlflow", "server"),
-        *("--backend-store-uri", layout.tracking_url),
-        *("--default-artifact-root", layout.artifacts.resolve().as_uri()),
-        *("--artifacts-destination", layout.artifacts.resolve().as_uri()),
-        *("--host", host, "--port", str(port), "--workers", "1"),
-        *("--uvicorn-opts", "--log-level warning"),  # not a line for every request
-    ]
-
-
-def ui_environment() -> dict[str, str]:
-    """The environment for `ui_command`: this one, without telemetry and MLflow's job runners."""
-    return {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        # Eight more processes, for features that a sweep has no use for.
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        **os.environ,
-    }
 
 
 def forget_sent(layout: Layout) -> None:
@@ -180,7 +158,7 @@ class MlflowTracker:
 
     def __init__(self, config: TrackingConfig, layout: Layout, patience: float = 15.0) -> None:
         """`patience`: seconds that closed() goes on trying to reach a server that is away."""
-        self._uri = config.uri or layout.tracking_url
+        self._uri = opened(config.uri or layout.tracking_url, "tracking.uri")
         self._experiment = config.experiment or layout.sweep.name
         self._layout = layout
         self._patience = patience
