@@ -4,8 +4,10 @@ Without a verb everything on the line is an override of the configuration, in Hy
 """
 
 import argparse
+import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
     line = list(sys.argv[1:] if arguments is None else arguments)
     if not line or line[0] in ("-h", "--help", "help"):
-        print(_USAGE.format(experiments=", ".join(_experiments())), end="")
+        print(_USAGE.format(experiments=_shown(", ".join(_experiments()))), end="")
         return 0
     if line[0] == "--version":
         from sweeper import __version__
@@ -53,10 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     from sweeper.errors import SweeperError
 
+    # What libraries warn of, where no handler was set up.
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_Harmless())
     try:
         return _dispatch(line)
     except SweeperError as error:
-        print(f"sweeper: {error}", file=sys.stderr)
+        print(_shown(f"sweeper: {error}"), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("\nsweeper: interrupted; the same command goes on where it stopped", file=sys.stderr)
@@ -64,6 +69,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception:
+        print(_shown(traceback.format_exc()), end="", file=sys.stderr)
+        return 1
+
+
+class _Harmless(logging.Formatter):
+    """A message as `_shown` has it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _shown(super().format(record))
+
+
+def _shown(text: str) -> str:
+    """`text` fit for any terminal: URLs without their secrets, what steers a terminal as its code."""
+    from sweeper.credentials import without_secrets
+    from sweeper.data.findings import printable
+
+    return printable(without_secrets(text))
 
 
 def _dispatch(line: list[str]) -> int:

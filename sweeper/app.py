@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.markup import escape
 from rich.table import Table
 
 from sweeper import lock, provenance, verdict
@@ -31,7 +30,7 @@ from sweeper.screen import Screen, make_screen
 from sweeper.space import Space
 from sweeper.stored import as_yaml, names, public, stored, stored_config, study_url
 from sweeper.study import Study
-from sweeper.tables import number
+from sweeper.tables import harmless, number
 from sweeper.tracking import NullTracker, make_tracker
 from sweeper.tracking.ui import ui_command, ui_environment
 from sweeper.trials import trials
@@ -128,7 +127,7 @@ def list_sweeps(folder: Path) -> int:
         try:
             table.add_row(*_row(Layout(folder, name)))
         except SweeperError as error:
-            table.add_row(escape(name), "unreadable")
+            table.add_row(harmless(name), "unreadable")
             faults.append(f"{name}: {error}")
     screen.console.print(table)
     for fault in faults:
@@ -149,7 +148,7 @@ def _row(layout: Layout) -> list[str]:
         outlook = verdict.outlook(study, read_config(config)[0], layout)
         state = "no verdict yet" if outlook.startswith("No verdict yet") else "complete"
     return [
-        escape(layout.name),
+        harmless(layout.name),
         state,
         f"{over}/{total}",
         f"{study.objective.direction} {study.objective.metric}",
@@ -227,7 +226,7 @@ def delete_sweep(folder: Path, name: str, yes: bool) -> int:
     study = Study.known(url, name, layout.folder)
     count = 0 if study is None else len([r for r in study.records() if r.number != BASE])
     if not yes:
-        answer = screen.console.input(f"Delete sweep {escape(name)} with its {count} trials? \\[y/N] ")
+        answer = screen.console.input(f"Delete sweep {harmless(name)} with its {count} trials? \\[y/N] ")
         if answer.strip().lower() not in ("y", "yes"):
             screen.say("Nothing was deleted.")
             return 1

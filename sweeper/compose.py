@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper import space as spaces
 from sweeper.config import Config, TrialSettings
-from sweeper.database import masked, without_secrets
+from sweeper.credentials import masked, without_secrets
 from sweeper.errors import ConfigError, Fault
 from sweeper.inert import OWN_FILES, refuse_files, refuse_line, refuse_tree
 from sweeper.loading import dotted, load

@@ -1,6 +1,10 @@
-"""URLs whose secret stands in a file: written `@FILE`, so that no configuration, command or log has it."""
+"""Secrets of URLs: read from a file where one is named, hidden in whatever is shown or stored.
+
+`@FILE` in the place of a URL stands for the URL in that file: no configuration, command or log has it then.
+"""
 
 import os
+import re
 import shlex
 import stat
 from pathlib import Path
@@ -40,3 +44,28 @@ def opened(given: str, setting: str) -> str:
 
 def _fault(setting: str, message: str) -> ConfigError:
     return ConfigError([Fault(setting, message)])
+
+
+_HIDDEN = r"[^=&;?\s]*(?:pass|pwd|secret|token|key|credential|auth|signature|odbc_connect)[^=&;?\s]*|sig"
+"""Names of query values that are nobody's business; one too many is hidden rather than one too few."""
+
+
+def masked(url: str) -> str:
+    """`url` of a database or a tracking server without its secrets, fit for logs and databases.
+
+    Hidden are the user's password and query values whose names promise a secret (password, token, key).
+    A plain path stays as it is, and so does `@FILE`.
+    """
+    if url.startswith("@") or re.fullmatch(r"(file:)?[\w./\\~-]*", url):
+        return url
+    if "://" not in url:
+        return "<unreadable database URL>"
+    # Up to the last @: a password may hold one, and is not always quoted as it should be.
+    url = re.sub(r"(?s)(://[^/?#:@]*):.*@", r"\1:***@", url)
+    url = re.sub(r"(https?://)[^/?#:@]+@", r"\1***@", url)  # a bare token in the user's place
+    return re.sub(rf"(?i)([?&;](?:{_HIDDEN})=)[^&]*", r"\1***", url)
+
+
+def without_secrets(text: str) -> str:
+    """`text` with every URL in it masked."""
+    return re.sub(r"\S*://\S+", lambda found: masked(found.group()), text)

@@ -12,8 +12,7 @@ from pathlib import Path
 from sweeper import lock, verdict
 from sweeper.compose import read_config
 from sweeper.config import Config
-from sweeper.credentials import opened
-from sweeper.database import masked, without_secrets
+from sweeper.credentials import masked, opened, without_secrets
 from sweeper.errors import CardError, ExportError
 from sweeper.events import TrialRecord
 from sweeper.layout import Layout, write_atomically

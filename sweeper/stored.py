@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.config import Config
-from sweeper.credentials import opened
-from sweeper.database import masked
+from sweeper.credentials import masked, opened
 from sweeper.errors import StudyError
 from sweeper.layout import Layout
 from sweeper.loading import to_tree

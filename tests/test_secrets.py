@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from sweeper.compose import compose, masked_override, read_config
-from sweeper.database import masked, open_storage, without_secrets
+from sweeper.credentials import masked, without_secrets
+from sweeper.database import open_storage
 from sweeper.errors import ConfigError, StudyError
 
 CANARY = "c4nary"

@@ -20,8 +20,8 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from sweeper.config import TrackingConfig
-from sweeper.credentials import opened
-from sweeper.database import masked, sqlite_path, without_secrets
+from sweeper.credentials import masked, opened, without_secrets
+from sweeper.database import sqlite_path
 from sweeper.events import Listener, Measurement, SweepInfo, TrialRecord
 from sweeper.journal import measurements
 from sweeper.layout import Layout, write_atomically

@@ -1,7 +1,7 @@
 """The MLflow UI as a server of its own: who may reach it, and by which names.
 
-It has no login. So it listens on the loopback alone, unless names are given that it may be asked by; what comes
-under another name, or would change something from a page of another origin, is refused.
+It has no login, so it listens on the loopback alone unless names are given that it may be asked by. What is
+asked under another name, or would change something from a page elsewhere, is refused.
 """
 
 import os
