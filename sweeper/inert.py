@@ -19,7 +19,8 @@ _INSTANTIATES = frozenset({"_target_", "_args_", "_partial_", "_recursive_", "_c
 _OF_HYDRA = re.compile(r"^[+~]*(?:[^=]*[@:])?hydra\b")
 """An override of Hydra's own settings, or one that puts something among them."""
 
-_IN_DEFAULTS = re.compile(r"^(?:override\s+|optional\s+)*/?(?:[^@]*[@:])?hydra(?:/|$)")
+_IN_DEFAULTS = re.compile(r"^(?:override\s+|optional\s+)*/?(?:[^@]*[@:])?hydra\b")
+"""The same as a group in a defaults list."""
 
 _REFERENCE = re.compile(r"\$\{[^${}:]*\}")
 """To another setting, such as `${trial.batch_size}`; with a colon it would call a resolver."""
@@ -53,7 +54,10 @@ def refuse_files(overrides: Sequence[str]) -> None:
     """
     from hydra.core.global_hydra import GlobalHydra
     from hydra.types import RunMode
+    from omegaconf import OmegaConf
 
+    # Options in a defaults list are resolved before any file can be looked at.
+    OmegaConf.clear_resolver("oc.env")
     loader = GlobalHydra.instance().config_loader()
     own = [source for source in loader.get_sources() if source.provider == OWN_FILES]
     if not own:
@@ -85,19 +89,22 @@ def _faults_of_file(own: Sequence[Any], path: str, package: str) -> list[Fault]:
         if path and source.is_config(path):
             tree = OmegaConf.to_container(source.load_config(path).config, resolve=False)
             names = tree if isinstance(tree, dict) else {}
-            defaults = list(_words(names.get("defaults")))
+            groups, options = _defaults(names.get("defaults"))
             sets_something = package.partition(".")[0] == "hydra" or "hydra" in names
-            if sets_something or any(_IN_DEFAULTS.match(word) for word in defaults):
+            if sets_something or path.startswith("hydra/") or any(map(_IN_DEFAULTS.match, groups)):
                 faults.append(Fault(place, _NO_SETTINGS))
-            faults += [Fault(f"{place}, defaults", _NO_RESOLVER) for word in defaults if _calls(word)]
+            faults += [Fault(f"{place}, defaults", _NO_RESOLVER) for option in options if _calls(option)]
     return faults
 
 
-def _words(defaults: Any) -> Iterator[str]:
-    """Every group and option in a defaults list."""
-    for entry in defaults if isinstance(defaults, list) else []:
-        for key, value in entry.items() if isinstance(entry, Mapping) else [(entry, "")]:
-            yield from (str(key), str(value))
+def _defaults(entries: Any) -> tuple[list[str], list[str]]:
+    """The groups (or files) and the options that a defaults list names."""
+    named = [
+        pair
+        for entry in (entries if isinstance(entries, list) else [])
+        for pair in (entry.items() if isinstance(entry, Mapping) else [(entry, "")])
+    ]
+    return [str(group) for group, _ in named], [str(option) for _, option in named]
 
 
 def _faults(value: Any, name: str) -> Iterator[Fault]:
