@@ -9,6 +9,8 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -33,9 +35,17 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 
+class Server(NamedTuple):
+    """An MLflow UI that `sweeper ui` has started."""
+
+    address: str
+    folder: Path
+    """With its database."""
+
+
 @pytest.fixture(scope="session")
-def ui_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an MLflow UI as `sweeper ui` starts it, over nothing; it may be asked by lab.example too."""
+def ui_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """`sweeper ui --allow-hosts lab.example`, over nothing."""
     folder = tmp_path_factory.mktemp("ui")
     (folder / "mlflow.db").touch()  # MLflow makes its tables in it
     with socket.socket() as unused:
@@ -56,7 +66,7 @@ def ui_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                     break
             except OSError:
                 time.sleep(0.2)
-        yield address
+        yield Server(address, folder)
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(60)

@@ -13,6 +13,7 @@ from sweeper.__main__ import main
 from sweeper.errors import ConfigError
 from sweeper.layout import Layout
 from sweeper.tracking.ui import ui_command
+from tests.conftest import Server
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "lab.example", ""])  # noqa: S104
@@ -47,8 +48,8 @@ def ask(port: int, path: str = SEARCH, name: str | None = None, **headers: str) 
 
 
 @pytest.fixture(scope="module")
-def port(ui_server: str) -> int:
-    return int(ui_server.rpartition(":")[2])
+def port(ui_server: Server) -> int:
+    return int(ui_server.address.rpartition(":")[2])
 
 
 @pytest.mark.parametrize(
