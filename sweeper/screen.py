@@ -6,7 +6,9 @@ from statistics import mean
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.text import Text
 
+from sweeper.data.findings import printable
 from sweeper.events import Measurement, SweepInfo, TrialRecord
 from sweeper.messages import BASE, TrialState
 from sweeper.objectives import best_of, violations
@@ -35,7 +37,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """One line of plain text; long lines are left to the terminal to wrap."""
-        self.console.print(harmless(text), soft_wrap=True)
+        self.console.print(Text(printable(text)), soft_wrap=True)
 
     @contextmanager
     def step(self, what: str) -> Iterator[None]:
