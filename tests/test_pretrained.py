@@ -116,7 +116,7 @@ def test_a_tokenizer_always_pads(folder):
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     settings.pop("pad_token")
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    assert load_tokenizer(resolve(tiny.local(folder))).pad_token == "<eos>"  # noqa: S105
+    assert load_tokenizer(resolve(tiny.local(folder))).pad_token == "<eos>"  # noqa: S105 - of a tokenizer
     settings.pop("eos_token")
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     with pytest.raises(ModelError, match="neither a padding nor an end token"):

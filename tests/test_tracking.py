@@ -529,7 +529,7 @@ def server(tmp_path: Path) -> Iterator[str]:
         uri = f"http://127.0.0.1:{port}"
         for _ in range(300):
             try:
-                with urllib.request.urlopen(f"{uri}/health", timeout=5):  # noqa: S310
+                with urllib.request.urlopen(f"{uri}/health", timeout=5):  # noqa: S310 - it is http
                     break
             except OSError:
                 time.sleep(0.2)

@@ -16,7 +16,7 @@ from sweeper.tracking.ui import ui_command
 from tests.conftest import Server
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "lab.example", ""])  # noqa: S104
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "lab.example", ""])  # noqa: S104 - nothing listens there
 def test_an_address_for_others_demands_names(host, capsys):
     assert main(["ui", "--host", host]) == 2
     said = capsys.readouterr().err
@@ -29,7 +29,7 @@ def test_an_address_for_others_demands_names(host, capsys):
 )
 def test_a_pattern_is_no_name(tmp_path, name):
     with pytest.raises(ConfigError, match=r"--allow-hosts: .* is no name of a host"):
-        ui_command(Layout(tmp_path, ""), 5000, "0.0.0.0", [name])  # noqa: S104
+        ui_command(Layout(tmp_path, ""), 5000, "0.0.0.0", [name])  # noqa: S104 - nothing listens there
 
 
 SEARCH = "/api/2.0/mlflow/experiments/search?max_results=9"
