@@ -4,8 +4,10 @@ Without a verb everything on the line is an override of the configuration, in Hy
 """
 
 import argparse
+import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +25,9 @@ usage: python -m sweeper +experiment=NAME [OVERRIDE ...]   run a sweep, or go on
        python -m sweeper export NAME [--merge] [--to DIR]  its best adapter, or the merged model
        python -m sweeper train NAME                        train its winner on all training rows
        python -m sweeper delete NAME [--yes]               delete one: trials, runs, files
-       python -m sweeper ui [--port N] [--host ADDRESS]    the MLflow UI, to compare trials
+       python -m sweeper ui [--port N]                     the MLflow UI, to compare trials
+       python -m sweeper ui --host ADDRESS --allow-hosts NAME[,NAME ...]
+                                                           the same for other machines; it has no login
        python -m sweeper --cfg +experiment=NAME ...        print the composed configuration
        python -m sweeper --version | --help
 
@@ -42,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
     line = list(sys.argv[1:] if arguments is None else arguments)
     if not line or line[0] in ("-h", "--help", "help"):
-        print(_USAGE.format(experiments=", ".join(_experiments())), end="")
+        print(_USAGE.format(experiments=_shown(", ".join(_experiments()))), end="")
         return 0
     if line[0] == "--version":
         from sweeper import __version__
@@ -51,10 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     from sweeper.errors import SweeperError
 
+    # What libraries warn of, where no handler was set up.
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_Harmless())
     try:
         return _dispatch(line)
     except SweeperError as error:
-        print(f"sweeper: {error}", file=sys.stderr)
+        print(_shown(f"sweeper: {error}"), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("\nsweeper: interrupted; the same command goes on where it stopped", file=sys.stderr)
@@ -62,6 +69,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception:
+        print(_shown(traceback.format_exc()), end="", file=sys.stderr)
+        return 1
+
+
+class _Harmless(logging.Formatter):
+    """A message as `_shown` has it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return _shown(super().format(record))
+
+
+def _shown(text: str) -> str:
+    """`text` fit for any terminal: URLs without their secrets, what steers a terminal as its code."""
+    from sweeper.credentials import without_secrets
+    from sweeper.data.findings import printable
+
+    return printable(without_secrets(text))
 
 
 def _dispatch(line: list[str]) -> int:
@@ -102,7 +127,7 @@ def _dispatch(line: list[str]) -> int:
             return app.train(options.folder, options.name)
         if verb == "delete":
             return app.delete_sweep(options.folder, options.name, options.yes)
-        return app.ui(options.folder, options.port, options.host)
+        return app.ui(options.folder, options.port, options.host, options.allow_hosts)
     return app.run(_overrides(line))
 
 
@@ -143,7 +168,15 @@ def _options(verb: str) -> argparse.ArgumentParser:
         parser.add_argument("--yes", action="store_true", help="don't ask")
     if verb == "ui":
         parser.add_argument("--port", type=int, default=5000)
-        parser.add_argument("--host", default="127.0.0.1", help="loopback unless you say otherwise")
+        parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="to listen at (127.0.0.1)")
+        parser.add_argument(
+            "--allow-hosts",
+            type=lambda text: text.split(","),
+            default=[],
+            metavar="NAME[,NAME ...]",
+            help="names (NAME or NAME:PORT) that it may be asked by; anybody who can reach an address beyond "
+            "127.0.0.1 can read, change and delete every run, so such an address needs them",
+        )
     return parser
 
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.markup import escape
 from rich.table import Table
 
 from sweeper import lock, provenance, verdict
@@ -31,8 +30,9 @@ from sweeper.screen import Screen, make_screen
 from sweeper.space import Space
 from sweeper.stored import as_yaml, names, public, stored, stored_config, study_url
 from sweeper.study import Study
-from sweeper.tables import number
-from sweeper.tracking import NullTracker, make_tracker, ui_command, ui_environment
+from sweeper.tables import harmless, number
+from sweeper.tracking import NullTracker, make_tracker
+from sweeper.tracking.ui import ui_command, ui_environment
 from sweeper.trials import trials
 
 
@@ -127,7 +127,7 @@ def list_sweeps(folder: Path) -> int:
         try:
             table.add_row(*_row(Layout(folder, name)))
         except SweeperError as error:
-            table.add_row(escape(name), "unreadable")
+            table.add_row(harmless(name), "unreadable")
             faults.append(f"{name}: {error}")
     screen.console.print(table)
     for fault in faults:
@@ -148,7 +148,7 @@ def _row(layout: Layout) -> list[str]:
         outlook = verdict.outlook(study, read_config(config)[0], layout)
         state = "no verdict yet" if outlook.startswith("No verdict yet") else "complete"
     return [
-        escape(layout.name),
+        harmless(layout.name),
         state,
         f"{over}/{total}",
         f"{study.objective.direction} {study.objective.metric}",
@@ -226,7 +226,7 @@ def delete_sweep(folder: Path, name: str, yes: bool) -> int:
     study = Study.known(url, name, layout.folder)
     count = 0 if study is None else len([r for r in study.records() if r.number != BASE])
     if not yes:
-        answer = screen.console.input(f"Delete sweep {escape(name)} with its {count} trials? \\[y/N] ")
+        answer = screen.console.input(f"Delete sweep {harmless(name)} with its {count} trials? \\[y/N] ")
         if answer.strip().lower() not in ("y", "yes"):
             screen.say("Nothing was deleted.")
             return 1
@@ -252,15 +252,17 @@ def delete_sweep(folder: Path, name: str, yes: bool) -> int:
     return 0
 
 
-def ui(folder: Path, port: int, host: str) -> int:
-    """Become the MLflow UI over the sweeps in `folder`; does not return unless there is nothing to show."""
-    layout = Layout(folder, "")
+def ui(folder: Path, port: int, host: str, allowed: Sequence[str]) -> int:
+    """Become the MLflow UI over the sweeps in `folder`; does not return unless there is nothing to show.
+
+    `allowed`: names that it answers to beside this machine's own. Raises ConfigError where they are missing.
+    """
+    command = ui_command(Layout(folder, ""), port, host, allowed)
     if not (folder / "mlflow.db").exists():
         raise StudyError(
             f"there is no {folder / 'mlflow.db'}; run a sweep first, or open the UI of the server "
             "in tracking.uri"
         )
-    command = ui_command(layout, port, host)
     make_screen().say(f"MLflow UI on http://{host}:{port} - end it with Ctrl-C")
     os.execve(command[0], command, ui_environment())  # noqa: S606 - our interpreter with mlflow's module
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper import space as spaces
 from sweeper.config import Config, TrialSettings
-from sweeper.database import masked, without_secrets
+from sweeper.credentials import masked, without_secrets
 from sweeper.errors import ConfigError, Fault
+from sweeper.inert import OWN_FILES, refuse_files, refuse_line, refuse_tree
 from sweeper.loading import dotted, load
 from sweeper.space import Space
 
@@ -104,10 +105,15 @@ def _misfits(space: Space, tree: Mapping[str, Any]) -> Sequence[Fault]:
 
 def _compose(overrides: Sequence[str]) -> Any:
     from hydra import compose, initialize_config_module
+    from omegaconf import OmegaConf
 
+    refuse_line(overrides)
     _look_into_working_directory_first()
     with initialize_config_module("sweeper.conf", version_base="1.3"):
-        return compose("config", overrides=list(overrides))
+        refuse_files(overrides)
+        composed = compose("config", overrides=list(overrides))
+    refuse_tree(OmegaConf.to_container(composed, resolve=False))
+    return composed
 
 
 @functools.cache
@@ -121,7 +127,7 @@ def _look_into_working_directory_first() -> None:
         def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
             own = Path("conf").resolve()
             if own.is_dir():
-                search_path.prepend("working directory", own.as_uri())
+                search_path.prepend(OWN_FILES, own.as_uri())
 
     Plugins.instance().register(OwnFilesFirst)
 

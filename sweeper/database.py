@@ -1,7 +1,6 @@
 """The study database: its URL, what is wrong with it, and how it is opened."""
 
 import os
-import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -12,36 +11,12 @@ from filelock import FileLock
 from optuna.storages import _CachedStorage
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from sweeper.credentials import masked, without_secrets
 from sweeper.errors import StudyError
 from sweeper.writer import BatchStorage, SoleWriter
 
 _BUSY_SECONDS = 60
 """How long a writer waits for another one."""
-
-
-_HIDDEN = r"[^=&;?\s]*(?:pass|pwd|secret|token|key|credential|auth|signature|odbc_connect)[^=&;?\s]*|sig"
-"""Names of query values that are nobody's business; one too many is hidden rather than one too few."""
-
-
-def masked(url: str) -> str:
-    """`url` of a database or a tracking server without its secrets, fit for logs and databases.
-
-    Hidden are the user's password and query values whose names promise a secret (password, token, key).
-    A plain path stays as it is.
-    """
-    if re.fullmatch(r"(file:)?[\w./\\~-]*", url):
-        return url
-    if "://" not in url:
-        return "<unreadable database URL>"
-    # Up to the last @: a password may hold one, and is not always quoted as it should be.
-    url = re.sub(r"(?s)(://[^/?#:@]*):.*@", r"\1:***@", url)
-    url = re.sub(r"(https?://)[^/?#:@]+@", r"\1***@", url)  # a bare token in the user's place
-    return re.sub(rf"(?i)([?&;](?:{_HIDDEN})=)[^&]*", r"\1***", url)
-
-
-def without_secrets(text: str) -> str:
-    """`text` with every URL in it masked."""
-    return re.sub(r"\S*://\S+", lambda found: masked(found.group()), text)
 
 
 def sqlite_path(url: str) -> Path | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from sweeper import lock, verdict
 from sweeper.compose import read_config
 from sweeper.config import Config
-from sweeper.database import masked, without_secrets
+from sweeper.credentials import masked, opened, without_secrets
 from sweeper.errors import CardError, ExportError
 from sweeper.events import TrialRecord
 from sweeper.layout import Layout, write_atomically
@@ -177,7 +177,7 @@ def register(choice: Choice, model: Path | None = None) -> tuple[str, str]:
     if model is None:
         with tempfile.TemporaryDirectory(dir=choice.layout.folder, prefix=".export.") as temporary:
             return register(choice, write_export(choice, True, Path(temporary) / "model"))
-    uri = tracking_uri(choice.config) or choice.layout.tracking_url
+    uri = opened(tracking_uri(choice.config) or choice.layout.tracking_url, "tracking.uri")
     name = choice.layout.name.replace("/", "-")
     try:
         return name, _register(choice, model, uri, name, _PIPELINES[kind])

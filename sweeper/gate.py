@@ -198,7 +198,7 @@ def _table(findings: Sequence[Finding]) -> RenderableType:
 
 def _examples(finding: Finding) -> list[str]:
     return [
-        f"{example.row} {example.split}: {_line(example.text)}" for example in finding.examples[:_EXAMPLES]
+        _line(f"{example.row} {example.split}: {example.text}") for example in finding.examples[:_EXAMPLES]
     ]
 
 

@@ -127,7 +127,7 @@ def _read(path: Path) -> Command:
     try:
         ((verb, tree),) = json.loads(path.read_text(encoding="utf-8")).items()
         kind = _KINDS[verb]
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, AttributeError, RecursionError, IsADirectoryError) as error:
         raise ConfigError(
             [Fault(path.name, "is no command; write it with python -m sweeper trials")]
         ) from error

@@ -11,7 +11,7 @@ from types import FrameType
 
 from sweeper.config import Config
 from sweeper.coordinator import Coordinator, marks_of
-from sweeper.database import masked
+from sweeper.credentials import masked
 from sweeper.events import SweepInfo, TrialRecord
 from sweeper.executors import make_executor
 from sweeper.inputs import Inputs, longest

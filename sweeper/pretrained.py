@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import io
+import json
 import os
 import tempfile
 from collections.abc import Iterable
@@ -161,7 +162,32 @@ def _checked(folder: Path) -> Path:
             f"{folder} has no *.safetensors; other weight formats can run code and are not read: "
             "save the model again with save_pretrained"
         )
+    if (folder / "adapter_config.json").exists():
+        # transformers would load another base model, the one that this file names.
+        raise ModelError(
+            f"{folder} holds an adapter beside a model; merge it into the model, or take it away"
+        )
+    if kernel := _kernel(_json(folder / "config.json")):
+        raise ModelError(
+            f"{folder}/config.json asks for the kernel {kernel!r}: code from the hub, which is not run; take "
+            "`attn_implementation` and `experts_implementation` out of it"
+        )
     return folder
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} is no readable JSON ({first_line(error)}); get the model anew") from error
+
+
+def _kernel(tree: Any, is_named: bool = False) -> str | None:
+    """The hub's code that a model's configuration names for its attention or its experts, if it does."""
+    if isinstance(tree, dict):
+        inner = (_kernel(value, is_named or key.endswith("_implementation")) for key, value in tree.items())
+        return next(filter(None, inner), None)
+    return tree if is_named and isinstance(tree, str) and "/" in tree else None
 
 
 def _digest(folder: Path) -> str:

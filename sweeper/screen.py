@@ -5,13 +5,14 @@ from contextlib import contextmanager
 from statistics import mean
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.text import Text
 
+from sweeper.data.findings import printable
 from sweeper.events import Measurement, SweepInfo, TrialRecord
 from sweeper.messages import BASE, TrialState
 from sweeper.objectives import best_of, violations
-from sweeper.tables import describe, goals_in_words, minutes, number
+from sweeper.tables import describe, goals_in_words, harmless, minutes, number
 
 _PLAIN_WIDTH = 120
 """Columns of a table that goes into a file or a pipe."""
@@ -36,7 +37,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """One line of plain text; long lines are left to the terminal to wrap."""
-        self.console.print(escape(text), soft_wrap=True)
+        self.console.print(Text(printable(text)), soft_wrap=True)
 
     @contextmanager
     def step(self, what: str) -> Iterator[None]:
@@ -156,14 +157,14 @@ class LiveScreen(Screen):
     @contextmanager
     def step(self, what: str) -> Iterator[None]:
         """A spinner while it lasts, a line once it is done."""
-        with self.console.status(escape(what)):
+        with self.console.status(harmless(what)):
             yield
-        self.console.print(f"[green]✓[/green] {escape(what)}", soft_wrap=True)
+        self.console.print(f"[green]✓[/green] {harmless(what)}", soft_wrap=True)
 
     def opened(self, sweep: SweepInfo, trials: Sequence[TrialRecord]) -> None:
         """Show the sweep's bar."""
         super().opened(sweep, trials)
-        self._all = self._progress.add_task(escape(sweep.name), total=sweep.budget, note="")
+        self._all = self._progress.add_task(harmless(sweep.name), total=sweep.budget, note="")
         self._progress.start()
         self._show_sweep()
 

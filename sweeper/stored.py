@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.config import Config
-from sweeper.database import masked
+from sweeper.credentials import masked, opened
 from sweeper.errors import StudyError
 from sweeper.layout import Layout
 from sweeper.loading import to_tree
@@ -44,15 +44,21 @@ def stored_config(layout: Layout) -> tuple[dict[str, Any], str]:
         raise StudyError(
             f"{layout.config} is damaged; run the sweep's command again to write it anew"
         ) from error
-    url = os.environ.get("SWEEPER_STUDY") or url or layout.study_url
+    url = _study_url(url, layout)
     if "***" in url:
         raise StudyError(f"the study {url} needs its password: set SWEEPER_STUDY to the whole URL")
     return tree, url
 
 
 def study_url(config: Config, layout: Layout) -> str:
-    """The study's URL; a password need not stand in a file: SWEEPER_STUDY goes before it."""
-    return os.environ.get("SWEEPER_STUDY") or config.sweep.study or layout.study_url
+    """The study's URL; a password need not stand in a configuration: SWEEPER_STUDY goes before it."""
+    return _study_url(config.sweep.study, layout)
+
+
+def _study_url(configured: str | None, layout: Layout) -> str:
+    if from_environment := os.environ.get("SWEEPER_STUDY"):
+        return opened(from_environment, "SWEEPER_STUDY")
+    return opened(configured or layout.study_url, "sweep.study")
 
 
 def tracking_uri(config: Config) -> str | None:

@@ -21,7 +21,8 @@ from optuna.trial import FrozenTrial, Trial
 from optuna.trial import TrialState as OptunaState
 
 from sweeper.config import Config, Goals, ObjectiveConfig, SamplerConfig, TrialSettings
-from sweeper.database import masked, open_storage, sole_writer, sqlite_path
+from sweeper.credentials import masked
+from sweeper.database import open_storage, sole_writer, sqlite_path
 from sweeper.errors import StudyError
 from sweeper.events import TrialRecord
 from sweeper.loading import dotted, read, to_tree

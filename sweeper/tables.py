@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from sweeper.data.findings import printable
 from sweeper.events import Scalar, SweepInfo, TrialRecord
 from sweeper.messages import BASE, TrialState
 from sweeper.objectives import front, violations, why_no_best
@@ -22,7 +23,7 @@ def trial_table(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialReco
     Marked are the winner, the defaults, the Pareto front and who violates a constraint.
     """
     table = Table(
-        title=f"Sweep {escape(sweep.name)}",
+        title=f"Sweep {harmless(sweep.name)}",
         title_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -52,7 +53,7 @@ def trial_table(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialReco
         notes = ", ".join(mark for mark, holds in marks.items() if holds)
         table.add_row(
             "base" if base else str(record.number),
-            *("" if base else escape(value(record.params.get(name))) for name in sweep.varied),
+            *("" if base else harmless(value(record.params.get(name))) for name in sweep.varied),
             number(record.objective, record.error),
             *(value(value_of(record, name)) for name in judged),
             "" if base else record.state.value,
@@ -176,7 +177,12 @@ def _judged(sweep: SweepInfo) -> dict[str, str]:
 
 def _folded(name: str) -> str:
     """A name in two lines, for a narrow column."""
-    return re.sub(r"([._])", r"\1\n", escape(name), count=1)
+    return re.sub(r"([._])", r"\1\n", harmless(name), count=1)
+
+
+def harmless(text: str) -> str:
+    """`text` as rich shows it letter by letter: no markup in it, and what steers a terminal as its code."""
+    return escape(printable(text))
 
 
 def describe(trial: TrialRecord) -> str:

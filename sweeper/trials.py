@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
 
 from sweeper import lock
@@ -16,7 +15,7 @@ from sweeper.messages import BASE
 from sweeper.screen import Screen
 from sweeper.stored import stored
 from sweeper.study import Study
-from sweeper.tables import number, value
+from sweeper.tables import harmless, number, value
 
 
 def trials(layout: Layout, words: Sequence[str], screen: Screen) -> int:
@@ -59,7 +58,7 @@ def _list(study: Study, waiting: Sequence[Command], screen: Screen) -> None:
             number(record.objective, record.error),
             "" if is_base else f"{max(record.reports, default=0)}/{record.examples or '?'}",
             f"{record.seconds:.0f}" if record.seconds else "",
-            escape("; ".join(filter(None, remarks))),
+            harmless("; ".join(filter(None, remarks))),
         )
     screen.console.print(table)
     if waiting:

@@ -24,7 +24,9 @@ LAYERS = [
     {
         "space",
         "lock",
+        "credentials",
         "database",
+        "inert",
         "journal",
         "adapters",
         "pretrained",
@@ -48,7 +50,7 @@ LAYERS = [
 LIGHT = (
     "errors", "config", "loading", "messages", "events", "layout", "entry", "space", "samplers", "pruners",
     "study", "coordinator", "app", "launch", "verdict", "comparison", "sentence", "objectives", "outcomes",
-    "inbox", "commands", "trials", "export", "retrain",
+    "inbox", "commands", "trials", "export", "retrain", "credentials", "inert",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "peft", "datasets", "mlflow", "accelerate", "sklearn")
 

@@ -7,7 +7,8 @@ import sys
 import optuna
 import pytest
 
-from sweeper.database import check_database, masked, open_storage, sqlite_path
+from sweeper.credentials import masked
+from sweeper.database import check_database, open_storage, sqlite_path
 from sweeper.errors import StudyError
 
 

@@ -188,3 +188,10 @@ def test_every_verb_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
     assert verbs
     for verb in verbs:
         assert f"python -m sweeper {verb}" in everything, f"{verb} is in --help alone"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_every_test_that_a_page_names_exists(page: Path) -> None:
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", page.read_text()))
+    assert {name for name in named if f"def {name}(" not in tests} == set()

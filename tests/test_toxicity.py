@@ -23,9 +23,9 @@ RUDE = ["you are an idiot", "the idiot is here", "idiot"]
 def save(folder, labels=("toxic", "insult", "christian")):
     """A classifier for which `idiot` is toxic and insulting, and every text is about the third label."""
     torch.manual_seed(7)
-    words = Tokenizer(WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="[UNK]"))  # noqa: S106
+    words = Tokenizer(WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="[UNK]"))  # noqa: S106 - of a tokenizer
     words.pre_tokenizer = Whitespace()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]")  # noqa: S106
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]")  # noqa: S106 - of a tokenizer
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     config = BertConfig(
         vocab_size=len(WORDS), max_position_embeddings=34, problem_type="multi_label_classification",

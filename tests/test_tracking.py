@@ -18,7 +18,8 @@ from sweeper.events import AuditInfo, DataSetInfo, Listener, Measurement, SweepI
 from sweeper.journal import Journal
 from sweeper.layout import Layout
 from sweeper.messages import BASE, HeldOutScores, Sample, SliceScores, TrialState
-from sweeper.tracking import MlflowTracker, forget_sent, make_tracker, ui_command, ui_environment
+from sweeper.tracking import MlflowTracker, forget_sent, make_tracker
+from sweeper.tracking.ui import ui_command, ui_environment
 from sweeper.tracking.words import note, run_name, trial_tags
 
 SETTINGS = TrialSettings(
@@ -528,7 +529,7 @@ def server(tmp_path: Path) -> Iterator[str]:
         uri = f"http://127.0.0.1:{port}"
         for _ in range(300):
             try:
-                with urllib.request.urlopen(f"{uri}/health", timeout=5):  # noqa: S310
+                with urllib.request.urlopen(f"{uri}/health", timeout=5):  # noqa: S310 - it is http
                     break
             except OSError:
                 time.sleep(0.2)

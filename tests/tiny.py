@@ -56,7 +56,7 @@ class Rows:
 def tokenizer() -> PreTrainedTokenizerFast:
     words = ["<pad>", "<eos>", "<unk>", "user", "assistant", ":", *WORDS]
     numbers = {word: i for i, word in enumerate(words)}
-    model = Tokenizer(WordLevel(numbers, unk_token="<unk>"))  # noqa: S106
+    model = Tokenizer(WordLevel(numbers, unk_token="<unk>"))  # noqa: S106 - of a tokenizer
     model.pre_tokenizer = Whitespace()
     special = {"pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>"}
     made = PreTrainedTokenizerFast(tokenizer_object=model, **special)

@@ -1,5 +1,6 @@
 """The groups that say what is swept, with what and for how long."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,8 +11,10 @@ from sweeper.config.types import STRICT, NonNegative, Positive, PositiveFloat
 
 
 def _is_free(name: str) -> str:
-    if name == "artifacts" or name.startswith(("study.db", "mlflow.db")):
+    if name.lower() == "artifacts" or name.lower().startswith(("study.db", "mlflow.db")):
         raise ValueError("is a file or folder of all sweeps; give another name")
+    if re.fullmatch(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*\.", name):
+        raise ValueError("can't be the name of a folder on every system; give another name")
     return name
 
 

@@ -66,7 +66,7 @@ class Augmenter:
         The methods take turns, in an order drawn for each row. Where one changes nothing, the next is tried,
         but for translation, which costs too much: it is done for all rows together when it is its turn.
         """
-        draws = [Random(f"{self._seed} {id_}") for id_, _ in rows]  # noqa: S311
+        draws = [Random(f"{self._seed} {id_}") for id_, _ in rows]  # noqa: S311 - no secrets
         orders = [rng.sample(self._methods, len(self._methods)) for rng in draws]
         translated = self._translated(rows, orders)
         for number, (id_, row) in enumerate(rows):

@@ -224,7 +224,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Count the step; ask for a checkpoint at a mark, or before leaving."""
-        assert self._trainer is not None  # noqa: S101
+        assert self._trainer is not None  # noqa: S101 - for mypy
         nats, tokens = self._trainer.take_losses()
         self._count_step(state.global_step, nats, tokens, time.perf_counter() - self._step_started)
         # After the last step only the weights are of use.
@@ -334,7 +334,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
             self._state = replace(self._state, best=first, best_folder=folder)
 
     def _keep_best_and_last(self) -> None:
-        assert self._checkpoint is not None  # noqa: S101
+        assert self._checkpoint is not None  # noqa: S101 - for mypy
         best = [self._spec.folder / self._state.best_folder] if self._state.best_folder else []
         checkpoints.keep(self._spec.folder, [self._checkpoint.folder, *best])
 

@@ -9,7 +9,6 @@ import gc
 import json
 import logging
 import os
-import sys
 import time
 import uuid
 import warnings
@@ -22,7 +21,8 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from sweeper.config import TrackingConfig
-from sweeper.database import masked, sqlite_path, without_secrets
+from sweeper.credentials import masked, opened, without_secrets
+from sweeper.database import sqlite_path
 from sweeper.events import Listener, Measurement, SweepInfo, TrialRecord
 from sweeper.journal import measurements
 from sweeper.layout import Layout, write_atomically
@@ -57,28 +57,6 @@ class Tracker(Listener, Protocol):
 def make_tracker(config: TrackingConfig, layout: Layout) -> Tracker:
     """The tracker that `config` asks for."""
     return NullTracker() if config.name == "none" else MlflowTracker(config, layout)
-
-
-def ui_command(layout: Layout, port: int, host: str = "127.0.0.1") -> list[str]:
-    """The program and arguments that show the sweeps of `layout.root` at http://`host`:`port`."""
-    return [
-        *(sys.executable, "-m", "mlflow", "server"),
-        *("--backend-store-uri", layout.tracking_url),
-        *("--default-artifact-root", layout.artifacts.resolve().as_uri()),
-        *("--artifacts-destination", layout.artifacts.resolve().as_uri()),
-        *("--host", host, "--port", str(port), "--workers", "1"),
-        *("--uvicorn-opts", "--log-level warning"),  # not a line for every request
-    ]
-
-
-def ui_environment() -> dict[str, str]:
-    """The environment for `ui_command`: this one, without telemetry and MLflow's job runners."""
-    return {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        # Eight more processes, for features that a sweep has no use for.
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        **os.environ,
-    }
 
 
 def forget_sent(layout: Layout) -> None:
@@ -183,7 +161,7 @@ class MlflowTracker:
 
     def __init__(self, config: TrackingConfig, layout: Layout, patience: float = 15.0) -> None:
         """`patience`: seconds that closed() goes on trying to reach a server that is away."""
-        self._uri = config.uri or layout.tracking_url
+        self._uri = opened(config.uri or layout.tracking_url, "tracking.uri")
         self._experiment = config.experiment or layout.sweep.name
         self._layout = layout
         self._patience = patience

@@ -27,7 +27,7 @@ _SKILL = 0.4
 whatever it does not understand."""
 
 # Words, and single characters of scripts without spaces; pairs of neighbours are features too.
-_TOKEN = r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]|[^\W\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]+"  # noqa: S105
+_TOKEN = r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]|[^\W\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]+"  # noqa: S105 - of a text
 
 
 class Mislabeled:

@@ -1,0 +1,70 @@
+"""The MLflow UI as a server of its own: who may reach it, and by which names.
+
+It has no login, so it listens on the loopback alone unless names are given that it may be asked by. What is
+asked under another name, or would change something from a page elsewhere, is refused.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from socket import gethostname
+
+from sweeper.errors import ConfigError, Fault
+from sweeper.layout import Layout
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?")
+
+
+def ui_command(layout: Layout, port: int, host: str = "127.0.0.1", allowed: Sequence[str] = ()) -> list[str]:
+    """The program and arguments that show the sweeps of `layout.root` at http://`host`:`port`.
+
+    The server answers to the loopback's names and to `allowed` (NAME or NAME:PORT). Raises ConfigError for an
+    address beyond the loopback without such names, and for what is no name.
+    """
+    _check(host, allowed)
+    # MLflow's own default takes private addresses by how they begin, and so 10.evil.example as well.
+    asked_by = ["127.0.0.1", "127.0.0.1:*", "localhost", "localhost:*", "[::1]", "[[]::1]:*"]
+    asked_by += [form for name in allowed for form in (name, f"{name}:*")]
+    # Origins on the loopback are always taken by MLflow.
+    origins = [f"{scheme}://{form}" for scheme in ("http", "https") for form in asked_by]
+    return [
+        *(sys.executable, "-m", "mlflow", "server"),
+        *("--backend-store-uri", layout.tracking_url),
+        *("--default-artifact-root", layout.artifacts.resolve().as_uri()),
+        *("--artifacts-destination", layout.artifacts.resolve().as_uri()),
+        *("--host", host, "--port", str(port), "--workers", "1"),
+        *("--allowed-hosts", ",".join(asked_by)),
+        *("--cors-allowed-origins", ",".join(origins)),
+        *("--uvicorn-opts", "--log-level warning"),  # not a line for every request
+    ]
+
+
+def _check(host: str, allowed: Sequence[str]) -> None:
+    faults = [
+        Fault("--allow-hosts", f"{name!r} is no name of a host, like lab.example or lab.example:8080")
+        for name in allowed
+        if not _NAME.fullmatch(name)
+    ]
+    if host not in _LOOPBACK and not allowed:
+        faults.append(
+            Fault(
+                f"--host {host}",
+                "lets other machines in, and the MLflow UI has no login: who reaches it can read, change and "
+                "delete every run. Say by which names it may be asked, e.g. "
+                f"--allow-hosts {gethostname()}, or leave --host out and use a tunnel: ssh -L",
+            )
+        )
+    if faults:
+        raise ConfigError(faults)
+
+
+def ui_environment() -> dict[str, str]:
+    """The environment for `ui_command`: this one, without telemetry and MLflow's job runners."""
+    return {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        # Eight more processes, for features that a sweep has no use for.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        **os.environ,
+    }
