@@ -1,22 +1,26 @@
 """The study database: its URL, what is wrong with it, and how it is opened."""
 
+import logging
 import os
 import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy
 from filelock import FileLock
-from optuna.storages import BaseStorage, RDBStorage, get_storage
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from sweeper.errors import StudyError
+from sweeper import postgres
+from sweeper.errors import StudyError, SweeperError
+from sweeper.patience import PATIENCE_SECONDS, Patient
 
-_BUSY_SECONDS = 60
-"""How long a writer waits for another one."""
-
+_BUSY_SECONDS = 90.0
+"""How long SQLite itself waits for whoever has the database; then it is asked again."""
+_log = logging.getLogger(__name__)
 
 _HIDDEN = r"[^=&;?\s]*(?:pass|pwd|secret|token|key|credential|auth|signature|odbc_connect)[^=&;?\s]*|sig"
 """Names of query values that are nobody's business; one too many is hidden rather than one too few."""
@@ -55,6 +59,29 @@ def sqlite_path(url: str) -> Path | None:
     if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
         return None
     return Path(parsed.database)
+
+
+def refuse_shared(study: str, tracking: str | None) -> None:
+    """Raise StudyError if study and MLflow were to share a database: each keeps the version of its tables in
+    a table of the same name.
+    """
+    if tracking is None or tracking.startswith(("http:", "https:")):
+        return
+    if _place(study) == _place(tracking):
+        raise StudyError(
+            f"sweep.study and tracking.uri name the same database ({masked(study)}); give each a database of its "
+            "own, on the same server if you like"
+        )
+
+
+def _place(url: str) -> object:
+    """What tells databases apart."""
+    path = sqlite_path(url)
+    if path is not None:
+        return path.resolve()
+    parsed = sqlalchemy.make_url(url)
+    where = parsed.host or parsed.query.get("host")
+    return parsed.get_backend_name(), where, parsed.port, parsed.database, parsed.query.get("options")
 
 
 def check_database(url: str) -> None:
@@ -102,38 +129,76 @@ def _check_format(path: Path) -> None:
         ) from None
 
 
-def open_storage(url: str) -> BaseStorage:
-    """Open the database, with its tables, through SQLAlchemy."""
+def open_storage(url: str, patience: float = PATIENCE_SECONDS, lasting: bool = False) -> BaseStorage:
+    """Open the database, with its tables, through SQLAlchemy.
+
+    `lasting`: for a whole sweep, so that a connection to a server stays open from one transaction to the next. A database that is locked by others, or whose server restarts, is waited for: `patience` seconds at most
+    (StorageError). Raises StudyError if it can't be used at all.
+    """
     check_database(url)
     path = sqlite_path(url)
-    options: dict[str, Any] = {}
     try:
-        if path is None:
-            return get_storage(RDBStorage(url))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.name}.setup")):
-            with closing(sqlite3.connect(path, timeout=_BUSY_SECONDS)) as connection:
-                # Readers and the writer don't wait for each other; persistent in the file. A network
-                # file system refuses it and keeps its rollback journal.
-                connection.execute("PRAGMA journal_mode=WAL")
-            options["connect_args"] = {"timeout": _BUSY_SECONDS}
-            storage = RDBStorage(url, engine_kwargs=options)
+        if path is not None:
+            storage = _open_file(url, path, min(_BUSY_SECONDS, patience))
+        elif postgres.is_postgres(url):
+            storage = _open_server(url, lasting)
+        else:
+            storage = RDBStorage(url)
+    except SweeperError:
+        raise
+    except Exception as error:
+        raise unusable(url, error) from error
+    return _CachedStorage(cast(RDBStorage, Patient(storage, masked(url), patience)))
+
+
+def _open_file(url: str, path: Path, busy: float) -> RDBStorage:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.setup")):
+        with closing(sqlite3.connect(path, timeout=busy)) as connection:
+            # Readers and the writer don't wait for each other; persistent in the file.
+            (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+        storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": busy}})
+    if mode == "wal":
         sqlalchemy.event.listen(storage.engine, "connect", _relax_sync)
         storage.engine.dispose()
-        return get_storage(storage)
-    except ImportError as error:
-        raise StudyError(
+    else:
+        _log.warning(
+            "%s is on a file system that refuses SQLite's write-ahead log, as network file systems do: it is kept "
+            "with a rollback journal, which is as safe and a little slower. Keep to one host at a time, or use "
+            "PostgreSQL (sweep.study).",
+            path,
+        )
+    return storage
+
+
+def _open_server(url: str, lasting: bool) -> RDBStorage:
+    # The ping sorts out connections that a restart of the server has cut.
+    options: dict[str, Any] = {"pool_pre_ping": True} if lasting else {"poolclass": sqlalchemy.NullPool}
+    with postgres.alone(url, "tables of the study"):
+        storage = RDBStorage(postgres.with_driver(url), engine_kwargs=options)
+    # Without the lock on its sweep a process must not write again after that.
+    sqlalchemy.event.listen(storage.engine, "connect", lambda *_: postgres.renew_held(url))
+    return storage
+
+
+def unusable(url: str, error: Exception) -> StudyError:
+    """What is said when the database at `url` can't be opened; re-raises what has nothing to do with it."""
+    if isinstance(error, ImportError):
+        return StudyError(
             f"the study database {masked(url)} needs a driver that is not installed "
-            f"({error.__cause__ or error}); for PostgreSQL: "
-            "pip install 'sweeper[postgres]' and a URL that begins with postgresql+psycopg://"
-        ) from error
-    except (SQLAlchemyError, sqlite3.Error, RuntimeError, OSError, TypeError) as error:
-        # TypeError: a query value that the driver doesn't know.
-        why = without_secrets(_first_line(error).replace(url, masked(url)))
-        raise StudyError(
-            f"the study database {masked(url)} can't be used: {why}. Check the URL "
-            "(sweep.study), the file's permissions, and that its server runs"
-        ) from error
+            f"({error.__cause__ or error}); for PostgreSQL: pip install 'sweeper[postgres]'"
+        )
+    if not isinstance(error, _OPENING):
+        raise error
+    why = without_secrets(_first_line(error).replace(url, masked(url)))
+    return StudyError(
+        f"the study database {masked(url)} can't be used: {why}. Check the URL "
+        "(sweep.study), the file's permissions, and that its server runs"
+    )
+
+
+_OPENING = (SQLAlchemyError, StorageInternalError, sqlite3.Error, RuntimeError, OSError, TypeError)
+"""What opening a database raises; TypeError: a query value that the driver doesn't know."""
 
 
 def _relax_sync(connection: Any, _record: Any) -> None:

@@ -103,7 +103,7 @@ class Study:
         """
         goals, name = config.task.goals, config.sweep.name
         study = optuna.create_study(
-            storage=open_storage(url),
+            storage=open_storage(url, lasting=True),
             study_name=name,
             directions=[one.direction for one in goals.objectives],
             load_if_exists=True,

@@ -7,7 +7,7 @@ import sys
 import optuna
 import pytest
 
-from sweeper.database import check_database, masked, open_storage, sqlite_path
+from sweeper.database import check_database, masked, open_storage, refuse_shared, sqlite_path
 from sweeper.errors import StudyError
 
 
@@ -20,6 +20,28 @@ def test_passwords_are_masked():
 def test_no_url():
     with pytest.raises(StudyError, match=r"sweep\.study is no database URL; write it like sqlite:///"):
         sqlite_path("study.db")
+
+
+@pytest.mark.parametrize(
+    ("study", "tracking"),
+    [
+        ("postgresql://me:hush@host/sweeps", "postgresql+psycopg://you:hush@host/sweeps"),
+        ("sqlite:///sweeps/study.db", "sqlite:///./sweeps/study.db"),
+    ],
+)
+def test_study_and_mlflow_need_databases_of_their_own(study, tracking):
+    with pytest.raises(
+        StudyError, match="name the same database .* give each a database of its own"
+    ) as refusal:
+        refuse_shared(study, tracking)
+    assert "hush" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "tracking", [None, "https://host/sweeps", "postgresql://host/mlflow", "sqlite:///a.db"]
+)
+def test_databases_of_their_own_are_taken(tracking):
+    refuse_shared("postgresql://host/sweeps", tracking)
 
 
 def test_not_a_database(tmp_path):
