@@ -5,6 +5,7 @@ system passes such locks (flock) on: NFS version 4, Lustre (mount option `flock`
 own may share a study: there the database's lock counts, beside an SQLite file or on the PostgreSQL server.
 """
 
+import errno
 import json
 import os
 import socket
@@ -24,6 +25,8 @@ _ACQUIRE_SECONDS = 1.0
 """Whoever only looks (`is_held`) has a lock for a moment."""
 _SIGN_SECONDS = 2.0
 """How long the holder is given to write down who it is."""
+
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 @contextmanager
@@ -76,9 +79,15 @@ def _on_a_file(path: Path, sign: Path, held: ExitStack) -> str | None:
     except Timeout:  # which is an OSError too
         return _signed(sign)
     except OSError as error:
+        if error.errno in _NO_LOCKS:
+            raise StudyError(
+                f"the file system of {path.parent} has no locks that vanish with a process ({error.strerror}): "
+                "nothing would keep a second coordinator out. Mount it with them (NFS version 4; Lustre with "
+                "`flock`), or set sweep.folder to another disk"
+            ) from error
         raise StudyError(
-            f"{path.parent} can't be written or locked: {error.strerror or error}; check its permissions "
-            "and that its file system has locks (NFS: version 4), or set sweep.folder"
+            f"{path.parent} can't be written: {error.strerror or error}; check its permissions, or set "
+            "sweep.folder"
         ) from error
     return None
 

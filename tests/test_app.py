@@ -1,6 +1,7 @@
 """The command line as a person uses it, over the replay engine."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path

@@ -1,5 +1,8 @@
 """One living coordinator per sweep."""
 
+import errno
+import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -55,3 +58,29 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     refused = pytest.raises(StudyError, match=r"file/s can't be written: .*set sweep\.folder")
     with refused, lock.hold(Layout(tmp_path / "file", "s")):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch, number):
+    """What NFS answers without its lock daemon; a lock that outlives a kill is no way out."""
+
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    refused = pytest.raises(StudyError, match=r"/s has no locks that vanish with a process .*NFS version 4")
+    with refused, lock.hold(Layout(tmp_path, "s")):
+        pass
+
+
+def test_a_dead_holder_is_not_named(tmp_path):
+    layout = Layout(tmp_path, "s")
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.communicate(timeout=30)
+    with lock.hold(layout):
+        layout.holder.write_text(json.dumps({"host": os.uname().nodename, "process": gone.pid}))
+        with pytest.raises(StudyError, match="is being run by another process"), lock.hold(layout):
+            pass
+        layout.holder.write_text(json.dumps({"host": "elsewhere", "process": 1}))
+        with pytest.raises(StudyError, match="is being run by process 1 on elsewhere"), lock.hold(layout):
+            pass

@@ -26,7 +26,6 @@ from sweeper.tracking.store import client_of
 from tests.postgres import PASSWORD, Server
 from tests.sweeps import REPLAY
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:.*was deleted while still open:ResourceWarning")
 """The pools of SQLAlchemy leave it to the end of the process to close what they hold."""
 
@@ -189,9 +188,7 @@ def test_a_lock_that_somebody_else_took_meanwhile_is_not_taken_back(server, url)
     first.renew()
     first.renew()
     assert second.acquire() is not None
-    server.sql(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'sweeper%'"
-    )
+    server.cut()
     assert second.acquire() is None
     with pytest.raises(
         StudyError, match=r"the server dropped the lock on `sweep`, and process .* has it now"
@@ -205,12 +202,10 @@ def test_a_writer_without_its_lock_writes_no_more(server, url):
     study = storage.create_new_study([], "s")
     with holding(url, "s") as holder:
         assert holder is None
-        server.sql(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'sweeper' AND pid <> pg_backend_pid()"
-        )
+        server.cut()
         with holding(url, "s") as holder:
             assert holder is None, "dropped with its session"
-            with pytest.raises(StudyError, match="and process .* has it now"):
+            with pytest.raises(StudyError, match=r"and process .* has it now"):
                 storage.set_study_user_attr(study, "key", 1)
     storage.set_study_user_attr(study, "key", 2)
 
