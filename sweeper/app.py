@@ -27,6 +27,7 @@ from sweeper.launch import INTERRUPTED, End, launch, pruning_range, save_best, s
 from sweeper.layout import Layout, write_atomically
 from sweeper.messages import BASE, TrialState
 from sweeper.pruners import make_pruner
+from sweeper.repair import repair
 from sweeper.retrain import refuse_another_winner, retraining
 from sweeper.screen import Screen, make_screen
 from sweeper.space import Space
@@ -216,6 +217,12 @@ def export_trial(
         with screen.step(f"Pushing it to {repository}"):
             url = push(choice, written, repository)
         screen.say(f"Pushed: {url}")
+    return 0
+
+
+def repair_sweep(folder: Path, name: str) -> int:
+    """Put right what a crash, or an MLflow that was away, has left of a sweep that nobody runs."""
+    repair(Layout(folder, name), make_screen())
     return 0
 
 

@@ -129,6 +129,16 @@ def _check_format(path: Path) -> None:
         ) from None
 
 
+def damage(path: Path) -> str:
+    """What SQLite finds wrong with the database at `path`; empty if it is sound."""
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return "" if found == "ok" else str(found)
+
+
 def open_storage(url: str, patience: float = PATIENCE_SECONDS, lasting: bool = False) -> BaseStorage:
     """Open the database, with its tables, through SQLAlchemy.
 

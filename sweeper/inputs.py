@@ -150,6 +150,23 @@ def _refuse_another_model(config: Config, pins: Mapping[str, Any]) -> None:
             )
 
 
+def stored_inputs(config: Config, pins: Mapping[str, Any], layout: Layout) -> Inputs:
+    """What a stored sweep was given, as far as its folder tells; nothing is read but descriptions."""
+    from sweeper.data import manifest
+    from sweeper.data.audit import read_audit
+
+    if config.engine.name == "replay":
+        return Inputs(config, pins["rows"], _REPLAYED, (), pins)
+    try:
+        rows = manifest.read(layout.rows)
+        count, data = rows.splits["train"].rows, manifest.describe(rows)
+    except (OSError, ValueError):
+        count, data = 1, ()
+    found = read_audit(layout.audit)
+    audit = AuditInfo(found.numbers, layout.audit_page, layout.audit.stat().st_mtime) if found else None
+    return Inputs(config, count, f"{config.model.name} ({pins['revision']})", data, pins, audit)
+
+
 def rows_are_unchanged(config: Config, layout: Layout) -> bool:
     """Whether the frozen rows still are those of the configuration and of the file it names."""
     if config.engine.name == "replay":
@@ -209,4 +226,7 @@ def _replayed(config: Config) -> Inputs:
 
         read_curves(config.engine.curves, further(config.task))
     rows = config.data.sizes.train or 96
-    return Inputs(config, rows, "replayed curves", (), {"rows": rows})
+    return Inputs(config, rows, _REPLAYED, (), {"rows": rows})
+
+
+_REPLAYED = "replayed curves"

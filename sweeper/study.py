@@ -124,8 +124,7 @@ class Study:
             study.set_user_attr(_ABOUT, about)
         # Optuna's pruners, and ours, compare by one objective.
         study.pruner = NopPruner() if goals.also else pruner
-        for trial in study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,)):
-            self._storage.set_trial_state_values(trial._trial_id, OptunaState.WAITING)
+        self.take_back()
         return self
 
     @classmethod
@@ -166,6 +165,13 @@ class Study:
     def delete(url: str, name: str) -> None:
         """Remove the study `name` from the database."""
         optuna.delete_study(study_name=name, storage=open_storage(url))
+
+    def take_back(self) -> list[int]:
+        """Have the trials wait that a dead process left RUNNING, to go on under the same number; gives them."""
+        left = self._study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,))
+        for trial in left:
+            self._storage.set_trial_state_values(trial._trial_id, OptunaState.WAITING)
+        return [trial.number for trial in left]
 
     def propose(self, budget: int, sampler: SamplerConfig) -> TrialRecord | None:
         """The next trial to train, now RUNNING; None when `budget` trials are there and none waits.

@@ -25,6 +25,8 @@ LAYERS = [
         "space",
         "lock",
         "database",
+        "patience",
+        "postgres",
         "journal",
         "adapters",
         "pretrained",
@@ -41,14 +43,14 @@ LAYERS = [
     {"screen"},
     {"executors", "report", "trials", "export", "retrain"},
     {"launch"},
-    {"conclusion"},
+    {"conclusion", "repair"},
     {"app"},
     {"__main__"},
 ]
 LIGHT = (
     "errors", "config", "loading", "messages", "events", "layout", "entry", "space", "samplers", "pruners",
     "study", "coordinator", "app", "launch", "verdict", "comparison", "sentence", "objectives", "outcomes",
-    "inbox", "commands", "trials", "export", "retrain",
+    "inbox", "commands", "trials", "export", "retrain", "repair",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "peft", "datasets", "mlflow", "accelerate", "sklearn")
 

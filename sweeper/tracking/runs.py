@@ -177,7 +177,8 @@ class SweepRuns:
     def close(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reason: str) -> None:
         """Write the result of the sweep on the parent run: tables, samples, the best adapter, the state.
 
-        Of a verdict it is the sentence, which is the `reason` for its end, unless it was interrupted.
+        Of a verdict it is the sentence, which is the `reason` for its end, unless it was interrupted. An empty
+        `reason` leaves the one that is there.
         """
         client, parent = self._client, self._parent
         if self._sweep.is_verdict:
@@ -191,7 +192,7 @@ class SweepRuns:
         client.log_text(parent, leaderboard(trials, self._sweep), "leaderboard.csv")
         tags = {
             "sweeper.state": state,
-            "sweeper.reason": reason,
+            **({"sweeper.reason": reason} if reason else {}),
             "mlflow.note.content": note(self._sweep, trials, best),
         }
         if best is not None:

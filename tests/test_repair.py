@@ -1,0 +1,161 @@
+"""Mending: after a kill, after an MLflow that was away, and what is too far gone."""
+
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from sweeper import lock
+from sweeper.__main__ import main
+from sweeper.layout import Layout
+from sweeper.messages import TrialState
+from sweeper.study import Study
+from sweeper.tracking import quiet_mlflow, ui_command, ui_environment
+from sweeper.tracking.store import client_of
+from tests.sweeps import JUDGED, REPLAY
+
+LAYOUT = Layout(Path("sweeps"), "summarize")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@contextmanager
+def mlflow_server(folder: Path, port: int) -> Iterator[None]:
+    folder.mkdir()
+    process = subprocess.Popen(
+        ui_command(Layout(folder, "any"), port),
+        cwd=folder,
+        env=ui_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(600):
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                    break
+            except OSError:
+                time.sleep(0.2)
+        yield
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def told_by_mlflow(uri: str) -> dict[str, tuple[str, str, dict[str, int]]]:
+    """Every run by name: its id, its status, and how many points each of its curves has."""
+    quiet_mlflow()
+    client = client_of(uri)
+    experiments = [one.experiment_id for one in client.search_experiments() if one.name == LAYOUT.name]
+    found = client.search_runs(experiments)
+    told = {
+        run.info.run_name: (
+            run.info.run_id,
+            run.info.status,
+            {key: len(client.get_metric_history(run.info.run_id, key)) for key in run.data.metrics},
+        )
+        for run in found
+    }
+    assert len(told) == len(found), "no run is there twice"
+    return told
+
+
+def test_a_server_that_was_away_for_a_whole_sweep_is_told_everything_once(tmp_path, capsys):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    uri = f"http://127.0.0.1:{port}"
+    assert main([*REPLAY, "tracking=mlflow", f"tracking.uri={uri}", "budget.trials=3"]) == 0
+    study = Study.read(LAYOUT.study_url, LAYOUT.name, LAYOUT.folder)
+    assert {record.state for record in study.records()} <= {TrialState.FINISHED, TrialState.PRUNED}
+    assert main(["repair", "summarize"]) == 2
+    assert "Nothing is lost: have it running, then repair again" in capsys.readouterr().err
+
+    with mlflow_server(tmp_path / "server", port):
+        assert main(["repair", "summarize"]) == 0
+        shown = capsys.readouterr().out
+        assert f"Telling MLflow at {uri} what it may have missed" in shown
+        assert "MLflow has 4 trials and runs that are over" in shown
+        told = told_by_mlflow(uri)
+        assert main(["repair", "summarize"]) == 0
+        assert told_by_mlflow(uri) == told, "nothing is doubled"
+    assert len(told) == 5
+    assert {status for _, status, _ in told.values()} == {"FINISHED"}
+    _, _, curves = told["trial 0 (defaults)"]
+    assert (curves["objective"], curves["train_loss"], curves["best_objective"]) == (2, 8, 1)
+
+
+def test_a_database_of_mlflow_that_was_deleted_is_written_anew_with_the_verdict(capsys):
+    assert main([*JUDGED, "tracking=mlflow", "budget.trials=3", "budget.seeds=2"]) == 0
+    before = told_by_mlflow(LAYOUT.tracking_url)
+    assert sum(name.startswith("verdict") for name in before) >= 4
+    for path in LAYOUT.root.glob("mlflow.db*"):
+        path.unlink()
+    assert main(["repair", "summarize"]) == 0
+    after = told_by_mlflow(LAYOUT.tracking_url)
+    assert {name: found[1:] for name, found in after.items()} == {
+        name: found[1:] for name, found in before.items()
+    }
+
+
+def test_trials_that_a_kill_left_running_wait_again(tmp_path, capsys):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sweeper", *REPLAY, "engine.speedup=20"], stdout=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:
+        if "after 48 examples" in line:
+            break
+    assert main(["repair", "summarize"]) == 2
+    assert f"is being run by process {process.pid} on {os.uname().nodename}" in capsys.readouterr().err
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    study = Study.read(LAYOUT.study_url, LAYOUT.name, LAYOUT.folder)
+    assert study.record(0).state is TrialState.RUNNING
+    assert main(["repair", "summarize"]) == 0
+    shown = capsys.readouterr().out
+    assert "study.db: sound" in shown
+    assert "Trials of summarize that were left running, and wait now: 0\n" in shown
+    assert "MLflow: not used (tracking=none)" in shown
+    assert study.record(0).state is TrialState.WAITING
+    assert not lock.is_held(LAYOUT)
+    assert main([*REPLAY, "budget.trials=1"]) == 0
+    assert study.record(0).attempt == 2
+
+
+def tear(path: Path) -> None:
+    """Overwrite pages behind the first one, as a failing disk does."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with path.open("rb+") as file:
+        file.seek(4096)
+        file.write(os.urandom(8 * 4096))
+
+
+@pytest.mark.parametrize(
+    ("name", "way_out"), [("study.db", "save what can be read"), ("mlflow.db", "repair every sweep in")]
+)
+def test_a_damaged_database_is_named(capsys, name, way_out):
+    main([*REPLAY, "budget.trials=1", "tracking=mlflow"])
+    capsys.readouterr()
+    tear(LAYOUT.root / name)
+    assert main(["repair", "summarize"]) == 2
+    told = capsys.readouterr().err
+    assert f"{name} is damaged (" in told
+    assert way_out in told
+
+
+def test_a_sweep_that_is_not_there(capsys):
+    assert main(["repair", "nothing"]) == 2
+    assert "no sweep `nothing` in sweeps/" in capsys.readouterr().err
