@@ -18,6 +18,7 @@ from sweeper.conclusion import conclude, conclude_in_writing, publish, show_tria
 from sweeper.config import Config, TrackingConfig
 from sweeper.coordinator import in_common
 from sweeper.database import check_database, refuse_shared
+from sweeper.disk import naming
 from sweeper.errors import StudyError, SweeperError, SweepFailed
 from sweeper.export import CHAMPION, choose, hub_token, push, register, write_export
 from sweeper.gate import inspect, refuse_other_rows
@@ -47,7 +48,7 @@ def run(overrides: Sequence[str]) -> int:
     check_database(url)
     refuse_shared(url, config.tracking.uri)
     _obey_signals()
-    with lock.hold(layout, url):
+    with naming(layout.folder), lock.hold(layout, url):
         known = _known(url, config, space, layout)
         is_over = known is not None and _is_over(known, config, layout)
         if known is not None and is_over and _has_verdict(known, config, layout):
@@ -69,7 +70,7 @@ def train(folder: Path, name: str) -> int:
     layout, screen = Layout(folder, name), make_screen()
     url = stored_config(layout)[1]  # a lock would make its folder
     _obey_signals()
-    with lock.hold(layout, url), lock.hold(layout.training, url):
+    with naming(layout.folder), lock.hold(layout, url), lock.hold(layout.training, url):
         plan = retraining(layout)
         config, space, winner = plan.config, plan.space, plan.winner
         known = Study.known(url, plan.layout.name, plan.layout.folder)
@@ -175,9 +176,10 @@ def report(folder: Path, name: str) -> int:
     layout = Layout(folder, name)
     tree, study = stored(layout)
     tracking = _tracking(tree)
-    if not lock.is_held(layout):
-        save_best(study, layout)
-    publish(layout, make_tracker(tracking, layout), make_screen())
+    with naming(layout.folder):
+        if not lock.is_held(layout):
+            save_best(study, layout)
+        publish(layout, make_tracker(tracking, layout), make_screen())
     return 0
 
 

@@ -25,6 +25,7 @@ LAYERS = [
         "space",
         "lock",
         "database",
+        "disk",
         "patience",
         "postgres",
         "journal",
