@@ -81,11 +81,11 @@ def naming(folder: Path) -> Iterator[None]:
         raise
 
 
-def raise_if_full(error: BaseException, folder: Path) -> None:
-    """Raise StorageError if `error` comes from a disk that takes nothing more."""
+def raise_if_full(error: BaseException, place: Path | str) -> None:
+    """Raise StorageError if `error` comes from a disk, that of `place`, which takes nothing more."""
     if why := _fault(error):
         raise StorageError(
-            f"{folder} can't be written any more: {why}. Make room there; what is on the disk is sound, and the "
+            f"{place} can't be written any more: {why}. Make room there; what is on the disk is sound, and the "
             "same command goes on with it"
         ) from error
 

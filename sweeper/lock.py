@@ -85,6 +85,8 @@ def _on_a_file(path: Path, sign: Path, held: ExitStack) -> str | None:
                 "nothing would keep a second coordinator out. Mount it with them (NFS version 4; Lustre with "
                 "`flock`), or set sweep.folder to another disk"
             ) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise  # no matter of locks: whoever runs a sweep has words for it
         raise StudyError(
             f"{path.parent} can't be written: {error.strerror or error}; check its permissions, or set "
             "sweep.folder"

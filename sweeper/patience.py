@@ -9,6 +9,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import DBAPIError
 
+from sweeper.disk import raise_if_full
 from sweeper.errors import StorageError
 
 PATIENCE_SECONDS = 300.0
@@ -51,6 +52,7 @@ class Patient:
                     return found
                 except StorageInternalError as error:
                     cause = error.__cause__
+                    raise_if_full(error, self._called)
                     if not _passes(cause):
                         raise
                     waited = time.monotonic() - started

@@ -5,7 +5,7 @@ import sqlite3
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from sweeper.layout import Layout, write_atomically
 from sweeper.messages import Decision, Ending, Progress
 from sweeper.study import Study
 from tests import tiny
-from tests.sweeps import REPLAY, configure
+from tests.sweeps import REPLAY
 
 
 @dataclass
@@ -28,13 +28,14 @@ class Disk:
 
     folder: Path
 
-    def fill(self) -> None:
+    def fill(self, leave: int = 0) -> None:
+        """All but `leave` bytes."""
         with (self.folder / "ballast").open("ab", buffering=0) as ballast:
             try:
                 while True:
                     ballast.write(bytes(4096))
             except OSError:
-                pass
+                ballast.truncate(ballast.tell() - leave)
 
     def make_room(self) -> None:
         (self.folder / "ballast").unlink()
@@ -44,7 +45,7 @@ class Disk:
 def disk(tmp_path: Path) -> Iterator[Disk]:
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(folder)]
     if os.getuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         pytest.skip("mounting a small file system takes root with the right to mount")
     try:
@@ -57,19 +58,27 @@ def sweep(disk: Disk, *overrides: str) -> int:
     return main([*REPLAY, f"sweep.folder={disk.folder}", "budget.trials=3", *overrides])
 
 
-def test_a_study_database_without_room_stops_the_sweep_which_goes_on_later(disk, capsys):
-    assert sweep(disk, "budget.trials=1") == 0
-    disk.fill()
-    assert sweep(disk) == 1
+@pytest.mark.parametrize("what", ["the study alone", "the folder alone", "everything", "from the start"])
+def test_a_disk_that_gets_full_stops_the_sweep_which_goes_on_later(disk, tmp_path, capsys, what):
+    folder = tmp_path / "roomy" if what == "the study alone" else disk.folder
+    study = (tmp_path if what == "the folder alone" else disk.folder) / "study.db"
+    places = (f"sweep.folder={folder}", f"sweep.study=sqlite:///{study}")
+    assert main([*REPLAY, "budget.trials=1", *places]) == 0
+    disk.fill(leave=0 if what == "from the start" else 40_000)
+    assert main([*REPLAY, *places]) == 1
     told = capsys.readouterr().err
-    assert f"{disk.folder}/summarize can't be written any more: its disk is full. Make room there" in told
+    named = study if what == "the study alone" else folder
+    assert (
+        "can't be written any more: its disk is full. Make room there; what is on the disk is sound" in told
+    )
+    assert str(named) in told
     assert "Traceback" not in told
-    with closing(sqlite3.connect(disk.folder / "study.db")) as connection:
+    with closing(sqlite3.connect(study)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     disk.make_room()
-    assert sweep(disk) == 0
-    records = Study.read(f"sqlite:///{disk.folder}/study.db", "summarize", disk.folder).records()
-    assert [record.number for record in records] == [-1, 0, 1, 2]
+    assert main([*REPLAY, "budget.trials=3", *places]) == 0
+    records = Study.read(f"sqlite:///{study}", "summarize", folder / "summarize").records()
+    assert [record.number for record in records][:4] == [-1, 0, 1, 2]
     assert all(record.state.is_over for record in records)
 
 
@@ -101,9 +110,9 @@ def test_measurements_without_room_lose_a_line_at_most(disk):
     point = Measurement(0, 1, 0.0, 8, {f"metric_{i}": float(i) for i in range(200)})
     journal.measured(point)
     disk.fill()
+    long = replace(point, metrics={f"metric_{i}": float(i) for i in range(5000)})
     with pytest.raises(StorageError, match="its disk is full"), naming(layout.folder):
-        for _ in range(10):
-            journal.measured(point)
+        journal.measured(long)
     disk.make_room()
     before = len(list(measurements(layout.metrics(0))))
     journal.measured(point)
@@ -120,7 +129,9 @@ def test_a_report_without_room_leaves_the_old_one(disk, capsys):
     assert "can't be written any more: its disk is full" in capsys.readouterr().err
     assert page.read_text() == old
     assert not [path for path in page.parent.iterdir() if path.name.startswith(".report")]
-    assert sweep(disk) == 0, "the sweep itself is complete, and says that its report could not be written"
+    disk.make_room()
+    disk.fill(leave=40_000)
+    assert sweep(disk) == 0, "the sweep is complete whatever becomes of its page"
     assert "Mind: " in capsys.readouterr().out
     disk.make_room()
     assert main(["report", "summarize", "--folder", str(disk.folder)]) == 0
@@ -138,9 +149,9 @@ def test_half_a_file_takes_no_room(disk):
 def test_a_disk_that_became_read_only_is_named(disk):
     write_atomically(disk.folder / "file", "text")
     subprocess.run(["mount", "-o", "remount,ro", str(disk.folder)], check=True)
-    with pytest.raises(StorageError, match=r"disk can't be written any more: Read-only file system"):
-        with naming(disk.folder):
-            write_atomically(disk.folder / "file", "text")
+    refused = pytest.raises(StorageError, match=r"disk can't be written any more: Read-only file system")
+    with refused, naming(disk.folder):
+        write_atomically(disk.folder / "file", "text")
 
 
 def test_other_errors_are_left_alone():
@@ -156,17 +167,15 @@ def test_room_for_the_first_trials_is_demanded_and_for_all_is_warned_of(tmp_path
         check_room(tmp_path, Needs(10**15, 10**15))
 
 
-def test_what_a_sweep_needs(tmp_path):
+def test_what_a_sweep_needs():
     """Nine times the trained weights for each running trial, and once for each that is kept."""
-    config, _ = configure(tmp_path, "engine=trainer", "budget.trials=10")
+    config = tiny.config("engine=trainer", "verdict=none", "budget.trials=10")
     gigabyte = 10**9
     found, without = needs(config, gigabyte), needs(config, 0)
     assert found.soon - without.soon == 9 * gigabyte
     assert found.in_all - without.in_all == (9 + 10 + 2) * gigabyte
     assert needs(config, gigabyte, kept_already=4).in_all < found.in_all - 3 * gigabyte
-    packed, _ = configure(tmp_path, "engine=packed", "engine.slots=3", "budget.trials=10")
+    packed = tiny.config("engine=packed", "engine.slots=3", "verdict=none", "budget.trials=10")
     assert needs(packed, gigabyte).soon - needs(packed, 0).soon == 27 * gigabyte
-    judged, _ = configure(
-        tmp_path, "engine=trainer", "verdict=holdout", "budget.seeds=3", "budget.finalists=1"
-    )
+    judged = tiny.config("engine=trainer", "budget.seeds=3", "budget.finalists=1")
     assert needs(judged, gigabyte).in_all > needs(config, gigabyte).in_all
