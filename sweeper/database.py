@@ -4,7 +4,7 @@ import logging
 import os
 import re
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,8 +18,8 @@ from sweeper import postgres
 from sweeper.errors import StudyError, SweeperError
 from sweeper.patience import PATIENCE_SECONDS, Patient
 
-_BUSY_SECONDS = 90.0
-"""How long SQLite itself waits for whoever has the database; then it is asked again."""
+_ASKED = 10
+"""Times that SQLite is asked, within our patience with whoever has the database."""
 _log = logging.getLogger(__name__)
 
 _HIDDEN = r"[^=&;?\s]*(?:pass|pwd|secret|token|key|credential|auth|signature|odbc_connect)[^=&;?\s]*|sig"
@@ -149,7 +149,7 @@ def open_storage(url: str, patience: float = PATIENCE_SECONDS, lasting: bool = F
     path = sqlite_path(url)
     try:
         if path is not None:
-            storage = _open_file(url, path, min(_BUSY_SECONDS, patience))
+            storage = _open_file(url, path, patience / _ASKED)
         elif postgres.is_postgres(url):
             storage = _open_server(url, lasting)
         else:
@@ -164,21 +164,38 @@ def open_storage(url: str, patience: float = PATIENCE_SECONDS, lasting: bool = F
 def _open_file(url: str, path: Path, busy: float) -> RDBStorage:
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.setup")):
-        with closing(sqlite3.connect(path, timeout=busy)) as connection:
-            # Readers and the writer don't wait for each other; persistent in the file.
-            (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+        if (not path.exists() or not path.stat().st_size) and not write_ahead(path):
+            _log.warning(
+                "%s is on a file system that has no room for SQLite's write-ahead log, as network file systems "
+                "have it: it is kept with a rollback journal, as safe and a little slower. Keep to one host at a "
+                "time, or use PostgreSQL (sweep.study).",
+                path,
+            )
         storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": busy}})
-    if mode == "wal":
-        sqlalchemy.event.listen(storage.engine, "connect", _relax_sync)
-        storage.engine.dispose()
-    else:
-        _log.warning(
-            "%s is on a file system that refuses SQLite's write-ahead log, as network file systems do: it is kept "
-            "with a rollback journal, which is as safe and a little slower. Keep to one host at a time, or use "
-            "PostgreSQL (sweep.study).",
-            path,
-        )
+    sqlalchemy.event.listen(storage.engine, "connect", _relax_sync)
+    storage.engine.dispose()
     return storage
+
+
+def write_ahead(path: Path) -> bool:
+    """Have SQLite keep the new database at `path` with a write-ahead log; False where that doesn't work.
+
+    With it readers and the writer don't wait for each other. It takes memory that processes share through a
+    file, which network file systems refuse, some of them only when it is first written to.
+    """
+    with suppress(sqlite3.OperationalError), closing(_connect(path)) as connection:
+        (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("COMMIT")
+        return bool(mode == "wal")
+    with closing(_connect(path)) as connection:
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")  # takes no shared memory
+        connection.execute("PRAGMA journal_mode=DELETE")
+    return False
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, isolation_level=None)
 
 
 def _open_server(url: str, lasting: bool) -> RDBStorage:
@@ -212,8 +229,9 @@ _OPENING = (SQLAlchemyError, StorageInternalError, sqlite3.Error, RuntimeError, 
 
 
 def _relax_sync(connection: Any, _record: Any) -> None:
-    # With WAL this survives a killed process; only a power failure may lose the last commits.
-    connection.execute("PRAGMA synchronous=NORMAL")
+    # With a write-ahead log this survives a killed process; only a power failure may lose the last commits.
+    if connection.execute("PRAGMA journal_mode").fetchone() == ("wal",):
+        connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def _first_line(error: BaseException) -> str:

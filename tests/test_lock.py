@@ -5,14 +5,18 @@ import fcntl
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+import time
+from contextlib import closing
 
 import pytest
 
 from sweeper import lock
 from sweeper.errors import StudyError
 from sweeper.layout import Layout
+from tests.sweeps import REPLAY
 
 HOLD = """
 import sys, time
@@ -84,3 +88,26 @@ def test_a_dead_holder_is_not_named(tmp_path):
         layout.holder.write_text(json.dumps({"host": "elsewhere", "process": 1}))
         with pytest.raises(StudyError, match="is being run by process 1 on elsewhere"), lock.hold(layout):
             pass
+
+
+def test_of_eight_first_starts_at_once_one_wins(tmp_path):
+    """Nothing is there yet: neither the folder nor a database."""
+    command = [sys.executable, "-m", "sweeper", *REPLAY, "engine.speedup=1", "tracking=mlflow"]
+    starts = [
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for _ in range(8)
+    ]
+    while sum(start.poll() is None for start in starts) > 1:
+        time.sleep(0.2)
+    (winner,) = [start for start in starts if start.poll() is None]
+    time.sleep(2)
+    winner.send_signal(signal.SIGTERM)
+    told = {start: start.communicate(timeout=240)[1] for start in starts}
+    assert winner.returncode == 130, told[winner]
+    for start in starts:
+        if start is not winner:
+            assert start.returncode == 2
+            assert f"`summarize` is being run by process {winner.pid} on {os.uname().nodename}" in told[start]
+    for name in ("study.db", "mlflow.db"):
+        with closing(sqlite3.connect(tmp_path / "sweeps" / name)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -198,6 +198,14 @@ def test_every_trial_is_a_child_with_its_settings_and_curves(layout: Layout) -> 
     assert trial.data.metrics["seconds"] == 12.5
 
 
+def test_no_run_ends_before_it_began(layout: Layout) -> None:
+    """The measurements are of a later time than the clock gives at the end: it was set back meanwhile."""
+    assert time.time() < START
+    sweep(layout, [over(0)], best=over(0))
+    for run in runs(layout).values():
+        assert run.info.end_time >= run.info.start_time
+
+
 def test_slices_are_an_artifact_of_their_trial(layout: Layout) -> None:
     one = SliceScores("slice", "numpy", 12, {"rougeL": 0.2, "auroc": math.nan}, {"rougeL": 0.1})
     sweep(layout, [over(0), over(1, slices=(one,))])

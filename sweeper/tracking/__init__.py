@@ -360,7 +360,7 @@ class MlflowTracker:
         stored = list(measurements(self._layout.metrics(record.number))) if trial.on_disk else []
         points = [*stored, *trial.points]
         if points:
-            trial.last = max([*points, *filter(None, [trial.last])], key=lambda point: point.time)
+            trial.last = max([*points, *filter(None, [trial.last])], key=lambda p: (p.time, p.examples))
         runs.begin(record, points[0].time if points else trial.time)
         runs.log(record.number, points)
         if record.state.is_over:

@@ -150,7 +150,8 @@ class SweepRuns:
         `last` is the trial's last measurement: its time is that of the final numbers, so that sending
         them again adds nothing. `time` (Unix seconds) is when the trial ended.
         """
-        moment = last.time if last else self._trials[trial.number].info.start_time / 1000
+        started = self._trials[trial.number].info.start_time / 1000
+        moment = last.time if last else started
         final = {
             **trial.cost,
             "seconds": round(trial.seconds, 3),
@@ -172,7 +173,7 @@ class SweepRuns:
         if trial.slices:
             self._client.log_dict(run_id, {"slices": [asdict(one) for one in trial.slices]}, "slices.json")
         self._client.update_run(run_id, name=run_name(trial, self._sweep.is_verdict))
-        self._client.set_terminated(run_id, _STATUS[trial.state], round(time * 1000))
+        self._client.set_terminated(run_id, _STATUS[trial.state], round(max(time, started) * 1000))
 
     def close(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reason: str) -> None:
         """Write the result of the sweep on the parent run: tables, samples, the best adapter, the state.

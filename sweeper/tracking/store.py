@@ -1,15 +1,13 @@
 """MLflow's store beyond one sweep's runs: experiments, their database, pages on runs, deletion."""
 
 import os
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from sweeper.database import sqlite_path
+from sweeper.database import sqlite_path, write_ahead
 from sweeper.postgres import alone, is_postgres, with_driver
 
 
@@ -111,7 +109,5 @@ def _set_up_database(uri: str, artifacts: Path) -> None:
         unfinished = path.with_name(f".{path.name}.unfinished")
         unfinished.unlink(missing_ok=True)
         SqlAlchemyStore(f"sqlite:///{unfinished}", artifacts.resolve().as_uri()).engine.dispose()
-        with closing(sqlite3.connect(unfinished)) as connection:
-            # The UI reads while the sweep writes; persistent in the file.
-            connection.execute("PRAGMA journal_mode=WAL")
+        write_ahead(unfinished)  # the UI reads while the sweep writes
         os.replace(unfinished, path)
