@@ -22,7 +22,7 @@ usage: python -m sweeper +experiment=NAME [OVERRIDE ...]   run a sweep, or go on
                                                            have settings of yours trained
        python -m sweeper export NAME [--merge] [--to DIR]  its best adapter, or the merged model
        python -m sweeper train NAME                        train its winner on all training rows
-       python -m sweeper repair NAME                       mend what a crash left; tell MLflow what it missed
+       python -m sweeper repair NAME                       mend what a crash left, tell MLflow what it missed
        python -m sweeper delete NAME [--yes]               delete one: trials, runs, files
        python -m sweeper ui [--port N] [--host ADDRESS]    the MLflow UI, to compare trials
        python -m sweeper --cfg +experiment=NAME ...        print the composed configuration
@@ -32,7 +32,7 @@ experiments: {experiments}
 overrides:   as Hydra has them, e.g. budget.trials=40 space.lora.rank.choices=[8,16] pruner=none
              ~space.batch_size '+space.warmup={{low: 0.0, high: 0.1}}' data=file data.path=rows.jsonl
              a folder conf/ in the working directory adds your own files to the shipped ones
-list, show, report, trials, export, train, repair, delete and ui take --folder DIR for sweeps that are not in sweeps/
+verbs that take no overrides take --folder DIR for sweeps that are not in sweeps/
 
 exit codes: 0 done, 1 the sweep failed, 2 bad configuration or input, 3 refused by the audit,
             130 interrupted (run again to go on)

@@ -69,8 +69,8 @@ def refuse_shared(study: str, tracking: str | None) -> None:
         return
     if _place(study) == _place(tracking):
         raise StudyError(
-            f"sweep.study and tracking.uri name the same database ({masked(study)}); give each a database of its "
-            "own, on the same server if you like"
+            f"sweep.study and tracking.uri name the same database ({masked(study)}); give each a database of "
+            "its own, on the same server if you like"
         )
 
 
@@ -142,8 +142,9 @@ def damage(path: Path) -> str:
 def open_storage(url: str, patience: float = PATIENCE_SECONDS, lasting: bool = False) -> BaseStorage:
     """Open the database, with its tables, through SQLAlchemy.
 
-    `lasting`: for a whole sweep, so that a connection to a server stays open from one transaction to the next. A database that is locked by others, or whose server restarts, is waited for: `patience` seconds at most
-    (StorageError). Raises StudyError if it can't be used at all.
+    `lasting`: for a whole sweep, so that a connection to a server stays open from one transaction to another.
+    A database that gets locked by others, or whose server restarts, is waited for: about `patience` seconds,
+    then StorageError is raised. Raises StudyError if it can't be opened.
     """
     check_database(url)
     path = sqlite_path(url)
@@ -166,9 +167,9 @@ def _open_file(url: str, path: Path, busy: float) -> RDBStorage:
     with FileLock(path.with_name(f".{path.name}.setup")):
         if (not path.exists() or not path.stat().st_size) and not write_ahead(path):
             _log.warning(
-                "%s is on a file system that has no room for SQLite's write-ahead log, as network file systems "
-                "have it: it is kept with a rollback journal, as safe and a little slower. Keep to one host at a "
-                "time, or use PostgreSQL (sweep.study).",
+                "%s is on a file system without the shared memory of SQLite's write-ahead log, as many are that "
+                "go through a network: it is kept with a rollback journal, as safe and a little slower. For "
+                "several hosts at once there is PostgreSQL (sweep.study).",
                 path,
             )
         storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": busy}})

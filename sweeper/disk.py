@@ -63,8 +63,8 @@ def check_room(folder: Path, needed: Needs) -> str:
         )
     if free < needed.in_all:
         return (
-            f"{there} has {_size(free)} left, and by its end the sweep may need {_size(needed.in_all)}. When the "
-            "disk is full it stops, and goes on once there is room."
+            f"{there} has {_size(free)} left, and by its end the sweep may need {_size(needed.in_all)}. When "
+            "the disk is full it stops, and goes on once there is room."
         )
     return ""
 
@@ -85,8 +85,8 @@ def raise_if_full(error: BaseException, place: Path | str) -> None:
     """Raise StorageError if `error` comes from a disk, that of `place`, which takes nothing more."""
     if why := _fault(error):
         raise StorageError(
-            f"{place} can't be written any more: {why}. Make room there; what is on the disk is sound, and the "
-            "same command goes on with it"
+            f"{place} can't be written any more: {why}. Make room there; what is on the disk is sound, and "
+            "the same command goes on with it"
         ) from error
 
 

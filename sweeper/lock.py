@@ -1,8 +1,8 @@
 """One living coordinator per sweep: locks that vanish with their holder, however it dies.
 
 The lock on a file in the sweep's folder also holds between the hosts that share the folder, where the file
-system passes such locks (flock) on: NFS version 4, Lustre (mount option `flock`), CephFS, GPFS. Folders of their
-own may share a study: there the database's lock counts, beside an SQLite file or on the PostgreSQL server.
+system passes such locks (flock) on: NFS version 4, Lustre with the mount option `flock`. Folders of their own
+may share a study: there the database's lock counts, beside an SQLite file or on the PostgreSQL server.
 """
 
 import errno
@@ -81,9 +81,9 @@ def _on_a_file(path: Path, sign: Path, held: ExitStack) -> str | None:
     except OSError as error:
         if error.errno in _NO_LOCKS:
             raise StudyError(
-                f"the file system of {path.parent} has no locks that vanish with a process ({error.strerror}): "
-                "nothing would keep a second coordinator out. Mount it with them (NFS version 4; Lustre with "
-                "`flock`), or set sweep.folder to another disk"
+                f"the file system of {path.parent} has no locks that vanish with a process "
+                f"({error.strerror}): nothing would keep a second coordinator out. Mount it with them (NFS "
+                "version 4; Lustre with `flock`), or set sweep.folder to another disk"
             ) from error
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise  # no matter of locks: whoever runs a sweep has words for it

@@ -60,8 +60,8 @@ class Patient:
                         self._given_up = True  # what is still to be said at the end need not wait again
                         raise StorageError(
                             f"the study database {self._called} could not be used for {waited:.0f} s "
-                            f"({_first_line(cause)}). What was trained is kept; when the database is back, the "
-                            "same command goes on"
+                            f"({_first_line(cause)}). What was trained is kept; when the database is back, "
+                            "the same command goes on"
                         ) from error
                     if not is_told:
                         _log.warning(

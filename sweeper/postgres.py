@@ -77,7 +77,7 @@ class SessionLock:
         return None
 
     def renew(self) -> None:
-        """Take the lock again if the server has dropped it; raises StudyError if somebody else has it by now."""
+        """Take the lock again if the server has dropped it; raises StudyError if somebody else has it now."""
         if self._session is not None:
             with suppress(SQLAlchemyError):
                 self._ask("SELECT 1")
@@ -128,7 +128,7 @@ def holding(url: str, name: str) -> Iterator[str | None]:
 
 
 def renew_held(url: str) -> None:
-    """Take again what this process held at `url` before the server was restarted; raises StudyError if it can't."""
+    """Take this process's locks again that the server at `url` has dropped; raises StudyError if it can't."""
     for lock in _held.get(url, []):
         lock.renew()
 

@@ -3,10 +3,6 @@
 The study database and the journals are the truth; everything else follows from them.
 """
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 from sweeper import lock, verdict
 from sweeper.compose import read_config
 from sweeper.config import Config
@@ -24,7 +20,7 @@ from sweeper.tracking import make_tracker
 def repair(layout: Layout, screen: Screen) -> None:
     """Mend a sweep that nobody runs, its verdict with it, and say what was done.
 
-    Raises StudyError if a database is damaged, or MLflow can't be reached; whatever comes before that is done.
+    Raises StudyError if a database is damaged, or MLflow can't be reached; what comes before that is done.
     """
     tree, url = stored_config(layout)
     with lock.hold(layout, url):

@@ -69,7 +69,7 @@ def _whole(url: str) -> str:
 
 
 def tracking_of(config: Config) -> TrackingConfig:
-    """`tracking` of a stored sweep. The secret in its URI is not stored, and is taken from MLFLOW_TRACKING_URI.
+    """`tracking` of a stored sweep; the secret in its URI is not stored, and taken from MLFLOW_TRACKING_URI.
 
     Raises StudyError if it isn't there.
     """

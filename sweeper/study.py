@@ -167,7 +167,7 @@ class Study:
         optuna.delete_study(study_name=name, storage=open_storage(url))
 
     def take_back(self) -> list[int]:
-        """Have the trials wait that a dead process left RUNNING, to go on under the same number; gives them."""
+        """Have trials wait that a dead process left RUNNING, to go on under the same number; gives these."""
         left = self._study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,))
         for trial in left:
             self._storage.set_trial_state_values(trial._trial_id, OptunaState.WAITING)

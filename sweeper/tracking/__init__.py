@@ -273,8 +273,8 @@ class MlflowTracker:
             self._send(runs)
         except Exception as error:  # whatever MLflow raises
             raise StudyError(
-                f"MLflow at {masked(self._uri)} can't be used ({self._cause(error)}). Nothing is lost: have it "
-                "running, then repair again"
+                f"MLflow at {masked(self._uri)} can't be used ({self._cause(error)}). Nothing is lost: have "
+                "it running, then repair again"
             ) from error
 
     def _database_exists(self) -> bool:

@@ -178,8 +178,8 @@ class SweepRuns:
     def close(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reason: str) -> None:
         """Write the result of the sweep on the parent run: tables, samples, the best adapter, the state.
 
-        Of a verdict it is the sentence, which is the `reason` for its end, unless it was interrupted. An empty
-        `reason` leaves the one that is there.
+        Of a verdict it is the sentence, which is the `reason` for its end, unless it was interrupted. An
+        empty `reason` leaves the one that is there.
         """
         client, parent = self._client, self._parent
         if self._sweep.is_verdict:
