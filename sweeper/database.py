@@ -167,9 +167,9 @@ def _open_file(url: str, path: Path, busy: float) -> RDBStorage:
     with FileLock(path.with_name(f".{path.name}.setup")):
         if (not path.exists() or not path.stat().st_size) and not write_ahead(path):
             _log.warning(
-                "%s is on a file system without the shared memory of SQLite's write-ahead log, as many are that "
-                "go through a network: it is kept with a rollback journal, as safe and a little slower. For "
-                "several hosts at once there is PostgreSQL (sweep.study).",
+                "%s is on a file system without the shared memory of SQLite's write-ahead log, as many are "
+                "that go through a network: it is kept with a rollback journal, as safe and a little slower. "
+                "For several hosts at once there is PostgreSQL (sweep.study).",
                 path,
             )
         storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": busy}})

@@ -58,7 +58,7 @@ def sweep(disk: Disk, *overrides: str) -> int:
     return main([*REPLAY, f"sweep.folder={disk.folder}", "budget.trials=3", *overrides])
 
 
-@pytest.mark.parametrize("what", ["the study alone", "the folder alone", "everything", "from the start"])
+@pytest.mark.parametrize("what", ["the study alone", "the folder alone", "from the start"])
 def test_a_disk_that_gets_full_stops_the_sweep_which_goes_on_later(disk, tmp_path, capsys, what):
     folder = tmp_path / "roomy" if what == "the study alone" else disk.folder
     study = (tmp_path if what == "the folder alone" else disk.folder) / "study.db"

@@ -85,7 +85,7 @@ def test_a_killed_sweep_goes_on_in_study_and_mlflow_and_no_password_shows(
     """The driver is named in one URL and left out in the other."""
     tracking = url.replace("postgresql:", "postgresql+psycopg:").replace("?", "_mlflow?")
     overrides = (f'tracking.uri="{tracking}"', "tracking=mlflow", "budget.trials=3")
-    process = sweep(tmp_path, url, *overrides, "engine.speedup=30")
+    process = sweep(tmp_path, url, "budget.trials=3", "engine.speedup=30")
     told = read_until(process, "Trial 1")
     told += read_until(process, "after 48 examples")
     process.send_signal(signal.SIGKILL)

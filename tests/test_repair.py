@@ -1,6 +1,7 @@
 """Mending: after a kill, after an MLflow that was away, and what is too far gone."""
 
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -159,7 +160,11 @@ def tear(path: Path) -> None:
     ("name", "way_out"), [("study.db", "save what can be read"), ("mlflow.db", "repair every sweep in")]
 )
 def test_a_damaged_database_is_named(layout, capsys, name, way_out):
-    run(layout, *REPLAY, "budget.trials=1", "tracking=mlflow")
+    run(layout, *REPLAY, "budget.trials=1")
+    text = layout.config.read_text().replace("tracking:\n  name: none", "tracking:\n  name: mlflow")
+    layout.config.write_text(text)
+    if name == "mlflow.db":
+        shutil.copy(layout.root / "study.db", layout.root / name)
     capsys.readouterr()
     tear(layout.root / name)
     assert repair(layout) == 2
