@@ -24,6 +24,7 @@ usage: python -m sweeper +experiment=NAME [OVERRIDE ...]   run a sweep, or go on
                                                            have settings of yours trained
        python -m sweeper export NAME [--merge] [--to DIR]  its best adapter, or the merged model
        python -m sweeper train NAME                        train its winner on all training rows
+       python -m sweeper repair NAME                       mend what a crash left, tell MLflow what it missed
        python -m sweeper delete NAME [--yes]               delete one: trials, runs, files
        python -m sweeper ui [--port N]                     the MLflow UI, to compare trials
        python -m sweeper ui --host ADDRESS --allow-hosts NAME[,NAME ...]
@@ -35,7 +36,7 @@ experiments: {experiments}
 overrides:   as Hydra has them, e.g. budget.trials=40 space.lora.rank.choices=[8,16] pruner=none
              ~space.batch_size '+space.warmup={{low: 0.0, high: 0.1}}' data=file data.path=rows.jsonl
              a folder conf/ in the working directory adds your own files to the shipped ones
-list, show, report, trials, export, train, delete and ui take --folder DIR for sweeps that are not in sweeps/
+verbs that take no overrides take --folder DIR for sweeps that are not in sweeps/
 
 exit codes: 0 done, 1 the sweep failed, 2 bad configuration or input, 3 refused by the audit,
             130 interrupted (run again to go on)
@@ -103,7 +104,7 @@ def _dispatch(line: list[str]) -> int:
         return app.audit(_overrides(rest))
     if verb == "--cfg":
         return app.show_config(_overrides(rest))
-    if verb in ("list", "show", "report", "trials", "export", "train", "delete", "ui"):
+    if verb in ("list", "show", "report", "trials", "export", "train", "repair", "delete", "ui"):
         options = _options(verb).parse_intermixed_args(rest)
         if verb == "list":
             return app.list_sweeps(options.folder)
@@ -125,6 +126,8 @@ def _dispatch(line: list[str]) -> int:
             )
         if verb == "train":
             return app.train(options.folder, options.name)
+        if verb == "repair":
+            return app.repair_sweep(options.folder, options.name)
         if verb == "delete":
             return app.delete_sweep(options.folder, options.name, options.yes)
         return app.ui(options.folder, options.port, options.host, options.allow_hosts)
@@ -151,7 +154,7 @@ def _overrides(line: Sequence[str]) -> Sequence[str]:
 def _options(verb: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"python -m sweeper {verb}")
     parser.add_argument("--folder", type=Path, default=Path("sweeps"), help="where the sweeps are (sweeps/)")
-    if verb in ("show", "report", "trials", "export", "train", "delete"):
+    if verb in ("show", "report", "trials", "export", "train", "repair", "delete"):
         parser.add_argument("name", help="name of the sweep")
     if verb == "trials":
         forms = "show N | stop N [WHY] | clone N [SETTING=VALUE ...] | enqueue [SETTING=VALUE ...]"

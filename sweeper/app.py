@@ -7,15 +7,18 @@ import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
 from sweeper import lock, provenance, verdict
 from sweeper.compose import compose, masked_override, read_config
 from sweeper.conclusion import conclude, conclude_in_writing, publish, show_trials
-from sweeper.config import Config
+from sweeper.config import Config, TrackingConfig
 from sweeper.coordinator import in_common
-from sweeper.database import check_database, sqlite_path
+from sweeper.credentials import opened
+from sweeper.database import check_database, refuse_shared
+from sweeper.disk import naming
 from sweeper.errors import StudyError, SweeperError, SweepFailed
 from sweeper.export import CHAMPION, choose, hub_token, push, register, write_export
 from sweeper.gate import inspect, refuse_other_rows
@@ -25,10 +28,11 @@ from sweeper.launch import INTERRUPTED, STOPPING, End, launch, pruning_range, sa
 from sweeper.layout import Layout, write_atomically
 from sweeper.messages import BASE, TrialState
 from sweeper.pruners import make_pruner
+from sweeper.repair import repair
 from sweeper.retrain import refuse_another_winner, retraining
 from sweeper.screen import Screen, make_screen
 from sweeper.space import Space
-from sweeper.stored import as_yaml, names, public, stored, stored_config, study_url
+from sweeper.stored import as_yaml, names, public, stored, stored_config, study_url, tracking_of
 from sweeper.study import Study
 from sweeper.tables import harmless, number
 from sweeper.tracking import NullTracker, make_tracker
@@ -43,8 +47,9 @@ def run(overrides: Sequence[str]) -> int:
     layout = Layout(config.sweep.folder, config.sweep.name)
     url = study_url(config, layout)
     check_database(url)
+    refuse_shared(url, opened(config.tracking.uri or layout.tracking_url, "tracking.uri"))
     _obey_signals()
-    with lock.hold(layout, sqlite_path(url)):
+    with naming(layout.folder), lock.hold(layout, url):
         known = _known(url, config, space, layout)
         is_over = known is not None and _is_over(known, config, layout)
         if known is not None and is_over and _has_verdict(known, config, layout):
@@ -64,12 +69,11 @@ def run(overrides: Sequence[str]) -> int:
 def train(folder: Path, name: str) -> int:
     """Train the winner of a sweep on all training rows, or go on with it; gives the exit code."""
     layout, screen = Layout(folder, name), make_screen()
-    stored_config(layout)  # a lock would make its folder
+    url = stored_config(layout)[1]  # a lock would make its folder
     _obey_signals()
-    with lock.hold(layout), lock.hold(layout.training):
+    with naming(layout.folder), lock.hold(layout, url), lock.hold(layout.training, url):
         plan = retraining(layout)
         config, space, winner = plan.config, plan.space, plan.winner
-        url = study_url(config, layout)
         known = Study.known(url, plan.layout.name, plan.layout.folder)
         if known is not None:
             refuse_another_winner(known, plan)
@@ -172,10 +176,11 @@ def report(folder: Path, name: str) -> int:
     """Write the report and the model card of a sweep anew, in whatever state the sweep is."""
     layout = Layout(folder, name)
     tree, study = stored(layout)
-    tracking = read_config(tree)[0].tracking
-    if not lock.is_held(layout):
-        save_best(study, layout)
-    publish(layout, make_tracker(tracking, layout), make_screen())
+    tracking = _tracking(tree)
+    with naming(layout.folder):
+        if not lock.is_held(layout):
+            save_best(study, layout)
+        publish(layout, make_tracker(tracking, layout), make_screen())
     return 0
 
 
@@ -218,6 +223,12 @@ def export_trial(
     return 0
 
 
+def repair_sweep(folder: Path, name: str) -> int:
+    """Put right what a crash, or an MLflow that was away, has left of a sweep that nobody runs."""
+    repair(Layout(folder, name), make_screen())
+    return 0
+
+
 def delete_sweep(folder: Path, name: str, yes: bool) -> int:
     """Delete a sweep: its trials in the study database, its runs in MLflow, its folder."""
     layout = Layout(folder, name)
@@ -230,8 +241,8 @@ def delete_sweep(folder: Path, name: str, yes: bool) -> int:
         if answer.strip().lower() not in ("y", "yes"):
             screen.say("Nothing was deleted.")
             return 1
-    with lock.hold(layout):
-        tracking = read_config(config)[0].tracking
+    with lock.hold(layout, url):
+        tracking = _tracking(config)
         every = [one for one in Study.names(url) if one == name or one.startswith(f"{name}/")]
         if "***" in (tracking.uri or ""):
             screen.say(f"Its runs at {tracking.uri} stay: the secret in that URI is not stored.")
@@ -265,6 +276,15 @@ def ui(folder: Path, port: int, host: str, allowed: Sequence[str]) -> int:
         )
     make_screen().say(f"MLflow UI on http://{host}:{port} - end it with Ctrl-C")
     os.execve(command[0], command, ui_environment())  # noqa: S606 - our interpreter with mlflow's module
+
+
+def _tracking(tree: dict[str, Any]) -> TrackingConfig:
+    """Of a stored sweep; the secret in its URI as far as the environment has it."""
+    config = read_config(tree)[0]
+    try:
+        return tracking_of(config)
+    except StudyError:
+        return config.tracking
 
 
 def _obey_signals() -> None:

@@ -2,6 +2,7 @@
 
 from sweeper import verdict
 from sweeper.config import Config
+from sweeper.disk import naming
 from sweeper.errors import SweeperError
 from sweeper.events import SweepInfo, TrialRecord
 from sweeper.launch import sweep_info
@@ -53,7 +54,8 @@ def _show_verdict(study: Study, config: Config, layout: Layout, screen: Screen) 
 def conclude_in_writing(layout: Layout, tracker: Tracker, screen: Screen) -> None:
     """The report at the end of a run; one that can't be written takes nothing from the sweep."""
     try:
-        publish(layout, tracker, screen, running=False)
+        with naming(layout.folder):
+            publish(layout, tracker, screen, running=False)
     except SweeperError as error:
         screen.say(f"Mind: {error}")
 

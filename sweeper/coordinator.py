@@ -62,8 +62,8 @@ class Coordinator:
     """The state machine of one sweep.
 
     `rows` is the number of unaugmented training rows; a trial goes on with another worker `retries` times at
-    most. `clock` gives seconds and only ever goes
-    forward; `now` gives Unix time for measurements.
+    most. `clock` gives seconds and only ever goes forward; `now` gives Unix time for measurements, which may
+    be set back: theirs stands still then.
     """
 
     def __init__(
@@ -98,6 +98,7 @@ class Coordinator:
         self._base_is_known = False
         self._failures: list[TrialRecord] = []
         self._stop = ""
+        self._moment = 0.0
         self._began = clock()
         self._before = 0.0
         self._device_seconds_spent = 0.0
@@ -235,7 +236,9 @@ class Coordinator:
             folder=self._layout.trial(record.number),
             held_out=self._sweep.is_verdict,
         )
-        told = {p.mark for p in measurements(self._layout.metrics(spec.trial)) if p.mark is not None}
+        points = list(measurements(self._layout.metrics(spec.trial)))
+        self._moment = max([self._moment, *(point.time for point in points)])
+        told = {point.mark for point in points if point.mark is not None}
         self._running[spec.trial] = _Running(spec, self._clock(), set(record.reports), told)
         for listener in self._listeners:
             listener.started(record)
@@ -252,7 +255,7 @@ class Coordinator:
         if not points:
             return Spent(attempt=trial.attempt)
         first, last = points[0], points[-1]
-        return Spent(last.examples - first.examples, last.time - first.time, trial.attempt)
+        return Spent(last.examples - first.examples, max(0.0, last.time - first.time), trial.attempt)
 
     def _current(self, trial: int, attempt: int) -> _Running | None:
         running = self._running.get(trial)
@@ -283,13 +286,14 @@ class Coordinator:
 
     def _point(self, progress: Progress) -> Measurement:
         metrics, evaluation = dict(progress.metrics), progress.evaluation
+        self._moment = max(self._moment, self._now())
         if evaluation is not None:
             metrics |= {f"validation_{name}": value for name, value in evaluation.metrics.items()}
             metrics |= {"objective": evaluation.objective, "objective_error": evaluation.error}
         return Measurement(
             trial=progress.trial,
             attempt=progress.attempt,
-            time=self._now(),
+            time=self._moment,
             examples=progress.examples if evaluation is None else evaluation.mark,
             metrics=metrics,
             mark=None if evaluation is None else evaluation.mark,

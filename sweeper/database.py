@@ -1,22 +1,27 @@
 """The study database: its URL, what is wrong with it, and how it is opened."""
 
+import logging
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, cast
 
 import sqlalchemy
 from filelock import FileLock
-from optuna.storages import _CachedStorage
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage, _CachedStorage
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from sweeper import postgres
 from sweeper.credentials import masked, without_secrets
-from sweeper.errors import StudyError
+from sweeper.errors import StudyError, SweeperError
+from sweeper.patience import PATIENCE_SECONDS, Patient
 from sweeper.writer import BatchStorage, SoleWriter
 
-_BUSY_SECONDS = 60
-"""How long a writer waits for another one."""
+_ASKED = 10
+"""Times that SQLite is asked, within our patience with whoever has the database."""
+_log = logging.getLogger(__name__)
 
 
 def sqlite_path(url: str) -> Path | None:
@@ -31,6 +36,29 @@ def sqlite_path(url: str) -> Path | None:
     if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
         return None
     return Path(parsed.database)
+
+
+def refuse_shared(study: str, tracking: str | None) -> None:
+    """Raise StudyError if study and MLflow were to share a database: each keeps the version of its tables in
+    a table of the same name.
+    """
+    if tracking is None or tracking.startswith(("http:", "https:")):
+        return
+    if _place(study) == _place(tracking):
+        raise StudyError(
+            f"sweep.study and tracking.uri name the same database ({masked(study)}); give each a database of "
+            "its own, on the same server if you like"
+        )
+
+
+def _place(url: str) -> object:
+    """What tells databases apart."""
+    path = sqlite_path(url)
+    if path is not None:
+        return path.resolve()
+    parsed = sqlalchemy.make_url(url)
+    where = parsed.host or parsed.query.get("host")
+    return parsed.get_backend_name(), where, parsed.port, parsed.database, parsed.query.get("options")
 
 
 def check_database(url: str) -> None:
@@ -78,38 +106,104 @@ def _check_format(path: Path) -> None:
         ) from None
 
 
-def open_storage(url: str) -> _CachedStorage:
-    """Open the database, with its tables, through SQLAlchemy."""
+def damage(path: Path) -> str:
+    """What SQLite finds wrong with the database at `path`; empty if it is sound."""
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return "" if found == "ok" else str(found)
+
+
+def open_storage(url: str, patience: float = PATIENCE_SECONDS, lasting: bool = False) -> _CachedStorage:
+    """Open the database, with its tables, through SQLAlchemy.
+
+    `lasting`: for a whole sweep, so that a connection to a server stays open from one transaction to another.
+    A database that gets locked by others, or whose server restarts, is waited for: about `patience` seconds,
+    then StorageError is raised. Raises StudyError if it can't be opened.
+    """
     check_database(url)
     path = sqlite_path(url)
-    options: dict[str, Any] = {}
     try:
-        if path is None:
-            return _CachedStorage(BatchStorage(url))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.name}.setup")):
-            with closing(sqlite3.connect(path, timeout=_BUSY_SECONDS)) as connection:
-                # Readers and the writer don't wait for each other; persistent in the file. A network
-                # file system refuses it and keeps its rollback journal.
-                connection.execute("PRAGMA journal_mode=WAL")
-            options["connect_args"] = {"timeout": _BUSY_SECONDS}
-            storage = BatchStorage(url, engine_kwargs=options)
-        sqlalchemy.event.listen(storage.engine, "connect", _relax_sync)
-        storage.engine.dispose()
-        return _CachedStorage(storage)
-    except ImportError as error:
-        raise StudyError(
+        if path is not None:
+            storage = _open_file(url, path, patience / _ASKED)
+        elif postgres.is_postgres(url):
+            storage = _open_server(url, lasting)
+        else:
+            storage = BatchStorage(url)
+    except SweeperError:
+        raise
+    except Exception as error:
+        raise unusable(url, error) from error
+    return _CachedStorage(cast(RDBStorage, Patient(storage, masked(url), patience)))
+
+
+def _open_file(url: str, path: Path, busy: float) -> BatchStorage:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.setup")):
+        if (not path.exists() or not path.stat().st_size) and not write_ahead(path):
+            _log.warning(
+                "%s is on a file system without the shared memory of SQLite's write-ahead log, as many are "
+                "that go through a network: it is kept with a rollback journal, as safe and a little slower. "
+                "For several hosts at once there is PostgreSQL (sweep.study).",
+                path,
+            )
+        storage = BatchStorage(url, engine_kwargs={"connect_args": {"timeout": busy}})
+    sqlalchemy.event.listen(storage.engine, "connect", _relax_sync)
+    storage.engine.dispose()
+    return storage
+
+
+def write_ahead(path: Path) -> bool:
+    """Have SQLite keep the new database at `path` with a write-ahead log; False where that doesn't work.
+
+    With it readers and the writer don't wait for each other. It takes memory that processes share through a
+    file, which network file systems refuse, some of them only when it is first written to.
+    """
+    with suppress(sqlite3.OperationalError), closing(_connect(path)) as connection:
+        (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("COMMIT")
+        return bool(mode == "wal")
+    with closing(_connect(path)) as connection:
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")  # takes no shared memory
+        connection.execute("PRAGMA journal_mode=DELETE")
+    return False
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, isolation_level=None)
+
+
+def _open_server(url: str, lasting: bool) -> BatchStorage:
+    # The ping sorts out connections that a restart of the server has cut.
+    options: dict[str, Any] = {"pool_pre_ping": True} if lasting else {"poolclass": sqlalchemy.NullPool}
+    with postgres.alone(url, "tables of the study"):
+        storage = BatchStorage(postgres.with_driver(url), engine_kwargs=options)
+    # Without the lock on its sweep a process must not write again after that.
+    sqlalchemy.event.listen(storage.engine, "connect", lambda *_: postgres.renew_held(url))
+    return storage
+
+
+def unusable(url: str, error: Exception) -> StudyError:
+    """What is said when the database at `url` can't be opened; re-raises what has nothing to do with it."""
+    if isinstance(error, ImportError):
+        return StudyError(
             f"the study database {masked(url)} needs a driver that is not installed "
-            f"({error.__cause__ or error}); for PostgreSQL: "
-            "pip install 'sweeper[postgres]' and a URL that begins with postgresql+psycopg://"
-        ) from error
-    except (SQLAlchemyError, sqlite3.Error, RuntimeError, OSError, TypeError) as error:
-        # TypeError: a query value that the driver doesn't know.
-        why = without_secrets(_first_line(error).replace(url, masked(url)))
-        raise StudyError(
-            f"the study database {masked(url)} can't be used: {why}. Check the URL "
-            "(sweep.study), the file's permissions, and that its server runs"
-        ) from error
+            f"({error.__cause__ or error}); for PostgreSQL: pip install 'sweeper[postgres]'"
+        )
+    if not isinstance(error, _OPENING):
+        raise error
+    why = without_secrets(_first_line(error).replace(url, masked(url)))
+    return StudyError(
+        f"the study database {masked(url)} can't be used: {why}. Check the URL "
+        "(sweep.study), the file's permissions, and that its server runs"
+    )
+
+
+_OPENING = (SQLAlchemyError, StorageInternalError, sqlite3.Error, RuntimeError, OSError, TypeError)
+"""What opening a database raises; TypeError: a query value that the driver doesn't know."""
 
 
 def sole_writer(database: _CachedStorage, name: str) -> SoleWriter:
@@ -118,8 +212,9 @@ def sole_writer(database: _CachedStorage, name: str) -> SoleWriter:
 
 
 def _relax_sync(connection: Any, _record: Any) -> None:
-    # With WAL this survives a killed process; only a power failure may lose the last commits.
-    connection.execute("PRAGMA synchronous=NORMAL")
+    # With a write-ahead log this survives a killed process; only a power failure may lose the last commits.
+    if connection.execute("PRAGMA journal_mode").fetchone() == ("wal",):
+        connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def _first_line(error: BaseException) -> str:

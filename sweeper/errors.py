@@ -9,6 +9,7 @@
     │   ├── StudyError              the study: in use, changed under the same name, no database
     │   └── ExportError             nothing to export, or nowhere to
     ├── TrialError                  one trial failed; the sweep goes on
+    ├── StorageError                a disk is full, or the study database was away for too long
     ├── VerdictError                test scores that can't be compared
     ├── CardError                   a model card that would lack a section
     └── SweepFailed                 the sweep as a whole: too many failures in a row
@@ -81,6 +82,10 @@ class ExportError(InputError):
 
 class TrialError(SweeperError):
     """One trial failed, for the reason given; other trials are not affected."""
+
+
+class StorageError(SweeperError):
+    """A disk or a database gave out on the way; what it holds is sound, and the same command goes on."""
 
 
 class VerdictError(SweeperError):

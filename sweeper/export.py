@@ -20,7 +20,7 @@ from sweeper.messages import BASE, TrialState
 from sweeper.objectives import violations, why_no_best
 from sweeper.pretrained import ResolvedModel, architecture, first_line, load_tokenizer, resolve
 from sweeper.report import card_text, read_facts
-from sweeper.stored import stored, tracking_uri
+from sweeper.stored import stored, tracking_of
 
 CHAMPION = "champion"
 """The alias of the registered version that was exported last."""
@@ -177,7 +177,7 @@ def register(choice: Choice, model: Path | None = None) -> tuple[str, str]:
     if model is None:
         with tempfile.TemporaryDirectory(dir=choice.layout.folder, prefix=".export.") as temporary:
             return register(choice, write_export(choice, True, Path(temporary) / "model"))
-    uri = opened(tracking_uri(choice.config) or choice.layout.tracking_url, "tracking.uri")
+    uri = opened(tracking_of(choice.config).uri or choice.layout.tracking_url, "tracking.uri")
     name = choice.layout.name.replace("/", "-")
     try:
         return name, _register(choice, model, uri, name, _PIPELINES[kind])

@@ -1,7 +1,6 @@
 """Everything before the first trial: the base model is found, its limits checked, the rows prepared."""
 
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sweeper.config import Config, ModelConfig, TaskConfig, TrialSettings
 from sweeper.config.metrics import MetricName
+from sweeper.disk import check_room, needs
 from sweeper.errors import StudyError
 from sweeper.events import AuditInfo, DataSetInfo
 from sweeper.gate import Viewer, complete, inspect
@@ -101,8 +101,9 @@ def prepare_inputs(
         pretrained.check(resolved, config.task, lora_targets(space))
         architecture = pretrained.architecture(resolved, config.task)
         tokenizer = pretrained.load_tokenizer(resolved)
-    weights = sum(path.stat().st_size for path in resolved.path.glob("*.safetensors"))
-    check_disk(layout, weights, full=config.trial.method == "full")
+    kept = len(list(layout.folder.glob("**/attempt-*/best")))
+    if warning := check_room(layout.folder, needs(config, trained_bytes(resolved.path, space), kept)):
+        screen.say(f"Mind: {warning}")
     with screen.step("Preparing the rows"):
         limit = pretrained.positions(resolved)
         prepared = prepare.prepare(config, tokenizer, architecture, layout.rows, limit, beside)
@@ -150,6 +151,23 @@ def _refuse_another_model(config: Config, pins: Mapping[str, Any]) -> None:
             )
 
 
+def stored_inputs(config: Config, pins: Mapping[str, Any], layout: Layout) -> Inputs:
+    """What a stored sweep was given, as far as its folder tells; nothing is read but descriptions."""
+    from sweeper.data import manifest
+    from sweeper.data.audit import read_audit
+
+    if config.engine.name == "replay":
+        return Inputs(config, pins["rows"], _REPLAYED, (), pins)
+    try:
+        rows = manifest.read(layout.rows)
+        count, data = rows.splits["train"].rows, manifest.describe(rows)
+    except (OSError, ValueError):
+        count, data = 1, ()
+    found = read_audit(layout.audit)
+    audit = AuditInfo(found.numbers, layout.audit_page, layout.audit.stat().st_mtime) if found else None
+    return Inputs(config, count, f"{config.model.name} ({pins['revision']})", data, pins, audit)
+
+
 def rows_are_unchanged(config: Config, layout: Layout) -> bool:
     """Whether the frozen rows still are those of the configuration and of the file it names."""
     if config.engine.name == "replay":
@@ -186,20 +204,27 @@ def longest(space: Space) -> int:
     return max(space.trial.epochs, int(max(entry.choices) if entry.choices else entry.high))
 
 
-def check_disk(layout: Layout, weights_bytes: int, full: bool) -> None:
-    """Raise StudyError if the sweep's folder has too little space for rows, checkpoints and databases.
+def trained_bytes(folder: Path, space: Space) -> int:
+    """Bytes of what a trial trains, at most: adapters of the largest rank on every weight matrix, or all."""
+    from safetensors import safe_open
 
-    A trial keeps two checkpoints with optimizer states: small beside the model for adapters, up to six
-    times its weights for full fine-tuning.
-    """
-    needed = 2 * 10**8 + (6 * weights_bytes if full else weights_bytes // 2)
-    folder = next(p for p in [layout.folder, *layout.folder.parents, Path()] if p.exists())
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise StudyError(
-            f"{folder} has {free / 1e9:.1f} GB left and the sweep may need {needed / 1e9:.1f} GB; "
-            "make room, or set sweep.folder to another disk"
-        )
+    files = sorted(folder.glob("*.safetensors"))
+    if space.trial.method == "full":
+        return sum(path.stat().st_size for path in files)
+    rank = next((entry for entry in space.entries if entry.name == "lora.rank"), None)
+    largest = space.trial.lora.rank
+    if rank is not None:
+        largest = max(largest, int(max(rank.choices) if rank.choices else rank.high))
+    widths = 0
+    for path in files:
+        with safe_open(path, framework="numpy") as file:
+            shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118 - no mapping
+        widths += sum(sum(shape) for shape in shapes if len(shape) == 2 and max(shape) < _VOCABULARY)
+    return 4 * largest * widths
+
+
+_VOCABULARY = 2**15
+"""A weight matrix with so long a side belongs to the words, which no adapter is put on."""
 
 
 def _replayed(config: Config) -> Inputs:
@@ -209,4 +234,7 @@ def _replayed(config: Config) -> Inputs:
 
         read_curves(config.engine.curves, further(config.task))
     rows = config.data.sizes.train or 96
-    return Inputs(config, rows, "replayed curves", (), {"rows": rows})
+    return Inputs(config, rows, _REPLAYED, (), {"rows": rows})
+
+
+_REPLAYED = "replayed curves"

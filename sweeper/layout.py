@@ -141,5 +141,9 @@ def write_atomically(path: Path, text: str) -> None:
     """Write `text` so that a reader sees the old file or the new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError:  # half of it would only take room on a full disk
+        temporary.unlink(missing_ok=True)
+        raise

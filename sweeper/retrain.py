@@ -9,7 +9,7 @@ from sweeper.events import TrialRecord
 from sweeper.layout import Layout
 from sweeper.objectives import why_no_best
 from sweeper.space import Space
-from sweeper.stored import stored, tracking_uri
+from sweeper.stored import stored, tracking_of
 from sweeper.study import Study
 
 
@@ -45,11 +45,7 @@ def retraining(layout: Layout) -> Retraining:
         pruner=PrunerConfig("none"),
         data=replace(config.data, sizes=replace(config.data.sizes, train=None)),
         # Beside the sweep's own runs.
-        tracking=replace(
-            config.tracking,
-            uri=tracking_uri(config),
-            experiment=config.tracking.experiment or layout.name,
-        ),
+        tracking=replace(tracking_of(config), experiment=config.tracking.experiment or layout.name),
         budget=replace(config.budget, trials=1, minutes=None, device_hours=None),
         verdict=VerdictConfig("none"),
     )

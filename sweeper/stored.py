@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sweeper.config import Config
+from sweeper.config import Config, TrackingConfig
 from sweeper.credentials import masked, opened
 from sweeper.errors import StudyError
 from sweeper.layout import Layout
@@ -44,44 +45,57 @@ def stored_config(layout: Layout) -> tuple[dict[str, Any], str]:
         raise StudyError(
             f"{layout.config} is damaged; run the sweep's command again to write it anew"
         ) from error
-    url = _study_url(url, layout)
-    if "***" in url:
-        raise StudyError(f"the study {url} needs its password: set SWEEPER_STUDY to the whole URL")
-    return tree, url
+    return tree, _study_url(url, layout)
 
 
 def study_url(config: Config, layout: Layout) -> str:
-    """The study's URL; a password need not stand in a configuration: SWEEPER_STUDY goes before it."""
+    """The study's URL; a password need not stand in a configuration: SWEEPER_STUDY goes before it.
+
+    Raises StudyError for the masked URL of a stored sweep whose password this process has never heard.
+    """
     return _study_url(config.sweep.study, layout)
 
 
 def _study_url(configured: str | None, layout: Layout) -> str:
     if from_environment := os.environ.get("SWEEPER_STUDY"):
-        return opened(from_environment, "SWEEPER_STUDY")
-    return opened(configured or layout.study_url, "sweep.study")
+        return _whole(opened(from_environment, "SWEEPER_STUDY"))
+    return _whole(opened(configured or layout.study_url, "sweep.study"))
 
 
-def tracking_uri(config: Config) -> str | None:
-    """`tracking.uri` of a stored sweep; its secret is not stored, and taken from MLFLOW_TRACKING_URI.
+_given: dict[str, str] = {}
+"""Study URLs that this process was given, by what is stored of them."""
+
+
+def _whole(url: str) -> str:
+    if "***" not in url:
+        _given[masked(url)] = url
+    elif url not in _given:
+        raise StudyError(f"the study {url} needs its password: set SWEEPER_STUDY to the whole URL")
+    return _given[masked(url)]
+
+
+def tracking_of(config: Config) -> TrackingConfig:
+    """`tracking` of a stored sweep; the secret in its URI is not stored, and taken from MLFLOW_TRACKING_URI.
 
     Raises StudyError if it isn't there.
     """
     uri = config.tracking.uri
     if uri is None or "***" not in uri:
-        return uri
+        return config.tracking
     whole = os.environ.get("MLFLOW_TRACKING_URI")
     if not whole:
         raise StudyError(
             f"the secret in tracking.uri ({uri}) is not stored; set MLFLOW_TRACKING_URI to the whole URI"
         )
-    return whole
+    return replace(config.tracking, uri=whole)
 
 
 def public(config: Config) -> dict[str, Any]:
     """The configuration as a plain tree without secrets: passwords and tokens in URLs are masked."""
     tree: dict[str, Any] = to_tree(config)
-    if config.sweep.study is not None:
-        tree["sweep"]["study"] = masked(config.sweep.study)
+    study = os.environ.get("SWEEPER_STUDY") or config.sweep.study
+    if study is not None:
+        tree["sweep"]["study"] = masked(study)
     if config.tracking.uri is not None:
         tree["tracking"]["uri"] = masked(config.tracking.uri)
     return tree

@@ -122,7 +122,7 @@ class Study:
         another fingerprint.
         """
         goals, name = config.task.goals, config.sweep.name
-        database = open_storage(url)
+        database = open_storage(url, lasting=True)
         optuna.create_study(
             storage=database,
             study_name=name,
@@ -146,8 +146,7 @@ class Study:
             study.set_user_attr(_ABOUT, about)
         # Optuna's pruners, and ours, compare by one objective.
         study.pruner = NopPruner() if goals.also else pruner
-        for trial in study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,)):
-            self._storage.set_trial_state_values(trial._trial_id, OptunaState.WAITING)
+        self.take_back()
         return self
 
     @classmethod
@@ -189,9 +188,16 @@ class Study:
         """Remove the study `name` from the database."""
         optuna.delete_study(study_name=name, storage=open_storage(url))
 
+    def take_back(self) -> list[int]:
+        """Have trials wait that a dead process left RUNNING, to go on under the same number; gives these."""
+        left = self._study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,))
+        for trial in left:
+            self._storage.set_trial_state_values(trial._trial_id, OptunaState.WAITING)
+        return [trial.number for trial in left]
+
     def step(self) -> AbstractContextManager[None]:
-        """What is stored in this block is in the database at its end, or none of it if the process is killed."""
-        assert isinstance(self._storage, SoleWriter), "only Study.open gives a study to write"
+        """What is stored in this block is in the database at its end, or none of it after a kill."""
+        assert isinstance(self._storage, SoleWriter), "only Study.open gives a study to write"  # noqa: S101
         return self._storage.step()
 
     @_one_step

@@ -76,6 +76,7 @@ def open_coordinator(
     *overrides: str,
     recorder: Recorder | None = None,
     clock: Clock | None = None,
+    now: Clock | None = None,
     like: Sequence[str] = REPLAY,
     rows: int = 96,
     listeners: Sequence[Listener] = (),
@@ -98,7 +99,7 @@ def open_coordinator(
         [Journal(layout), recorder, *listeners],
         config.executor.retries or 0,
         clock=clock,
-        now=clock,
+        now=now or clock,
     )
     coordinator.open()
     return coordinator, study, recorder

@@ -1,6 +1,7 @@
 """The command line as a person uses it, over the replay engine."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -131,10 +132,10 @@ def test_bad_curves_are_refused_before_anything_is_written(capsys, tmp_path):
 
 
 def test_two_folders_may_share_a_study_but_not_a_sweep(capsys, tmp_path):
-    database = tmp_path / "shared.db"
-    with lock.hold(Layout(tmp_path / "a", "summarize"), database):
-        assert main([*QUICK, "sweep.folder=b", f"sweep.study=sqlite:///{database}"]) == 2
-    assert "sweep `summarize` is being run by" in capsys.readouterr().err
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    with lock.hold(Layout(tmp_path / "a", "summarize"), url):
+        assert main([*QUICK, "sweep.folder=b", f"sweep.study={url}"]) == 2
+    assert f"sweep `summarize` is being run by process {os.getpid()} on" in capsys.readouterr().err
 
 
 def test_unknown_sweeps_are_named_with_the_known_ones(capsys):

@@ -27,6 +27,9 @@ LAYERS = [
         "credentials",
         "database",
         "inert",
+        "disk",
+        "patience",
+        "postgres",
         "journal",
         "adapters",
         "pretrained",
@@ -43,14 +46,14 @@ LAYERS = [
     {"screen"},
     {"executors", "report", "trials", "export", "retrain"},
     {"launch"},
-    {"conclusion"},
+    {"conclusion", "repair"},
     {"app"},
     {"__main__"},
 ]
 LIGHT = (
     "errors", "config", "loading", "messages", "events", "layout", "entry", "space", "samplers", "pruners",
     "study", "coordinator", "app", "launch", "verdict", "comparison", "sentence", "objectives", "outcomes",
-    "inbox", "commands", "trials", "export", "retrain", "credentials", "inert",
+    "inbox", "commands", "trials", "export", "retrain", "repair", "credentials", "inert",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "peft", "datasets", "mlflow", "accelerate", "sklearn")
 

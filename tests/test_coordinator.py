@@ -324,3 +324,27 @@ def test_a_mark_that_violates_a_constraint_is_no_peer_of_one_that_does_not(tmp_p
     assert decide(0.2, 0.3) is Decision.CONTINUE
     assert decide(0.2, 0.29) is Decision.PRUNE
     assert study.best().number == 4
+
+
+def test_a_clock_that_is_set_back_turns_no_measurement_round_and_no_duration_negative(tmp_path):
+    """Neither within a process nor from a dead one to the next."""
+    clock, now = Clock(100.0), Clock(1e9)
+    coordinator, study, recorder = after_base(tmp_path, clock=clock, now=now)
+    spec = take(coordinator)
+    for examples, seconds in ((8, 1e9), (16, 1e9 + 5), (24, 1e9 - 3600), (32, 1e9 + 7)):
+        now.seconds = seconds
+        clock.seconds += 10
+        coordinator.report(Progress(spec.trial, spec.attempt, examples, {"train_loss": 1.0}))
+    measured = [point.time for point in recorder.of("measured")]
+    assert measured == [1e9, 1e9 + 5, 1e9 + 5, 1e9 + 7]
+
+    now.seconds = 1e9 - 86400
+    coordinator, study, recorder = open_coordinator(tmp_path, clock=clock, now=now)
+    spec = take(coordinator)
+    assert spec.attempt == 2
+    assert study.record(spec.trial).seconds == 7.0, "what the dead process spent, as its measurements tell"
+    clock.seconds += 10
+    coordinator.report(Progress(spec.trial, 2, 40, {"train_loss": 1.0}))
+    assert [point.time for point in recorder.of("measured")] == [1e9 + 7]
+    coordinator.finish(outcome(spec, Ending.FINISHED, 0.2))
+    assert study.record(spec.trial).seconds == 17.0

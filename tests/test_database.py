@@ -3,13 +3,15 @@
 import sqlite3
 import subprocess
 import sys
+import threading
+from contextlib import closing, contextmanager
 
 import optuna
 import pytest
 
 from sweeper.credentials import masked
-from sweeper.database import check_database, open_storage, sqlite_path
-from sweeper.errors import StudyError
+from sweeper.database import check_database, open_storage, refuse_shared, sqlite_path
+from sweeper.errors import StorageError, StudyError
 
 
 def test_passwords_are_masked():
@@ -21,6 +23,28 @@ def test_passwords_are_masked():
 def test_no_url():
     with pytest.raises(StudyError, match=r"sweep\.study is no database URL; write it like sqlite:///"):
         sqlite_path("study.db")
+
+
+@pytest.mark.parametrize(
+    ("study", "tracking"),
+    [
+        ("postgresql://me:hush@host/sweeps", "postgresql+psycopg://you:hush@host/sweeps"),
+        ("sqlite:///sweeps/study.db", "sqlite:///./sweeps/study.db"),
+    ],
+)
+def test_study_and_mlflow_need_databases_of_their_own(study, tracking):
+    with pytest.raises(
+        StudyError, match=r"name the same database .* give each a database of its own"
+    ) as refusal:
+        refuse_shared(study, tracking)
+    assert "hush" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "tracking", [None, "https://host/sweeps", "postgresql://host/mlflow", "sqlite:///a.db"]
+)
+def test_databases_of_their_own_are_taken(tracking):
+    refuse_shared("postgresql://host/sweeps", tracking)
 
 
 def test_not_a_database(tmp_path):
@@ -86,6 +110,70 @@ def test_sqlite_is_in_wal_mode(tmp_path):
     path = tmp_path / "deep" / "study.db"
     open_storage(f"sqlite:///{path}")
     assert sqlite3.connect(path).execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_file_system_without_shared_memory_gets_a_rollback_journal(tmp_path, caplog):
+    """A folder in its place keeps SQLite from the shared memory that network file systems refuse."""
+    path = tmp_path / "study.db"
+    (tmp_path / "study.db-shm").mkdir()
+    study = optuna.create_study(storage=open_storage(f"sqlite:///{path}"), study_name="a")
+    study.tell(study.ask(), 1.0)
+    assert "it is kept with a rollback journal, as safe and a little slower" in caplog.text
+    caplog.clear()
+    again = optuna.load_study(storage=open_storage(f"sqlite:///{path}"), study_name="a")
+    again.tell(again.ask(), 2.0)
+    assert caplog.text == ""
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,), "full"
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+@contextmanager
+def locked(path, seconds):
+    """Somebody else writes all the time, for so long."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(seconds, connection.rollback)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+        connection.close()
+
+
+def test_a_locked_database_is_waited_for(tmp_path, caplog):
+    path = tmp_path / "study.db"
+    study = optuna.create_study(storage=open_storage(f"sqlite:///{path}", patience=6.0), study_name="a")
+    with locked(path, 2.0):
+        study.set_user_attr("key", 1)
+    assert "study.db can't be used at the moment (database is locked); waiting for it." in caplog.text
+    assert study.user_attrs == {"key": 1}
+
+
+def test_a_database_that_stays_locked_ends_the_sweep(tmp_path):
+    path = tmp_path / "study.db"
+    study = optuna.create_study(storage=open_storage(f"sqlite:///{path}", patience=0.5), study_name="a")
+    refused = pytest.raises(StorageError, match=r"could not be used for .* \(database is locked\).* goes on")
+    with locked(path, 4.0), refused:
+        study.set_user_attr("key", 1)
+    study.set_user_attr("key", 2)
+    assert study.user_attrs == {"key": 2}
+
+
+def test_a_reader_that_never_leaves_is_no_hindrance(tmp_path):
+    path = tmp_path / "study.db"
+    study = optuna.create_study(storage=open_storage(f"sqlite:///{path}", patience=1.0), study_name="a")
+    study.tell(study.ask(), 1.0)
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        count = "SELECT count(*) FROM trials"
+        before = reader.execute(count).fetchone()
+        for _ in range(20):
+            study.tell(study.ask(), 1.0)
+        assert reader.execute(count).fetchone() == before, "it has been reading all the time"
+    assert len(study.get_trials()) == 21
 
 
 def test_looking_at_a_live_database_loses_no_commit(tmp_path):

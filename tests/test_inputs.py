@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from sweeper.errors import ConfigError, StudyError
-from sweeper.inputs import check_disk, fingerprint, longest, lora_targets
-from sweeper.layout import Layout
+from sweeper.errors import ConfigError
+from sweeper.inputs import fingerprint, longest, lora_targets, trained_bytes
+from tests import tiny
 from tests.sweeps import configure
 
 
@@ -33,11 +33,18 @@ def test_what_defines_a_sweep_is_in_its_fingerprint(tmp_path):
         assert of(other) != of(), other
 
 
-def test_too_little_disk_space_is_refused_with_the_amounts(tmp_path):
-    layout = Layout(tmp_path, "s")
-    check_disk(layout, weights_bytes=0, full=False)
-    with pytest.raises(StudyError, match=r"GB left and the sweep may need 6000000\.2 GB; make room, or set"):
-        check_disk(layout, weights_bytes=10**15, full=True)
+def test_what_is_trained_is_known_before_it_is_loaded(tmp_path):
+    """Adapters of the largest rank on every matrix but the vocabulary's, or the whole model."""
+    folder = tiny.save(tiny.llama(), tmp_path / "model")
+    width, inner, heads = 32, 64, 16
+    layer = 4 * width + 2 * (width + heads) + 3 * (width + inner)
+    words = 2 * (len(tiny.tokenizer()) + width)
+    _, space = configure(tmp_path, "space.lora.rank.choices=[2,16]", "trial.lora.rank=2")
+    assert 4 * 16 * 2 * layer <= trained_bytes(folder, space) <= 4 * 16 * (2 * layer + words)
+    _, space = configure(tmp_path, "~space.lora", "trial.lora.rank=2")
+    assert trained_bytes(folder, space) < 4 * 2 * (2 * layer + words) + 1
+    _, space = configure(tmp_path, "~space.lora", "trial.method=full")
+    assert trained_bytes(folder, space) == (folder / "model.safetensors").stat().st_size
 
 
 @pytest.mark.parametrize(

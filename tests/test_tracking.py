@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -14,11 +15,12 @@ from typing import Any
 import pytest
 
 from sweeper.config import ConstraintConfig, LoraSettings, ObjectiveConfig, TrackingConfig, TrialSettings
+from sweeper.errors import StudyError
 from sweeper.events import AuditInfo, DataSetInfo, Listener, Measurement, SweepInfo, TrialRecord
 from sweeper.journal import Journal
 from sweeper.layout import Layout
 from sweeper.messages import BASE, HeldOutScores, Sample, SliceScores, TrialState
-from sweeper.tracking import MlflowTracker, forget_sent, make_tracker
+from sweeper.tracking import MlflowTracker, make_tracker
 from sweeper.tracking.ui import ui_command, ui_environment
 from sweeper.tracking.words import note, run_name, trial_tags
 
@@ -139,6 +141,12 @@ def sweep(
         )
 
 
+def send_again(
+    layout: Layout, trials: Sequence[TrialRecord], uri: str | None = None, best: TrialRecord | None = None
+) -> None:
+    make_tracker(TrackingConfig("mlflow", uri), layout).send_again(info(layout), trials, best, "")
+
+
 def is_complete(layout: Layout, trials: Sequence[TrialRecord], uri: str | None = None) -> bool:
     return make_tracker(TrackingConfig("mlflow", uri), layout).has_all(trials)
 
@@ -189,6 +197,14 @@ def test_every_trial_is_a_child_with_its_settings_and_curves(layout: Layout) -> 
     assert trial.data.metrics["peak_memory_bytes"] == 1e9
     assert trial.data.metrics["examples_seen"] == 96
     assert trial.data.metrics["seconds"] == 12.5
+
+
+def test_no_run_ends_before_it_began(layout: Layout) -> None:
+    """The measurements are of a later time than the clock gives at the end: it was set back meanwhile."""
+    assert time.time() < START
+    sweep(layout, [over(0)], best=over(0))
+    for run in runs(layout).values():
+        assert run.info.end_time >= run.info.start_time
 
 
 def test_slices_are_an_artifact_of_their_trial(layout: Layout) -> None:
@@ -303,9 +319,7 @@ def test_what_a_killed_process_had_not_sent_is_sent_at_the_next_start(layout: La
     assert found["trial 1"].info.start_time == round((START + 101) * 1000)
     assert found["trial 1"].info.end_time == round((START + 112) * 1000)
 
-    forget_sent(layout)
-    assert not is_complete(layout, [over(0), over(1)])
-    sweep(layout, [], before=[over(0), over(1)], best=over(1))
+    send_again(layout, [over(0), over(1)], best=over(1))
     again = runs(layout)
     assert {run.info.run_id for run in again.values()} == {run.info.run_id for run in found.values()}
     assert history(layout, again["trial 1"]) == curves
@@ -402,7 +416,6 @@ def test_complete_means_every_trial_and_the_end_at_this_uri(layout: Layout, tmp_
     assert not is_complete(layout, [over(0), over(1)])
     assert not is_complete(layout, [over(0, TrialState.PRUNED)])
     assert not is_complete(layout, [over(0)], "http://127.0.0.1:5000")
-    forget_sent(Layout(tmp_path, "unknown"))
     assert not is_complete(Layout(tmp_path, "unknown"), [])
 
 
@@ -486,9 +499,19 @@ def test_an_unfinished_database_is_made_anew(tmp_path: Path) -> None:
     assert not (layout.root / ".mlflow.db.unfinished").exists()
 
 
+_connects: list[str] = []
+"""Names of the threads that have tried to connect to something, once anybody listens."""
+
+
 def test_a_server_that_is_away_costs_nothing_but_a_word(
     layout: Layout, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Not one call to it is made on the thread that keeps the books."""
+    sys.addaudithook(
+        lambda event, _: (
+            _connects.append(threading.current_thread().name) if event == "socket.connect" else None
+        )
+    )
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         uri = f"http://me:hunter2@127.0.0.1:{unused.getsockname()[1]}"
@@ -497,8 +520,11 @@ def test_a_server_that_is_away_costs_nothing_but_a_word(
         for listener in listeners:
             listener.opened(info(layout), [])
         play(listeners, [over(0), over(1)])
+        while "mlflow" not in _connects:
+            time.sleep(0.05)
         for listener in listeners:
             listener.closed([over(0), over(1)], over(1), "finished")
+    assert set(_connects) == {"mlflow"}
     assert [r.getMessage().split(";")[0] for r in caplog.records if r.name.startswith("sweeper")][-1] == (
         f"24 measurements were not sent to MLflow at {uri.replace('hunter2', '***')}"
     )
@@ -514,6 +540,54 @@ def test_a_server_that_is_away_costs_nothing_but_a_word(
         12,
         12,
     ]
+
+
+def test_a_database_that_was_deleted_is_filled_again(tmp_path: Path) -> None:
+    """By the next run of the sweep, and by sending again; both give the same runs with the same points."""
+    layout = Layout(tmp_path, "deleted")
+    layout.folder.mkdir()
+    trials = [over(0), over(1, TrialState.PRUNED)]
+    sweep(layout, trials, best=over(0))
+    first = runs(layout)
+    curves = {name: history(layout, run) for name, run in first.items()}
+    for again in (
+        lambda: sweep(layout, [], before=trials, best=over(0)),
+        lambda: send_again(layout, trials, best=over(0)),
+    ):
+        for path in layout.root.glob("mlflow.db*"):
+            path.unlink()
+        assert not is_complete(layout, trials)
+        again()
+        found = runs(layout)
+        assert {name: run.info.status for name, run in found.items()} == {
+            name: run.info.status for name, run in first.items()
+        }
+        assert {name: history(layout, run) for name, run in found.items()} == curves
+        assert found[layout.name].data.tags["sweeper.best"] == f"{layout.name}/0"
+        assert is_complete(layout, trials)
+
+
+def test_wrong_states_are_set_right_by_sending_again(layout: Layout) -> None:
+    """A trial that MLflow has as running or failed, a parent that nobody closed, a point that never came."""
+    from mlflow import MlflowClient
+
+    sweep(layout, [over(0), over(1)], best=over(1))
+    client, before = MlflowClient(layout.tracking_url), runs(layout)
+    for name, status in ((layout.name, "RUNNING"), ("trial 0 (defaults)", "RUNNING"), ("trial 1", "FAILED")):
+        client.update_run(before[name].info.run_id, status=status)
+    lost = replace(points(1)[-1], time=START + 999, examples=104)
+    Journal(layout).measured(lost)
+    send_again(layout, [over(0), over(1)], best=over(1))
+    found = runs(layout)
+    assert {run.info.run_id for run in found.values()} == {run.info.run_id for run in before.values()}
+    assert {run.info.status for run in found.values()} == {"FINISHED"}
+    assert found[layout.name].data.tags["sweeper.reason"] == "finished", "the old reason stays"
+    assert len(history(layout, found["trial 1"])["train_loss"]) == 13
+
+
+def test_sending_again_to_a_server_that_is_away_is_refused(layout: Layout) -> None:
+    with pytest.raises(StudyError, match=r"MLflow at http://me:\*\*\*@127.* can't be used .* repair again"):
+        send_again(layout, [over(0)], "http://me:hunter2@127.0.0.1:9")
 
 
 @pytest.fixture
@@ -569,8 +643,7 @@ def test_a_deleted_experiment_comes_back_with_the_next_sweep(layout: Layout) -> 
     sweep(layout, [over(0)], best=over(0))
     client = MlflowClient(layout.tracking_url)
     client.delete_experiment(client.get_experiment_by_name(layout.name).experiment_id)
-    forget_sent(layout)
-    sweep(layout, [], before=[over(0)], best=over(0))
+    send_again(layout, [over(0)], best=over(0))
     assert runs(layout)["trial 0 (defaults)"].info.status == "FINISHED"
 
 
@@ -590,6 +663,7 @@ def test_no_tracking_is_a_listener_too(layout: Layout) -> None:
     tracker.closed([over(0)], over(0), "finished")
     assert tracker.has_all([over(0)])
     tracker.forget(layout.name)
+    tracker.send_again(info(layout), [over(0)], None, "")
     assert list(layout.folder.iterdir()) == []
 
 

@@ -13,6 +13,7 @@ import torch
 from transformers import TrainerCallback
 
 from sweeper.config import Config
+from sweeper.disk import raise_if_full
 from sweeper.engines import checkpoints
 from sweeper.engines.batches import collate
 from sweeper.engines.checkpoints import Checkpoint, TrialState
@@ -20,7 +21,7 @@ from sweeper.engines.evaluate import Evaluator, free_memory, out_of_memory, over
 from sweeper.engines.order import TrainingRows
 from sweeper.engines.recent import Recent
 from sweeper.engines.training import TrialTrainer, gradients
-from sweeper.errors import TrialError
+from sweeper.errors import StorageError, TrialError
 from sweeper.layout import Layout
 from sweeper.messages import (
     Channel,
@@ -94,7 +95,11 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
             torch.cuda.reset_peak_memory_stats()
 
     def outcome(self) -> Outcome:
-        """Run the attempt to its end; only KeyboardInterrupt and SystemExit leave as exceptions."""
+        """Run the attempt to its end.
+
+        As exceptions leave only KeyboardInterrupt and SystemExit, and StorageError: a full disk, or a study
+        database that is away, is not the trial's fault.
+        """
         ending, adapter = Ending.FINISHED, None
         try:
             if self._spec.is_base:
@@ -106,7 +111,11 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
             ending, reason = stop.ending, stop.reason
         except TrialError as error:
             ending, reason = Ending.FAILED, str(error)
+        except StorageError:
+            raise
         except Exception as error:
+            checkpoints.drop_unfinished(self.folder)
+            raise_if_full(error, self.folder)
             ending, reason = Ending.FAILED, f"{type(error).__name__}: {error}"
         if ending is Ending.FINISHED and self._state.best_folder is not None:
             target = Layout.attempt(self._spec.folder, self._spec.attempt) / "best"

@@ -130,10 +130,16 @@ def weights_bytes(folder: Path) -> int:
 def clear(trial_folder: Path) -> None:
     """Delete all checkpoints of a trial that is over; what was published stays."""
     keep(trial_folder, ())
+    drop_unfinished(trial_folder)
     for folder in trial_folder.glob("attempt-*"):
-        shutil.rmtree(folder / ".writing", ignore_errors=True)
         if not any(folder.iterdir()):
             folder.rmdir()
+
+
+def drop_unfinished(trial_folder: Path) -> None:
+    """Delete checkpoints that were not written to their end."""
+    for folder in trial_folder.glob("attempt-*/.writing"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _valid(folder: Path) -> _Sealed | None:

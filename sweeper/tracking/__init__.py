@@ -23,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 from sweeper.config import TrackingConfig
 from sweeper.credentials import masked, opened, without_secrets
 from sweeper.database import sqlite_path
+from sweeper.errors import StudyError
 from sweeper.events import Listener, Measurement, SweepInfo, TrialRecord
 from sweeper.journal import measurements
 from sweeper.layout import Layout, write_atomically
@@ -53,18 +54,15 @@ class Tracker(Listener, Protocol):
     def forget(self, name: str) -> None:
         """Delete what was kept of the sweep `name`; says so if it can't."""
 
+    def send_again(
+        self, sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialRecord | None, reason: str
+    ) -> None:
+        """Send all that is known of a sweep, and wait for it. Raises StudyError if it can't be kept."""
+
 
 def make_tracker(config: TrackingConfig, layout: Layout) -> Tracker:
     """The tracker that `config` asks for."""
     return NullTracker() if config.name == "none" else MlflowTracker(config, layout)
-
-
-def forget_sent(layout: Layout) -> None:
-    """Let the next opening of the sweep send everything again, to the same runs."""
-    path = _Sent.path(layout)
-    if path.exists():
-        tree = json.loads(path.read_text(encoding="utf-8"))
-        write_atomically(path, json.dumps({**tree, "closed": False, "trials": {}}))
 
 
 class NullTracker:
@@ -93,6 +91,11 @@ class NullTracker:
         """Nothing."""
 
     def forget(self, name: str) -> None:
+        """Nothing."""
+
+    def send_again(
+        self, sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialRecord | None, reason: str
+    ) -> None:
         """Nothing."""
 
 
@@ -170,6 +173,8 @@ class MlflowTracker:
         self._closed: _Closed | None = None
         self._thread: Thread | None = None
         self._sent = _Sent.read(layout, self._uri)
+        if not self._database_exists():
+            self._sent = _Sent(self._sent.identity, self._sent.uri)
         quiet_mlflow()
 
     def opened(self, sweep: SweepInfo, trials: Sequence[TrialRecord]) -> None:
@@ -233,6 +238,25 @@ class MlflowTracker:
             _log.warning(
                 "The runs of %s are still in MLflow at %s (%s)", name, masked(self._uri), self._cause(error)
             )
+
+    def send_again(
+        self, sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialRecord | None, reason: str
+    ) -> None:
+        """Send everything, to the runs that there are: what MLflow has already is not doubled."""
+        self._sent = _Sent(self._sent.identity, self._sent.uri)
+        self._sent.write(self._layout)
+        self._trials.clear()
+        self._closed = _Closed(tuple(trials), best, reason, time.monotonic())
+        self._catch_up(trials)
+        runs = SweepRuns(self._uri, self._experiment, self._layout, sweep, self._sent.identity)
+        try:
+            runs.connect()
+            self._send(runs)
+        except Exception as error:  # whatever MLflow raises
+            raise StudyError(
+                f"MLflow at {masked(self._uri)} can't be used ({self._cause(error)}). Nothing is lost: have "
+                "it running, then repair again"
+            ) from error
 
     def _database_exists(self) -> bool:
         """False if MLflow's SQLite file is gone; other stores can't be looked at so cheaply."""
@@ -329,7 +353,7 @@ class MlflowTracker:
         stored = list(measurements(self._layout.metrics(record.number))) if trial.on_disk else []
         points = [*stored, *trial.points]
         if points:
-            trial.last = max([*points, *filter(None, [trial.last])], key=lambda point: point.time)
+            trial.last = max([*points, *filter(None, [trial.last])], key=lambda p: (p.time, p.examples))
         runs.begin(record, points[0].time if points else trial.time)
         if record.state.is_over:
             ended = trial.last.time if trial.on_disk and trial.last else trial.time

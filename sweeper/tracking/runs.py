@@ -157,7 +157,8 @@ class SweepRuns:
         `points` are its measurements that were not sent yet. `last` is the trial's last measurement: its time is that of the final numbers, so that sending
         them again adds nothing. `time` (Unix seconds) is when the trial ended.
         """
-        moment = last.time if last else self._trials[trial.number].info.start_time / 1000
+        started = self._trials[trial.number].info.start_time / 1000
+        moment = last.time if last else started
         final = {
             **trial.cost,
             "seconds": round(trial.seconds, 3),
@@ -181,12 +182,13 @@ class SweepRuns:
         name = run_name(trial, self._sweep.is_verdict)
         if name != self._trials[trial.number].info.run_name:
             self._client.update_run(run_id, name=name)
-        self._client.set_terminated(run_id, _STATUS[trial.state], round(time * 1000))
+        self._client.set_terminated(run_id, _STATUS[trial.state], round(max(time, started) * 1000))
 
     def close(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reason: str) -> None:
         """Write the result of the sweep on the parent run: tables, samples, the best adapter, the state.
 
-        Of a verdict it is the sentence, which is the `reason` for its end, unless it was interrupted.
+        Of a verdict it is the sentence, which is the `reason` for its end, unless it was interrupted. An
+        empty `reason` leaves the one that is there.
         """
         client, parent = self._client, self._parent
         if self._sweep.is_verdict:
@@ -200,7 +202,7 @@ class SweepRuns:
         client.log_text(parent, leaderboard(trials, self._sweep), "leaderboard.csv")
         tags = {
             "sweeper.state": state,
-            "sweeper.reason": reason,
+            **({"sweeper.reason": reason} if reason else {}),
             "mlflow.note.content": note(self._sweep, trials, best),
         }
         if best is not None:

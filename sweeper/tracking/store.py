@@ -1,24 +1,31 @@
 """MLflow's store beyond one sweep's runs: experiments, their database, pages on runs, deletion."""
 
 import os
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from sweeper.database import sqlite_path
+from sweeper.database import sqlite_path, write_ahead
+from sweeper.postgres import alone, is_postgres, with_driver
+
+
+def client_of(uri: str) -> Any:
+    """MLflow's client of the tracking server or database at `uri`."""
+    from mlflow import MlflowClient
+
+    whole = with_driver(uri)
+    return MlflowClient(tracking_uri=whole, registry_uri=whole)
 
 
 def open_experiment(uri: str, name: str, artifacts: Path) -> tuple[Any, str]:
     """A client of MLflow, and the id of the experiment `name`; a database of ours is set up if need be."""
     if uri.startswith("sqlite:"):
         _set_up_database(uri, artifacts)
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    elif is_postgres(uri):
+        _set_up_tables(uri, artifacts)
+    client = client_of(uri)
     found = client.get_experiment_by_name(name)
     if found is None:
         # A server knows best where its artifacts go; a database doesn't.
@@ -34,9 +41,7 @@ def open_experiment(uri: str, name: str, artifacts: Path) -> tuple[Any, str]:
 
 def attach_page(uri: str, experiment: str, identity: str, page: Path) -> None:
     """Put an HTML page on the parent run found by `identity`: an artifact, linked from its description."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    client = client_of(uri)
     found = client.get_experiment_by_name(experiment)
     if found is None:
         return
@@ -51,9 +56,7 @@ def attach_page(uri: str, experiment: str, identity: str, page: Path) -> None:
 
 def delete_runs(uri: str, experiment: str, identity: str) -> None:
     """Delete the parent run found by `identity` and its trials; `mlflow gc` then frees the space."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    client = client_of(uri)
     found = client.get_experiment_by_name(experiment)
     if found is None:
         return
@@ -81,6 +84,14 @@ def search_runs(client: Any, experiment: str, condition: str) -> Iterator[Any]:
             return
 
 
+def _set_up_tables(uri: str, artifacts: Path) -> None:
+    """Create MLflow's tables in a PostgreSQL database, one process after another."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    with alone(uri, "tables of MLflow"):
+        SqlAlchemyStore(with_driver(uri), artifacts.resolve().as_uri()).engine.dispose()
+
+
 def _set_up_database(uri: str, artifacts: Path) -> None:
     """Create MLflow's SQLite database whole or not at all, however many processes try at once.
 
@@ -98,7 +109,5 @@ def _set_up_database(uri: str, artifacts: Path) -> None:
         unfinished = path.with_name(f".{path.name}.unfinished")
         unfinished.unlink(missing_ok=True)
         SqlAlchemyStore(f"sqlite:///{unfinished}", artifacts.resolve().as_uri()).engine.dispose()
-        with closing(sqlite3.connect(unfinished)) as connection:
-            # The UI reads while the sweep writes; persistent in the file.
-            connection.execute("PRAGMA journal_mode=WAL")
+        write_ahead(unfinished)  # the UI reads while the sweep writes
         os.replace(unfinished, path)
