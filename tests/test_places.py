@@ -85,6 +85,8 @@ def test_the_cores_are_shared():
         (("executor.workers=1",), InlineExecutor, "1 worker, in this process"),
         (("executor.workers=2",), LocalExecutor, "2 workers, each in a process of its own"),
         (("executor=inline",), InlineExecutor, "1 worker, in this process"),
+        (("executor.workers=4", "budget.trials=1"), InlineExecutor, "1 worker, in this process"),
+        (("executor=local", "executor.workers=9"), LocalExecutor, "8 workers, each in a process of its own"),
         (("executor=local",), LocalExecutor, "1 worker, in a process of its own"),
     ],
 )

@@ -30,7 +30,8 @@ def make_executor(config: Config, layout: Layout) -> Executor:
     from sweeper.executors.local import LocalExecutor
     from sweeper.executors.places import find_places
 
-    places, name = find_places(config), config.executor.name
+    places = find_places(config)[: config.budget.trials]  # more would have nothing to do
+    name = config.executor.name
     if name == "inline" or (name == "auto" and len(places) == 1):
         return InlineExecutor(config, layout, places[0])
     return LocalExecutor(config, layout, places)
