@@ -19,6 +19,7 @@ from sweeper.coordinator import in_common
 from sweeper.database import check_database, sqlite_path
 from sweeper.errors import StudyError, SweeperError, SweepFailed
 from sweeper.export import CHAMPION, choose, hub_token, push, register, write_export
+from sweeper.failpoints import reach
 from sweeper.gate import inspect, refuse_other_rows
 from sweeper.inbox import Inbox
 from sweeper.inputs import Inputs, fingerprint, prepare_inputs, rows_are_unchanged
@@ -241,12 +242,15 @@ def delete_sweep(folder: Path, name: str, yes: bool) -> int:
             with screen.step("Deleting its runs in MLflow"):
                 for one in every:
                     make_tracker(tracking, Layout(folder, one)).forget(one)
+        reach("delete.forgotten")
         for one in every:
             Study.delete(url, one)
+        reach("delete.erased")
         # At once out of the way: a new sweep of this name must not go on from what is still to be removed.
         doomed = layout.folder.with_name(f".{layout.folder.name}.deleted")
         shutil.rmtree(doomed, ignore_errors=True)
         os.replace(layout.folder, doomed)
+        reach("delete.moved")
         shutil.rmtree(doomed)
     screen.say(f"Deleted {name}.")
     return 0
@@ -318,6 +322,7 @@ def _has_verdict(study: Study, config: Config, layout: Layout) -> bool:
 def _note(inputs: Inputs, layout: Layout, command: str) -> None:
     """Keep what is trained, and how that was asked for."""
     write_atomically(layout.config, as_yaml(public(inputs.config)))
+    reach("config.written")
     provenance.write(layout, command)
 
 

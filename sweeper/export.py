@@ -15,6 +15,7 @@ from sweeper.config import Config
 from sweeper.database import masked, without_secrets
 from sweeper.errors import CardError, ExportError
 from sweeper.events import TrialRecord
+from sweeper.failpoints import reach
 from sweeper.layout import Layout, write_atomically
 from sweeper.messages import BASE, TrialState
 from sweeper.objectives import violations, why_no_best
@@ -109,8 +110,11 @@ def write_export(choice: Choice, merge: bool = False, target: Path | None = None
             load_tokenizer(_base(choice)).save_pretrained(fresh)
     if text := _card(choice, "peft" if choice.is_adapter and not merge else "transformers"):
         write_atomically(fresh / choice.layout.card.name, text)
+    reach("export.written")
     shutil.rmtree(target, ignore_errors=True)
+    reach("export.removed")
     os.replace(fresh, target)
+    reach("export.placed")
     return target
 
 
@@ -219,8 +223,10 @@ def _register(choice: Choice, model: Path, uri: str, name: str, pipeline: str) -
             f"sweeper.{task.objective.metric}": record.objective,
         },
     )
+    reach("export.logged")
     version = str(logged.registered_model_version)
     client.set_registered_model_alias(name, CHAMPION, version)
+    reach("export.registered")
     return version
 
 

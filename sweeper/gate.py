@@ -21,6 +21,7 @@ from sweeper.data.page import render
 from sweeper.data.queue import write_queue
 from sweeper.errors import AuditRefusal, DataError, StudyError
 from sweeper.events import AuditInfo
+from sweeper.failpoints import reach
 from sweeper.layout import Layout, write_atomically
 
 _COLORS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
@@ -152,6 +153,7 @@ def _passed(found: Audit, config: Config, layout: Layout) -> AuditInfo:
 
 def _write_page(found: Audit, layout: Layout) -> None:
     write_atomically(layout.audit_page, render(found, layout.name, str(_newest_queue(layout))))
+    reach("audit.shown")
 
 
 @contextmanager

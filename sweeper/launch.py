@@ -13,6 +13,7 @@ from sweeper.coordinator import Coordinator, marks_of
 from sweeper.database import masked
 from sweeper.events import SweepInfo, TrialRecord
 from sweeper.executors import make_executor
+from sweeper.failpoints import reach
 from sweeper.inputs import Inputs, longest
 from sweeper.journal import Journal
 from sweeper.layout import Layout
@@ -110,8 +111,11 @@ def save_best(study: Study, layout: Layout) -> None:
     fresh = layout.best.with_name(".best.new")
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(best.adapter, fresh)
+    reach("best.copied")
     shutil.rmtree(layout.best, ignore_errors=True)
+    reach("best.removed")
     os.replace(fresh, layout.best)
+    reach("best.placed")
 
 
 @dataclass

@@ -5,6 +5,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from sweeper.failpoints import reach
 from sweeper.messages import BASE
 
 _VERDICT = "/verdict"
@@ -142,4 +143,6 @@ def write_atomically(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")
+    reach("file.written")
     os.replace(temporary, path)
+    reach("file.placed")

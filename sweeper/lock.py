@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from sweeper.errors import StudyError
+from sweeper.failpoints import reach
 from sweeper.layout import Layout, write_atomically
 
 
@@ -40,11 +41,14 @@ def hold(layout: Layout, database: Path | None = None) -> Iterator[None]:
             "sweep.folder"
         ) from error
     try:
+        reach("lock.held")
         me = {"host": socket.gethostname(), "process": os.getpid()}
         write_atomically(layout.holder, json.dumps(me))
+        reach("lock.announced")
         yield
     finally:
         layout.holder.unlink(missing_ok=True)
+        reach("lock.leaving")
         for lock in locks:
             lock.release()
 

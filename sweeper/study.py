@@ -21,6 +21,7 @@ from sweeper.config import Config, Goals, ObjectiveConfig, SamplerConfig, TrialS
 from sweeper.database import masked, open_storage, sqlite_path
 from sweeper.errors import StudyError
 from sweeper.events import TrialRecord
+from sweeper.failpoints import reach
 from sweeper.loading import dotted, read, to_tree
 from sweeper.messages import BASE, Ending, Outcome, TrialState
 from sweeper.objectives import best_of, values
@@ -108,6 +109,7 @@ class Study:
             directions=[one.direction for one in goals.objectives],
             load_if_exists=True,
         )
+        reach("study.created")
         self = cls(study, space, goals, config.sweep.seed, folder)
         if _ABOUT in study.user_attrs:
             self.refuse_if_changed(fingerprint)
@@ -122,10 +124,12 @@ class Study:
                 "fingerprint": dict(fingerprint),
             }
             study.set_user_attr(_ABOUT, about)
+            reach("study.described")
         # Optuna's pruners, and ours, compare by one objective.
         study.pruner = NopPruner() if goals.also else pruner
         for trial in study.get_trials(deepcopy=False, states=(OptunaState.RUNNING,)):
             self._storage.set_trial_state_values(trial._trial_id, OptunaState.WAITING)
+            reach("study.taken_back")
         return self
 
     @classmethod
@@ -184,9 +188,12 @@ class Study:
             # A waiting trial of an earlier sampler may lie outside what this one would draw.
             warnings.simplefilter("ignore", UserWarning)
             trial = self._study.ask()
+            reach("study.asked")
             self.space.suggest(trial)
+            reach("study.suggested")
         # Set last: a row without an attempt is one whose proposal a crash cut short.
         trial.set_user_attr("attempt", trial.user_attrs.get("attempt", 0) + 1)
+        reach("study.attempted")
         return self.record(trial.number)
 
     def _enqueue(self, count: int, budget: int, sampler: SamplerConfig) -> bool:
@@ -200,6 +207,7 @@ class Study:
             if point is None:
                 return False
             self._study.enqueue_trial(point)
+        reach("study.enqueued")
         return True
 
     def untaken(self) -> dict[str, Any] | None:
@@ -211,11 +219,14 @@ class Study:
     def enqueue(self, params: Mapping[str, Any], retrains: int, repeat: int) -> None:
         """Have these settings trained, as run number `repeat` of what the sweep's trial `retrains` was."""
         self._study.enqueue_trial(dict(params), user_attrs={_RETRAINS: retrains, _REPEAT: repeat})
+        reach("verdict.enqueued")
 
     def withdraw(self, number: int) -> None:
         """Have a waiting trial not trained after all; it counts as nobody's run from now on."""
         self._set_attr(number, _REPEAT, 0)
+        reach("verdict.disowned")
         self._storage.set_trial_state_values(self._frozen(number)._trial_id, OptunaState.FAIL)
+        reach("verdict.withdrawn")
 
     def enqueue_asked(self, params: Mapping[str, Any], origin: str, letter: str, budget: int) -> bool:
         """Have these settings trained, as `letter` asks for: once, however often it is read.
@@ -231,6 +242,7 @@ class Study:
             return False
         # One transaction: the trial is there with all that is known of it, or not at all.
         self._study.enqueue_trial(dict(params), user_attrs={_ORIGIN: origin, _LETTER: letter})
+        reach("inbox.enqueued")
         return True
 
     def give_up(self, number: int, reason: str) -> TrialRecord:
@@ -240,10 +252,12 @@ class Study:
         tree = trial.user_attrs.get("outcome") or outcome_tree(told, self._folder)
         self._set_attr(number, "outcome", tree | {"ending": told.ending.value, "reason": reason})
         self._storage.set_trial_state_values(trial._trial_id, OptunaState.RUNNING)
+        reach("study.abandoned")
         # Samplers model only the settings that every trial has: this one needs its own.
         self._study.sampler = optuna.samplers.RandomSampler(self.seed(number))
         self.space.suggest(optuna.Trial(self._study, trial._trial_id))
         self._study.tell(number, state=OptunaState.PRUNED)
+        reach("study.given_up")
         return self.record(number)
 
     def state(self, number: int) -> TrialState:
@@ -267,6 +281,7 @@ class Study:
     def set_examples(self, number: int, examples: int) -> None:
         """Store the trial's whole length, which pruners compare by."""
         self._set_attr(number, EXAMPLES, examples)
+        reach("study.measured_out")
 
     def report(self, number: int, mark: int, value: float, meets: bool = True) -> None:
         """Store the objective at `mark`, and whether the constraints are met there.
@@ -277,7 +292,9 @@ class Study:
         if mark not in trial.intermediate_values:
             if not meets:
                 self._set_attr(number, VIOLATED, [*trial.user_attrs.get(VIOLATED, ()), mark])
+                reach("study.violated")
             self._storage.set_trial_intermediate_value(trial._trial_id, mark, value)
+            reach("study.reported")
 
     def should_prune(self, number: int) -> bool:
         """What the pruner says of the trial at its last reported mark."""
@@ -289,13 +306,16 @@ class Study:
         if number == BASE:
             tree = outcome_tree(outcome, self._folder)
             self._study.set_user_attr("base", tree if outcome.ending is Ending.FINISHED else None)
+            reach("study.base")
             return self.record(BASE)
         self._set_attr(number, "outcome", outcome_tree(outcome, self._folder))
+        reach("study.outcome")
         self.spend(number, spent)
         if outcome.ending in _FINAL:
             self._end(outcome)
         else:
             self._storage.set_trial_state_values(self._frozen(number)._trial_id, OptunaState.WAITING)
+            reach("study.suspended")
         return self.record(number)
 
     def _end(self, outcome: Outcome) -> None:
@@ -311,15 +331,18 @@ class Study:
             for one in self.goals.constraints:
                 if str(one) not in trial.constraints:  # a crash may fall between this and the end
                     trial.set_constraint(str(one), one.missed_by(record.metrics.get(one.metric, math.nan)))
+                    reach("study.constrained")
         told = [score for score in scores if score is not None]
         self._study.tell(
             number, told if outcome.ending is Ending.FINISHED else None, state=_FINAL[outcome.ending]
         )
+        reach("study.told")
 
     def spend(self, number: int, spent: Spent) -> None:
         """Add to what the trial has cost."""
         before = Spent(**self._frozen(number).user_attrs.get("spent", {}))
         self._set_attr(number, "spent", asdict(before + spent))
+        reach("study.spent")
 
     def unaccounted(self) -> list[TrialRecord]:
         """Waiting trials whose last attempt died without a word, so that its cost is not stored."""
@@ -342,6 +365,7 @@ class Study:
     @running_seconds.setter
     def running_seconds(self, seconds: float) -> None:
         self._study.set_user_attr("running_seconds", seconds)
+        reach("study.timed")
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:

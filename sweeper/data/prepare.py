@@ -23,6 +23,7 @@ from sweeper.data.pool import SPLITS, Pool, counted, gather
 from sweeper.data.sources import content_digest
 from sweeper.data.splits import Codes
 from sweeper.errors import DataError
+from sweeper.failpoints import reach
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -123,7 +124,9 @@ def prepare(
             augmented=augmented,
         )
         manifests.write(manifest, rows)
+        reach("rows.frozen")
         _put(rows, folder)
+        reach("rows.placed")
     return open_rows(folder)
 
 
@@ -161,6 +164,7 @@ def _put(rows: Path, folder: Path) -> None:
     if folder.exists():
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.old.") as old:
             os.replace(folder, Path(old) / "rows")
+            reach("rows.removed")
             os.replace(rows, folder)
     else:
         os.replace(rows, folder)

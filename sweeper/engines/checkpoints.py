@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from sweeper.failpoints import reach
 from sweeper.layout import Layout, write_atomically
 from sweeper.messages import Evaluation, Sample
 
@@ -75,17 +76,21 @@ def place(trial_folder: Path, attempt: int, step: int) -> Path:
 
 def seal(written: Path, target: Path, state: TrialState) -> Checkpoint:
     """Complete the files in `written` with `state` and move them to `target` in one go."""
+    reach("checkpoint.written")
     files = {path.name: _fingerprint(path) for path in written.iterdir()}
     _write(written, _Sealed(state, files))
+    reach("checkpoint.sealed")
     if target.exists():
         shutil.rmtree(target)
     os.replace(written, target)
+    reach("checkpoint.placed")
     return Checkpoint(target, state)
 
 
 def update(checkpoint: Checkpoint, state: TrialState) -> Checkpoint:
     """The same checkpoint with more known about it."""
     _write(checkpoint.folder, replace(_read(checkpoint.folder), state=state))
+    reach("checkpoint.updated")
     return Checkpoint(checkpoint.folder, state)
 
 
@@ -110,6 +115,7 @@ def keep(trial_folder: Path, folders: Iterable[Path]) -> None:
     for folder in trial_folder.glob("attempt-*/step-*"):
         if folder not in kept:
             shutil.rmtree(folder, ignore_errors=True)
+    reach("checkpoint.kept")
 
 
 def publish(checkpoint: Path, target: Path) -> Path:
@@ -117,8 +123,10 @@ def publish(checkpoint: Path, target: Path) -> Path:
     temporary = target.with_name(f".{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(checkpoint, temporary, ignore=lambda _, names: set(names) & set(_FOR_TRAINING))
+    reach("checkpoint.copied")
     shutil.rmtree(target, ignore_errors=True)
     os.replace(temporary, target)
+    reach("checkpoint.published")
     return target
 
 
@@ -134,6 +142,7 @@ def clear(trial_folder: Path) -> None:
         shutil.rmtree(folder / ".writing", ignore_errors=True)
         if not any(folder.iterdir()):
             folder.rmdir()
+    reach("checkpoint.cleared")
 
 
 def _valid(folder: Path) -> _Sealed | None:

@@ -23,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 from sweeper.config import TrackingConfig
 from sweeper.database import masked, sqlite_path, without_secrets
 from sweeper.events import Listener, Measurement, SweepInfo, TrialRecord
+from sweeper.failpoints import reach
 from sweeper.journal import measurements
 from sweeper.layout import Layout, write_atomically
 from sweeper.tracking.runs import SweepRuns
@@ -196,6 +197,7 @@ class MlflowTracker:
         # On disk before MLflow hears of it: the runs must be found again whatever happens.
         self._sent.closed = False
         self._sent.write(self._layout)
+        reach("tracking.identified")
         self._catch_up(trials)
         runs = SweepRuns(self._uri, self._experiment, self._layout, sweep, self._sent.identity)
         self._thread = Thread(target=self._run, args=(runs,), name="mlflow", daemon=True)
@@ -330,6 +332,7 @@ class MlflowTracker:
             runs.close(self._closed.trials, self._closed.best, self._closed.reason)
             self._sent.closed = True
             self._sent.write(self._layout)
+            reach("tracking.closed")
 
     def _send_trial(self, runs: SweepRuns, trial: _Trial) -> None:
         record = trial.record
@@ -343,6 +346,7 @@ class MlflowTracker:
             runs.end(record, trial.last, trial.last.time if trial.on_disk and trial.last else trial.time)
             self._sent.trials[str(record.number)] = record.state.value
             self._sent.write(self._layout)
+            reach("tracking.noted")
         trial.points, trial.on_disk, trial.changed = [], False, False
 
     def _unsent(self, trial: _Trial) -> int:

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sweeper.events import DataSetInfo, Measurement, SweepInfo, TrialRecord
+from sweeper.failpoints import reach
 from sweeper.layout import Layout
 from sweeper.loading import to_tree
 from sweeper.messages import BASE, TrialState
@@ -78,6 +79,7 @@ class SweepRuns:
             tags={"sweeper.id": self._identity, **_SOURCE},
             run_name=self._layout.sweep.name,
         )
+        reach("tracking.parent")
         run_id = parent.info.run_id
         for run in self._search(f"tags.`mlflow.parentRunId` = '{run_id}'"):
             number = int(run.data.tags["sweeper.number"])
@@ -92,6 +94,7 @@ class SweepRuns:
             self._client.log_dict(run_id, dict(self._sweep.config), "config.yaml")
             self._log_audit(run_id)
         self._client.update_run(run_id, status="RUNNING")
+        reach("tracking.described")
         self._parent = run_id
 
     def forget(self) -> None:
@@ -122,6 +125,7 @@ class SweepRuns:
                 tags=tags,
                 run_name=run_name(trial, self._sweep.is_verdict),
             )
+            reach("tracking.created")
             self._trials[trial.number] = run
         seen = ("train", "validation", "test") if self._sweep.is_verdict else ("train", "validation")
         data = [info for info in self._sweep.data if info.split in seen]
@@ -129,6 +133,7 @@ class SweepRuns:
         self._describe(run, params, trial_tags(trial, self._sweep), data)
         if not trial.state.is_over:
             self._client.update_run(run.info.run_id, status=_STATUS[trial.state])
+        reach("tracking.begun")
         self._begun.add(step)
 
     def log(self, number: int, points: Sequence[Measurement]) -> None:
@@ -143,6 +148,7 @@ class SweepRuns:
         ]
         for start in range(0, len(metrics), _METRICS_PER_CALL):
             self._client.log_batch(self._run_id(number), metrics=metrics[start : start + _METRICS_PER_CALL])
+        reach("tracking.logged")
 
     def end(self, trial: TrialRecord, last: Measurement | None, time: float) -> None:
         """Write what is known only when a trial is over, and its final state.
@@ -168,11 +174,13 @@ class SweepRuns:
             final |= {"test_objective": trial.test.objective, "test_objective_error": trial.test.error}
         # The UI draws what is at step 0 alone as bars, a bar for each trial.
         self.log(trial.number, [Measurement(trial.number, trial.attempt, moment, 0, final)])
+        reach("tracking.scored")
         run_id = self._run_id(trial.number)
         if trial.slices:
             self._client.log_dict(run_id, {"slices": [asdict(one) for one in trial.slices]}, "slices.json")
         self._client.update_run(run_id, name=run_name(trial, self._sweep.is_verdict))
         self._client.set_terminated(run_id, _STATUS[trial.state], round(time * 1000))
+        reach("tracking.ended")
 
     def close(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reason: str) -> None:
         """Write the result of the sweep on the parent run: tables, samples, the best adapter, the state.
@@ -185,7 +193,9 @@ class SweepRuns:
             state, status = sweep_state(wanted, best)
             reached = {"sweeper.verdict": reason} if all(trial.state.is_over for trial in wanted) else {}
             self._tag(parent, {"sweeper.state": state, **reached})
+            reach("tracking.summed_up")
             client.set_terminated(parent, status)
+            reach("tracking.terminated")
             return
         state, status = sweep_state(trials, best)
         client.log_text(parent, leaderboard(trials, self._sweep), "leaderboard.csv")
@@ -204,7 +214,9 @@ class SweepRuns:
             if best.adapter is not None and best.adapter.is_dir() and best.settings.method == "lora":
                 client.log_artifacts(parent, str(best.adapter), "best_adapter")
         self._tag(parent, tags)
+        reach("tracking.summed_up")
         client.set_terminated(parent, status)
+        reach("tracking.terminated")
 
     def _search(self, condition: str) -> Iterator[Any]:
         return search_runs(self._client, self._experiment, condition)

@@ -10,6 +10,7 @@ from typing import Any
 from filelock import FileLock
 
 from sweeper.database import sqlite_path
+from sweeper.failpoints import reach
 
 
 def open_experiment(uri: str, name: str, artifacts: Path) -> tuple[Any, str]:
@@ -26,7 +27,9 @@ def open_experiment(uri: str, name: str, artifacts: Path) -> tuple[Any, str]:
         location = None if served else artifacts.resolve().as_uri()
         # The kind spares the user MLflow's question whether this is about prompts or about training.
         kind = {"mlflow.experimentKind": "custom_model_development"}
-        return client, str(client.create_experiment(name, location, tags=kind))
+        created = str(client.create_experiment(name, location, tags=kind))
+        reach("tracking.experiment")
+        return client, created
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return client, str(found.experiment_id)
@@ -47,6 +50,7 @@ def attach_page(uri: str, experiment: str, identity: str, page: Path) -> None:
         link = f"[{page.name}](#/experiments/{found.experiment_id}/runs/{run_id}/artifacts/{page.name})"
         if link not in note:
             client.set_tag(run_id, "mlflow.note.content", f"{note}\n\n{link}".strip())
+        reach("tracking.attached")
 
 
 def delete_runs(uri: str, experiment: str, identity: str) -> None:
@@ -101,4 +105,6 @@ def _set_up_database(uri: str, artifacts: Path) -> None:
         with closing(sqlite3.connect(unfinished)) as connection:
             # The UI reads while the sweep writes; persistent in the file.
             connection.execute("PRAGMA journal_mode=WAL")
+        reach("tracking.founded")
         os.replace(unfinished, path)
+        reach("tracking.settled")
