@@ -7,6 +7,7 @@ be killed.
 Orphans of a run become children of the process that forks, so that it knows of them. Linux alone has that.
 """
 
+import contextlib
 import ctypes
 import importlib
 import json
@@ -37,6 +38,7 @@ class Ended:
     orphans: tuple[int, ...]
     """Processes of the run that were still there some time after it."""
     seconds: float
+    cpu: float
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Forks:
         }
         print(json.dumps(order), file=self._process.stdin, flush=True)
         answer = json.loads(self._process.stdout.readline())
-        return Ended(answer["code"], answer["output"], tuple(answer["orphans"]), answer["seconds"])
+        return Ended(answer["code"], answer["output"], tuple(answer["orphans"]), answer["seconds"], answer["cpu"])
 
 
 def _serve(modules: Sequence[str]) -> None:
@@ -106,12 +108,13 @@ def _serve(modules: Sequence[str]) -> None:
 def _carry_out(order: Mapping[str, Any]) -> dict[str, Any]:
     output = Path(order["folder"]) / ".output"
     output.unlink(missing_ok=True)
+    imported = output.with_suffix(".imported")
     began = time.monotonic()
     child = os.fork()
     if child == 0:
-        os._exit(_child(order, output))
+        os._exit(_child(order, output, imported))
     kill, status = order["kill"], 0
-    while not (found := os.waitpid(child, os.WNOHANG))[0]:
+    while not (found := os.wait4(child, os.WNOHANG))[0]:
         seconds = time.monotonic() - began
         if kill is not None and seconds >= kill[0] and kill[1] in _text(output):
             os.kill(child, kill[2])
@@ -120,12 +123,20 @@ def _carry_out(order: Mapping[str, Any]) -> dict[str, Any]:
             os.kill(child, signal.SIGKILL)
         time.sleep(0.003)
     status = found[1]
+    cpu = found[2].ru_utime + found[2].ru_stime
     code = os.waitstatus_to_exitcode(status)
     seconds = time.monotonic() - began
-    return {"code": code, "output": _text(output), "orphans": _orphans(), "seconds": seconds}
+    if imported.exists():
+        # What this run had to import, the next one finds imported.
+        for module in json.loads(imported.read_text()):
+            with contextlib.suppress(Exception):
+                importlib.import_module(module)
+        imported.unlink()
+    return {"code": code, "output": _text(output), "orphans": _orphans(), "seconds": seconds, "cpu":cpu}
 
 
-def _child(order: Mapping[str, Any], output: Path) -> int:
+def _child(order: Mapping[str, Any], output: Path, imported: Path) -> int:
+    before = set(sys.modules)
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(file, 1)
     os.dup2(file, 2)
@@ -141,6 +152,8 @@ def _child(order: Mapping[str, Any], output: Path) -> int:
     except BaseException:
         traceback.print_exc()
         code = 70
+    if new := sorted(set(sys.modules) - before):
+        imported.write_text(json.dumps(new))
     sys.stdout.flush()
     sys.stderr.flush()
     return int(code or 0)

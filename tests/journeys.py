@@ -1,0 +1,64 @@
+"""Sweeps that are killed on their way, again and again, and looked at after every kill."""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sweeper.failpoints import POINTS
+from tests.forks import Ended, Forks, Kill
+from tests.invariants import Seen, faults, faults_at_rest, look
+
+MAIN = "sweeper.__main__:main"
+
+
+@dataclass
+class Journey:
+    """A folder in which the same command is run until it comes to its end."""
+
+    forks: Forks
+    folder: Path
+    budgets: Mapping[str, int]
+    """Most trials, by study."""
+    workers: int = 1
+    kills: list[str] = field(default_factory=list)
+    """Where it was killed, one after the other."""
+    reached: set[str] = field(default_factory=set)
+    """Every point that was passed."""
+    wrong: list[str] = field(default_factory=list)
+    seen: Seen = field(default_factory=lambda: Seen({}))
+
+    def run(self, arguments: Sequence[str], where: str = "", kill: Kill | None = None, function: str = MAIN) -> Ended:
+        """Run once, killed at `where`, and look at what is left."""
+        log = self.folder / ".failpoints.log"
+        for path in (log, log.with_suffix(".killed")):
+            path.unlink(missing_ok=True)
+        environment = {"SWEEPER_FAILPOINT": where, "SWEEPER_FAILPOINT_LOG": str(log)}
+        ended = self.forks.run(function, arguments, self.folder, environment, kill)
+        self.reached |= set(log.read_text().split()) if log.exists() else set()
+        killed = log.with_suffix(".killed")
+        if killed.exists():
+            self.kills.append(killed.read_text().split()[1])
+        elif ended.code == -9:
+            self.kills.append("at some time")
+        now, root = look(self.folder / "sweeps"), self.folder / "sweeps"
+        found = [f"processes {ended.orphans} were left"] if ended.orphans else []
+        if ended.code == -9:
+            found += faults(root, now, self.seen, self.budgets, self.workers)
+        elif ended.code == 0:
+            found += faults_at_rest(root, now, self.seen, self.budgets)
+        else:
+            found.append(f"it ended with {ended.code}:\n{ended.output[-3000:]}")
+        self.seen = now
+        self.wrong += [f"after the kills at {', '.join(self.kills)}: {one}" for one in found]
+        return ended
+
+    def run_through(self, arguments: Sequence[str], function: str = MAIN) -> Ended:
+        """Run again and again, killed at every point where it was not killed before, until nothing is left."""
+        killed: set[str] = set()
+        while True:
+            left = POINTS.keys() - killed
+            ended = self.run(arguments, ",".join(sorted(left)), function=function)
+            if ended.code != -9 or self.wrong:
+                return ended
+            killed.add(self.kills[-1].partition(":")[0])
