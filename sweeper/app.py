@@ -23,7 +23,7 @@ from sweeper.failpoints import reach
 from sweeper.gate import inspect, refuse_other_rows
 from sweeper.inbox import Inbox
 from sweeper.inputs import Inputs, fingerprint, prepare_inputs, rows_are_unchanged
-from sweeper.launch import INTERRUPTED, End, launch, pruning_range, save_best, sweep_info
+from sweeper.launch import INTERRUPTED, End, clear_away, launch, pruning_range, save_best, sweep_info
 from sweeper.layout import Layout, write_atomically
 from sweeper.messages import BASE, TrialState
 from sweeper.pruners import make_pruner
@@ -247,11 +247,9 @@ def delete_sweep(folder: Path, name: str, yes: bool) -> int:
             Study.delete(url, one)
         reach("delete.erased")
         # At once out of the way: a new sweep of this name must not go on from what is still to be removed.
-        doomed = layout.folder.with_name(f".{layout.folder.name}.deleted")
-        shutil.rmtree(doomed, ignore_errors=True)
-        os.replace(layout.folder, doomed)
+        os.replace(layout.folder, layout.doomed)
         reach("delete.moved")
-        shutil.rmtree(doomed)
+        shutil.rmtree(layout.doomed, ignore_errors=True)
     screen.say(f"Deleted {name}.")
     return 0
 
@@ -291,6 +289,7 @@ def _known(url: str, config: Config, space: Space, layout: Layout) -> Study | No
     if study is None:
         return None
     study.refuse_if_changed(fingerprint(config, space) | {"pins": study.fingerprint.get("pins", {})})
+    clear_away(study, layout)
     return study
 
 
@@ -312,6 +311,8 @@ def _has_verdict(study: Study, config: Config, layout: Layout) -> bool:
     if config.verdict.name == "none" or verdict.hindrance(study, config, layout):
         return True
     runs = verdict.known_runs(config, layout)
+    if runs is not None:
+        clear_away(runs, layout.verdict)
     return (
         runs is not None
         and verdict.judge(study, runs, config) is not None

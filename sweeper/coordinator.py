@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sweeper.config import BudgetConfig, EvaluationConfig, SamplerConfig, TrialSettings
+from sweeper.engines import checkpoints
 from sweeper.events import Listener, Measurement, SweepInfo, TrialRecord
 from sweeper.inbox import Inbox
 from sweeper.journal import measurements
@@ -200,6 +201,7 @@ class Coordinator:
         orders = self._inbox.open(self._study, self._budget.trials)
         self._stops = orders.stops
         for record in orders.ended:
+            checkpoints.clear(self._layout.trial(record.number))
             for listener in self._listeners:
                 listener.ended(record)
 

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -179,8 +178,12 @@ def register(choice: Choice, model: Path | None = None) -> tuple[str, str]:
             "export with --merge and load it by AutoModelForSeq2SeqLM"
         )
     if model is None:
-        with tempfile.TemporaryDirectory(dir=choice.layout.folder, prefix=".export.") as temporary:
-            return register(choice, write_export(choice, True, Path(temporary) / "model"))
+        temporary = choice.layout.exports.with_name(".export")
+        shutil.rmtree(temporary, ignore_errors=True)  # a kill may have left it
+        try:
+            return register(choice, write_export(choice, True, temporary / "model"))
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     uri = tracking_uri(choice.config) or choice.layout.tracking_url
     name = choice.layout.name.replace("/", "-")
     try:

@@ -11,12 +11,14 @@ from types import FrameType
 from sweeper.config import Config
 from sweeper.coordinator import Coordinator, marks_of
 from sweeper.database import masked
+from sweeper.engines import checkpoints
 from sweeper.events import SweepInfo, TrialRecord
 from sweeper.executors import make_executor
 from sweeper.failpoints import reach
 from sweeper.inputs import Inputs, longest
 from sweeper.journal import Journal
 from sweeper.layout import Layout
+from sweeper.messages import BASE
 from sweeper.screen import Screen
 from sweeper.space import Space
 from sweeper.stored import public, study_url
@@ -101,6 +103,13 @@ def pruning_range(config: Config, space: Space, rows: int) -> tuple[int, int]:
     """The first mark of every trial and the length of the longest one, in training examples."""
     marks = marks_of(replace(config.trial, epochs=longest(space)), rows, config.task.evaluation)
     return marks[0], marks[-1]
+
+
+def clear_away(study: Study, layout: Layout) -> None:
+    """Delete the checkpoints of trials that a kill has hit between their end and this."""
+    for record in study.records():
+        if record.state.is_over and record.number != BASE:
+            checkpoints.clear(layout.trial(record.number), record.adapter)
 
 
 def save_best(study: Study, layout: Layout) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,6 +134,19 @@ class Layout:
     def metrics(self, number: int) -> Path:
         return self.trial(number) / "metrics.jsonl"
 
+    @property
+    def doomed(self) -> Path:
+        """Where a deleted sweep's folder lies until it is gone."""
+        return self.folder.with_name(f".{self.folder.name}.deleted")
+
+    def clear_away(self) -> None:
+        """Remove what killed processes have left half written or half deleted; for the lock's holder alone."""
+        shutil.rmtree(self.doomed, ignore_errors=True)
+        for path in (*self.folder.glob(".*"), *self.inbox.glob(".*")):
+            writer = path.suffix[1:]
+            if writer.isdecimal() and not _is_alive(int(writer)):
+                path.unlink(missing_ok=True)
+
     @staticmethod
     def attempt(trial_folder: Path, attempt: int) -> Path:
         return trial_folder / f"attempt-{attempt}"
@@ -146,3 +160,13 @@ def write_atomically(path: Path, text: str) -> None:
     reach("file.written")
     os.replace(temporary, path)
     reach("file.placed")
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

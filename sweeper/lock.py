@@ -42,6 +42,7 @@ def hold(layout: Layout, database: Path | None = None) -> Iterator[None]:
         ) from error
     try:
         reach("lock.held")
+        layout.clear_away()
         me = {"host": socket.gethostname(), "process": os.getpid()}
         write_atomically(layout.holder, json.dumps(me))
         reach("lock.announced")

@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import io
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -93,6 +94,8 @@ def _convert(weights: Path, folder: Path) -> None:
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         if folder.exists():
             return
+        for left in folder.parent.glob(f".{folder.name}.*"):  # by a killed process
+            shutil.rmtree(left, ignore_errors=True)
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 

@@ -9,6 +9,7 @@ Orphans of a run become children of the process that forks, so that it knows of 
 
 import contextlib
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -94,7 +95,9 @@ class Forks:
         }
         print(json.dumps(order), file=self._process.stdin, flush=True)
         answer = json.loads(self._process.stdout.readline())
-        return Ended(answer["code"], answer["output"], tuple(answer["orphans"]), answer["seconds"], answer["cpu"])
+        return Ended(
+            answer["code"], answer["output"], tuple(answer["orphans"]), answer["seconds"], answer["cpu"]
+        )
 
 
 def _serve(modules: Sequence[str]) -> None:
@@ -109,6 +112,8 @@ def _carry_out(order: Mapping[str, Any]) -> dict[str, Any]:
     output = Path(order["folder"]) / ".output"
     output.unlink(missing_ok=True)
     imported = output.with_suffix(".imported")
+    gc.collect()
+    gc.freeze()  # nothing of it has to be looked through, and so copied, by a child
     began = time.monotonic()
     child = os.fork()
     if child == 0:
@@ -132,7 +137,7 @@ def _carry_out(order: Mapping[str, Any]) -> dict[str, Any]:
             with contextlib.suppress(Exception):
                 importlib.import_module(module)
         imported.unlink()
-    return {"code": code, "output": _text(output), "orphans": _orphans(), "seconds": seconds, "cpu":cpu}
+    return {"code": code, "output": _text(output), "orphans": _orphans(), "seconds": seconds, "cpu": cpu}
 
 
 def _child(order: Mapping[str, Any], output: Path, imported: Path) -> int:

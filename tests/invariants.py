@@ -124,7 +124,11 @@ def _unsound(root: Path) -> list[str]:
 
 def _overspent(now: Seen, budgets: Mapping[str, int]) -> list[str]:
     count = Counter(study for study, _ in now.trials)
-    return [f"{study} has {count[study]} trials, more than {n}" for study, n in budgets.items() if count[study] > n]
+    return [
+        f"{study} has {count[study]} trials, more than {n}"
+        for study, n in budgets.items()
+        if count[study] > n
+    ]
 
 
 def _unfinished_values(now: Seen) -> list[str]:
@@ -141,7 +145,11 @@ def _changed(now: Seen, before: Seen) -> list[str]:
     gone = [f"{key} is gone" for key in over.keys() - now.trials.keys()]
     there = over.keys() & now.trials.keys()
     stored = [f"{key} is over and has changed" for key in there if over[key].stored != now.trials[key].stored]
-    again = [f"{key} is over and was trained again" for key in there if over[key].journal != now.trials[key].journal]
+    again = [
+        f"{key} is over and was trained again"
+        for key in there
+        if over[key].journal != now.trials[key].journal
+    ]
     return [*gone, *stored, *again]
 
 

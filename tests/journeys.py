@@ -1,7 +1,7 @@
 """Sweeps that are killed on their way, again and again, and looked at after every kill."""
 
-import random
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,13 +28,16 @@ class Journey:
     wrong: list[str] = field(default_factory=list)
     seen: Seen = field(default_factory=lambda: Seen({}))
 
-    def run(self, arguments: Sequence[str], where: str = "", kill: Kill | None = None, function: str = MAIN) -> Ended:
+    def run(
+        self, arguments: Sequence[str], where: str = "", kill: Kill | None = None, function: str = MAIN
+    ) -> Ended:
         """Run once, killed at `where`, and look at what is left."""
         log = self.folder / ".failpoints.log"
         for path in (log, log.with_suffix(".killed")):
             path.unlink(missing_ok=True)
         environment = {"SWEEPER_FAILPOINT": where, "SWEEPER_FAILPOINT_LOG": str(log)}
         ended = self.forks.run(function, arguments, self.folder, environment, kill)
+        print(round(ended.cpu, 2), round(ended.seconds, 2), end=" ")
         self.reached |= set(log.read_text().split()) if log.exists() else set()
         killed = log.with_suffix(".killed")
         if killed.exists():
@@ -61,4 +64,29 @@ class Journey:
             ended = self.run(arguments, ",".join(sorted(left)), function=function)
             if ended.code != -9 or self.wrong:
                 return ended
+            print(self.kills[-1])
             killed.add(self.kills[-1].partition(":")[0])
+
+
+TRAINED = (
+    "+experiment=summarize", "model=custom", "model.name=model", "model.device=cpu", "model.dtype=float32",
+    "data=file", "data.path=rows.jsonl", "data.keep_together=false", "data.cleaning=[]",
+    "data.audit.fail_on=never", "data.sizes={train: 24, validation: 8, test: 4}", "task.prompt='{input}'",
+    "task.chat_template=false", "task.generation.max_new_tokens=4", "task.evaluation.samples=1",
+    "trial.learning_rate=5e-3", "space.learning_rate={low: 1e-3, high: 2e-2}", "space.batch_size.choices=[4,8]",
+    "budget.trials=2", "pruner=none",
+)  # fmt: skip
+"""Tiny models really trained."""
+
+
+def write_inputs(folder: Path) -> None:
+    """A model of a few thousand weights and rows for it, as `TRAINED` names them."""
+    from tests import tiny
+
+    tiny.save(tiny.llama(), folder / "model")
+    words = tiny.WORDS
+    rows = [
+        {"input": " ".join(words[(i * k + i // 12) % 12] for k in (1, 5, 7)), "target": words[i % 12]}
+        for i in range(120)
+    ]
+    (folder / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -85,6 +86,8 @@ def prepare(
     Raises DataError: a source that can't be read, a missing column or split, too few rows, no labels, a
     single class, limits that leave nothing to learn, rows longer than `positions`, nothing to augment.
     """
+    for left in folder.parent.glob(f".{folder.name}.*"):  # by a killed process
+        shutil.rmtree(left, ignore_errors=True)
     fingerprint = _tokenizer_digest(tokenizer)
     content = content_digest(config.data)
     found = frozen(config, folder)

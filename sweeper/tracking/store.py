@@ -100,7 +100,10 @@ def _set_up_database(uri: str, artifacts: Path) -> None:
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         unfinished = path.with_name(f".{path.name}.unfinished")
-        unfinished.unlink(missing_ok=True)
+        for left in path.parent.glob(
+            f"{unfinished.name}*"
+        ):  # its journal would be taken for that of a new one
+            left.unlink()
         SqlAlchemyStore(f"sqlite:///{unfinished}", artifacts.resolve().as_uri()).engine.dispose()
         with closing(sqlite3.connect(unfinished)) as connection:
             # The UI reads while the sweep writes; persistent in the file.
