@@ -140,7 +140,7 @@ class Layout:
         return self.folder.with_name(f".{self.folder.name}.deleted")
 
     def clear_away(self) -> None:
-        """Remove what killed processes have left half written or half deleted; for the lock's holder alone."""
+        """Remove what killed processes have left half written or deleted; for the lock's holder alone."""
         shutil.rmtree(self.doomed, ignore_errors=True)
         for path in (*self.folder.glob(".*"), *self.inbox.glob(".*")):
             writer = path.suffix[1:]

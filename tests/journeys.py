@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sweeper.failpoints import POINTS
+from sweeper.launch import INTERRUPTED
 from tests.forks import Ended, Forks, Kill
 from tests.invariants import Seen, faults, faults_at_rest, look
 
@@ -37,7 +38,6 @@ class Journey:
             path.unlink(missing_ok=True)
         environment = {"SWEEPER_FAILPOINT": where, "SWEEPER_FAILPOINT_LOG": str(log)}
         ended = self.forks.run(function, arguments, self.folder, environment, kill)
-        print(round(ended.cpu, 2), round(ended.seconds, 2), end=" ")
         self.reached |= set(log.read_text().split()) if log.exists() else set()
         killed = log.with_suffix(".killed")
         if killed.exists():
@@ -46,8 +46,9 @@ class Journey:
             self.kills.append("at some time")
         now, root = look(self.folder / "sweeps"), self.folder / "sweeps"
         found = [f"processes {ended.orphans} were left"] if ended.orphans else []
-        if ended.code == -9:
-            found += faults(root, now, self.seen, self.budgets, self.workers)
+        if ended.code in (-9, INTERRUPTED):
+            workers = 0 if ended.code == INTERRUPTED else self.workers
+            found += faults(root, now, self.seen, self.budgets, workers)
         elif ended.code == 0:
             found += faults_at_rest(root, now, self.seen, self.budgets)
         else:
@@ -57,14 +58,13 @@ class Journey:
         return ended
 
     def run_through(self, arguments: Sequence[str], function: str = MAIN) -> Ended:
-        """Run again and again, killed at every point where it was not killed before, until nothing is left."""
-        killed: set[str] = set()
+        """Run again and again, killed wherever it was never killed before, until a run passes untouched."""
+        killed = {kill.partition(":")[0] for kill in self.kills}
         while True:
             left = POINTS.keys() - killed
             ended = self.run(arguments, ",".join(sorted(left)), function=function)
             if ended.code != -9 or self.wrong:
                 return ended
-            print(self.kills[-1])
             killed.add(self.kills[-1].partition(":")[0])
 
 
@@ -73,7 +73,8 @@ TRAINED = (
     "data=file", "data.path=rows.jsonl", "data.keep_together=false", "data.cleaning=[]",
     "data.audit.fail_on=never", "data.sizes={train: 24, validation: 8, test: 4}", "task.prompt='{input}'",
     "task.chat_template=false", "task.generation.max_new_tokens=4", "task.evaluation.samples=1",
-    "trial.learning_rate=5e-3", "space.learning_rate={low: 1e-3, high: 2e-2}", "space.batch_size.choices=[4,8]",
+    "task.objective={metric: loss, direction: minimize}", "trial.learning_rate=5e-3",
+    "space.learning_rate={low: 1e-3, high: 2e-2}", "space.batch_size.choices=[4,8]",
     "budget.trials=2", "pruner=none",
 )  # fmt: skip
 """Tiny models really trained."""
