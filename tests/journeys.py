@@ -1,7 +1,7 @@
 """Sweeps that are killed on their way, again and again, and looked at after every kill."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,15 +57,15 @@ class Journey:
         self.wrong += [f"after the kills at {', '.join(self.kills)}: {one}" for one in found]
         return ended
 
-    def run_through(self, arguments: Sequence[str], function: str = MAIN) -> Ended:
-        """Run again and again, killed wherever it was never killed before, until a run passes untouched."""
-        killed = {kill.partition(":")[0] for kill in self.kills}
+    def run_through(
+        self, arguments: Sequence[str], function: str = MAIN, points: Collection[str] = POINTS
+    ) -> Ended:
+        """Run until a run passes untouched, killed at each of the `points` where it never was before."""
         while True:
-            left = POINTS.keys() - killed
+            left = set(points) - {kill.partition(":")[0] for kill in self.kills}
             ended = self.run(arguments, ",".join(sorted(left)), function=function)
             if ended.code != -9 or self.wrong:
                 return ended
-            killed.add(self.kills[-1].partition(":")[0])
 
 
 TRAINED = (

@@ -31,6 +31,12 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="orphans are fou
 
 SOURCES = sorted((Path(__file__).parents[1] / "sweeper").rglob("*.py"))
 JUDGED = (*TRAINED, "budget.finalists=1", "budget.seeds=1")
+STEERED = {name for name in POINTS if name.startswith("inbox.")} | {
+    "study.violated",
+    "study.constrained",
+    "study.abandoned",
+    "study.given_up",
+}
 CONSTRAINED = ("task.constraints=[{metric: exact_match, at_least: 0.25}]", "budget.trials=3")
 
 
@@ -215,7 +221,7 @@ def steered(forks, tmp_path_factory) -> Journey:
     journey.run(["stop"], "inbox.put", function="tests.test_failpoints:write")
     for verb in ("enqueue", "nonsense"):
         journey.run([verb], function="tests.test_failpoints:write")
-    journey.run_through([], "tests.test_failpoints:steer")
+    journey.run_through([], "tests.test_failpoints:steer", STEERED)
     return journey
 
 
