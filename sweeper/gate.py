@@ -61,7 +61,7 @@ def inspect(
         _tell(found.findings, viewer)
     elif not frozen:
         _name(found.at_least("warning"), viewer)
-    if layout.audit.stat().st_mtime_ns != before or not layout.audit_page.exists():
+    if layout.audit.stat().st_mtime_ns != before or _is_behind(layout):
         if found.queue:
             queue = write_queue(layout.queue, found.queue)
             viewer.say(f"The {len(found.queue)} rows most worth a look are in {queue}")
@@ -107,6 +107,12 @@ def _found(config: Config, layout: Layout, viewer: Viewer, frozen: bool) -> Audi
             raise
         # A source that is gone says nothing about rows that were prepared long ago.
         return read_audit(layout.audit)
+
+
+def _is_behind(layout: Layout) -> bool:
+    """Whether the page is not that of the audit: a kill may fall between the two."""
+    page, found = layout.audit_page, layout.audit
+    return not page.exists() or page.stat().st_mtime_ns < found.stat().st_mtime_ns
 
 
 def _name(findings: Sequence[Finding], viewer: Viewer) -> None:

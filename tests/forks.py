@@ -49,6 +49,8 @@ class Kill:
     after: float = 0.0
     text: str = ""
     signal: int = signal.SIGKILL
+    victim: str = "coordinator"
+    """Or a `worker` of it, the eldest of its children; itself where it has none."""
 
 
 class Forks:
@@ -92,7 +94,7 @@ class Forks:
             "arguments": list(arguments),
             "folder": str(folder),
             "environment": dict(environment or {}),
-            "kill": None if kill is None else [kill.after, kill.text, kill.signal],
+            "kill": None if kill is None else [kill.after, kill.text, kill.signal, kill.victim],
             "timeout": timeout,
         }
         print(json.dumps(order), file=self._process.stdin, flush=True)
@@ -124,7 +126,7 @@ def _carry_out(order: Mapping[str, Any]) -> dict[str, Any]:
     while not (found := os.wait4(child, os.WNOHANG))[0]:
         seconds = time.monotonic() - began
         if kill is not None and seconds >= kill[0] and kill[1] in _text(output):
-            os.kill(child, kill[2])
+            os.kill(child if kill[3] == "coordinator" else next(iter(_children(child)), child), kill[2])
             kill = None
         if seconds > order["timeout"]:
             os.kill(child, signal.SIGKILL)
@@ -170,6 +172,13 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
+def _children(process: int) -> list[int]:
+    try:
+        return [int(one) for one in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except OSError:  # it has just ended
+        return []
+
+
 def _orphans() -> list[int]:
     """Children that nobody here has made, and that don't go away."""
     deadline = time.monotonic() + _LEAVING_SECONDS
@@ -180,8 +189,7 @@ def _orphans() -> list[int]:
         except ChildProcessError:
             return []
         if time.monotonic() > deadline:
-            found = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-            left = [int(one) for one in found]
+            left = _children(os.getpid())
             for one in left:
                 os.kill(one, signal.SIGKILL)
             return left

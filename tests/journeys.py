@@ -43,7 +43,7 @@ class Journey:
         if killed.exists():
             self.kills.append(killed.read_text().split()[1])
         elif ended.code == -9:
-            self.kills.append("at some time")
+            self.kills.append("any time")
         now, root = look(self.folder / "sweeps"), self.folder / "sweeps"
         found = [f"processes {ended.orphans} were left"] if ended.orphans else []
         if ended.code in (-9, INTERRUPTED):

@@ -37,7 +37,7 @@ STEERED = {name for name in POINTS if name.startswith("inbox.")} | {
     "study.abandoned",
     "study.given_up",
 }
-CONSTRAINED = ("task.constraints=[{metric: exact_match, at_least: 0.25}]", "budget.trials=3")
+CONSTRAINED = ("task.constraints=[{metric: exact_match, at_least: 0.32}]", "budget.trials=3")
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,8 @@ def killed(forks, whole, tmp_path_factory) -> Journey:
     for name in ("model", "rows.jsonl"):
         (journey.folder / name).symlink_to(whole.folder / name)
     # Rows of another configuration lie in the place of the real ones.
-    journey.run([*JUDGED, "data.sizes.train=20"], "rows.placed")
+    for point in ("audit.written", "queue.written", "audit.shown", "rows.placed"):
+        journey.run([*JUDGED, "data.sizes.train=20"], point)
     journey.run_through(JUDGED)
     return journey
 
