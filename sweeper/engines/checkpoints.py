@@ -108,7 +108,9 @@ def newest(trial_folder: Path, mind: Callable[[str], None] = lambda _: None) -> 
     )
     for folder in reversed(folders):
         if (sealed := _valid(folder)) is None:
-            mind(f"the checkpoint {folder} is damaged: the trial goes on from the one before it")
+            mind(
+                f"the checkpoint {folder} is damaged: the trial goes on from the one before it, or from its start"
+            )
             continue
         state = sealed.state
         if state.best_folder is not None and _valid(trial_folder / state.best_folder) is None:
