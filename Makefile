@@ -8,6 +8,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 ARGS ?=
+SEED ?= 1
+KILLS ?= 200
 # Started, not only looked up: a version manager's stand-in may be on the path and refuse to run.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	"$$python" -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
@@ -15,7 +17,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install browser sweep test lint format bench bench-audit bench-packed ui clean
+.PHONY: help install browser sweep test lint format bench bench-audit bench-packed torture ui clean
 
 help: ## List these targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -66,6 +68,9 @@ bench-audit: install ## Time the audit of 10,000, 30,000 and 100,000 rows
 
 bench-packed: install ## Time the packed engine against one trial after another; on a GPU for figures
 	$(BIN)/python -m tests.benchmarks.packed $(ARGS)
+
+torture: install ## Kill sweeps at random, and look for what is lost: SEED=1 KILLS=200
+	$(BIN)/python -m tests.torture --seed $(SEED) --kills $(KILLS) $(ARGS)
 
 clean: ## Remove .venv and what tools cache; sweeps/ stays
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -21,10 +21,20 @@ from sweeper.database import check_database, refuse_shared
 from sweeper.disk import naming
 from sweeper.errors import StudyError, SweeperError, SweepFailed
 from sweeper.export import CHAMPION, choose, hub_token, push, register, write_export
+from sweeper.failpoints import reach
 from sweeper.gate import inspect, refuse_other_rows
 from sweeper.inbox import Inbox
 from sweeper.inputs import Inputs, fingerprint, prepare_inputs, rows_are_unchanged
-from sweeper.launch import INTERRUPTED, STOPPING, End, launch, pruning_range, save_best, sweep_info
+from sweeper.launch import (
+    INTERRUPTED,
+    STOPPING,
+    End,
+    clear_away,
+    launch,
+    pruning_range,
+    save_best,
+    sweep_info,
+)
 from sweeper.layout import Layout, write_atomically
 from sweeper.messages import BASE, TrialState
 from sweeper.pruners import make_pruner
@@ -252,13 +262,14 @@ def delete_sweep(folder: Path, name: str, yes: bool) -> int:
             with screen.step("Deleting its runs in MLflow"):
                 for one in every:
                     make_tracker(tracking, Layout(folder, one)).forget(one)
+        reach("delete.forgotten")
         for one in every:
             Study.delete(url, one)
+        reach("delete.erased")
         # At once out of the way: a new sweep of this name must not go on from what is still to be removed.
-        doomed = layout.folder.with_name(f".{layout.folder.name}.deleted")
-        shutil.rmtree(doomed, ignore_errors=True)
-        os.replace(layout.folder, doomed)
-        shutil.rmtree(doomed)
+        os.replace(layout.folder, layout.doomed)
+        reach("delete.moved")
+        shutil.rmtree(layout.doomed, ignore_errors=True)
     screen.say(f"Deleted {name}.")
     return 0
 
@@ -309,6 +320,7 @@ def _known(url: str, config: Config, space: Space, layout: Layout) -> Study | No
     if study is None:
         return None
     study.refuse_if_changed(fingerprint(config, space) | {"pins": study.fingerprint.get("pins", {})})
+    clear_away(study, layout)
     return study
 
 
@@ -330,6 +342,8 @@ def _has_verdict(study: Study, config: Config, layout: Layout) -> bool:
     if config.verdict.name == "none" or verdict.hindrance(study, config, layout):
         return True
     runs = verdict.known_runs(config, layout)
+    if runs is not None:
+        clear_away(runs, layout.verdict)
     return (
         runs is not None
         and verdict.judge(study, runs, config) is not None
@@ -340,6 +354,7 @@ def _has_verdict(study: Study, config: Config, layout: Layout) -> bool:
 def _note(inputs: Inputs, layout: Layout, command: str) -> None:
     """Keep what is trained, and how that was asked for."""
     write_atomically(layout.config, as_yaml(public(inputs.config)))
+    reach("config.written")
     provenance.write(layout, command)
 
 

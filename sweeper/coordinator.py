@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sweeper.config import BudgetConfig, EvaluationConfig, SamplerConfig, TrialSettings
+from sweeper.engines import checkpoints
 from sweeper.events import Listener, Measurement, SweepInfo, TrialRecord
+from sweeper.failpoints import reach
 from sweeper.inbox import Inbox
 from sweeper.journal import measurements
 from sweeper.layout import Layout
@@ -109,6 +111,7 @@ class Coordinator:
         """Begin, or go on; every listener hears what is already there."""
         for lost in self._study.unaccounted():
             self._study.spend(lost.number, self._cost_of_lost(lost))
+            reach("study.accounted")
         records = self._study.records()
         self._base_is_known = any(record.number == BASE for record in records)
         self._began = self._clock()
@@ -156,6 +159,7 @@ class Coordinator:
                 return self._wait() if self._running else Done("the budget of trials is used")
             marks = marks_of(record.settings, self._rows, self._evaluation)
             self._study.set_examples(record.number, marks[-1])
+        reach("study.proposed")
         return self._hand_out(self._study.record(record.number), marks)
 
     def report(self, progress: Progress) -> Decision:
@@ -167,6 +171,7 @@ class Coordinator:
         with self._study.step():
             evaluation = self._measured(running, progress)
             is_poor = evaluation is not None and self._should_prune(running, evaluation.mark)
+        reach("study.reported")
         self._open_inbox()
         if is_poor or progress.trial in self._stops:
             return Decision.PRUNE
@@ -184,6 +189,7 @@ class Coordinator:
         with self._study.step():
             record = self._study.finish(outcome, Spent(outcome.examples, seconds, outcome.attempt))
             self._save_time()
+        reach("study.finished")
         del self._running[outcome.trial]
         if outcome.trial != BASE:
             self._device_seconds_spent += seconds
@@ -206,14 +212,14 @@ class Coordinator:
                 continue
             trained = running.examples - (running.started_at or 0)
             self._losses[number] += 1
-            ending = Ending.SUSPENDED
+            ending, told = Ending.SUSPENDED, why
             if self._losses[number] > self._retries and not self._stop:
                 ending = Ending.FAILED
-                why = (
+                told = (
                     f"{why}; that was worker {self._losses[number]} of this trial, and "
                     f"executor.retries={self._retries} allows no more"
                 )
-            self.finish(Outcome(number, running.spec.attempt, ending, trained, "", why))
+            self.finish(Outcome(number, running.spec.attempt, ending, trained, "", told))
 
     # How
 
@@ -222,6 +228,7 @@ class Coordinator:
         orders = self._inbox.open(self._study, self._budget.trials)
         self._stops = orders.stops
         for record in orders.ended:
+            checkpoints.clear(self._layout.trial(record.number))
             for listener in self._listeners:
                 listener.ended(record)
 

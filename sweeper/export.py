@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from sweeper.config import Config
 from sweeper.credentials import masked, opened, without_secrets
 from sweeper.errors import CardError, ExportError
 from sweeper.events import TrialRecord
+from sweeper.failpoints import reach
 from sweeper.layout import Layout, write_atomically
 from sweeper.messages import BASE, TrialState
 from sweeper.objectives import violations, why_no_best
@@ -109,8 +109,11 @@ def write_export(choice: Choice, merge: bool = False, target: Path | None = None
             load_tokenizer(_base(choice)).save_pretrained(fresh)
     if text := _card(choice, "peft" if choice.is_adapter and not merge else "transformers"):
         write_atomically(fresh / choice.layout.card.name, text)
+    reach("export.written")
     shutil.rmtree(target, ignore_errors=True)
+    reach("export.removed")
     os.replace(fresh, target)
+    reach("export.placed")
     return target
 
 
@@ -175,8 +178,12 @@ def register(choice: Choice, model: Path | None = None) -> tuple[str, str]:
             "export with --merge and load it by AutoModelForSeq2SeqLM"
         )
     if model is None:
-        with tempfile.TemporaryDirectory(dir=choice.layout.folder, prefix=".export.") as temporary:
-            return register(choice, write_export(choice, True, Path(temporary) / "model"))
+        temporary = choice.layout.exports.with_name(".export")
+        shutil.rmtree(temporary, ignore_errors=True)  # a kill may have left it
+        try:
+            return register(choice, write_export(choice, True, temporary / "model"))
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     uri = opened(tracking_of(choice.config).uri or choice.layout.tracking_url, "tracking.uri")
     name = choice.layout.name.replace("/", "-")
     try:
@@ -219,8 +226,10 @@ def _register(choice: Choice, model: Path, uri: str, name: str, pipeline: str) -
             f"sweeper.{task.objective.metric}": record.objective,
         },
     )
+    reach("export.logged")
     version = str(logged.registered_model_version)
     client.set_registered_model_alias(name, CHAMPION, version)
+    reach("export.registered")
     return version
 
 

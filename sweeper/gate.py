@@ -21,6 +21,7 @@ from sweeper.data.page import render
 from sweeper.data.queue import write_queue
 from sweeper.errors import AuditRefusal, DataError, StudyError
 from sweeper.events import AuditInfo
+from sweeper.failpoints import reach
 from sweeper.layout import Layout, write_atomically
 
 _COLORS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
@@ -60,7 +61,7 @@ def inspect(
         _tell(found.findings, viewer)
     elif not frozen:
         _name(found.at_least("warning"), viewer)
-    if layout.audit.stat().st_mtime_ns != before or not layout.audit_page.exists():
+    if layout.audit.stat().st_mtime_ns != before or _is_behind(layout):
         if found.queue:
             queue = write_queue(layout.queue, found.queue)
             viewer.say(f"The {len(found.queue)} rows most worth a look are in {queue}")
@@ -108,6 +109,12 @@ def _found(config: Config, layout: Layout, viewer: Viewer, frozen: bool) -> Audi
         return read_audit(layout.audit)
 
 
+def _is_behind(layout: Layout) -> bool:
+    """Whether the page is not that of the audit: a kill may fall between the two."""
+    page, found = layout.audit_page, layout.audit
+    return not page.exists() or page.stat().st_mtime_ns < found.stat().st_mtime_ns
+
+
 def _name(findings: Sequence[Finding], viewer: Viewer) -> None:
     for finding in findings:
         viewer.say(f"  {finding.severity}: {_line(finding.message)}")
@@ -152,6 +159,7 @@ def _passed(found: Audit, config: Config, layout: Layout) -> AuditInfo:
 
 def _write_page(found: Audit, layout: Layout) -> None:
     write_atomically(layout.audit_page, render(found, layout.name, str(_newest_queue(layout))))
+    reach("audit.shown")
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from sweeper.config.types import STRICT, NonNegative
 from sweeper.entry import Scalar
 from sweeper.errors import ConfigError, Fault, SweeperError
 from sweeper.events import TrialRecord
+from sweeper.failpoints import reach
 from sweeper.layout import Layout, write_atomically
 from sweeper.loading import read
 from sweeper.messages import TrialState
@@ -81,6 +82,7 @@ class Inbox:
         # In the order of writing; the rest of the name keeps two terminals apart.
         name = f"{time.time_ns():020d}-{secrets.token_hex(4)}.json"
         write_atomically(self._folder / name, json.dumps({verb: asdict(command)}))
+        reach("inbox.put")
 
     def waiting(self) -> list[Command]:
         """What has not been done yet, the oldest first."""
@@ -109,10 +111,13 @@ class Inbox:
             except SweeperError as error:
                 refused = path.with_suffix(".refused")
                 os.replace(path, refused)
+                reach("inbox.refused")
                 _log.warning("A command could not be obeyed and is now %s. %s", refused, error)
             else:
                 if is_done:
+                    reach("inbox.obeyed")
                     path.unlink()
+                    reach("inbox.emptied")
         return Orders(stops, tuple(ended))
 
     def _letters(self) -> list[Path]:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sweeper.events import Measurement, SweepInfo, TrialRecord
+from sweeper.failpoints import reach
 from sweeper.layout import Layout
 
 
@@ -37,6 +38,7 @@ class Journal:
                 if file.read(1) != b"\n":
                     file.write(b"\n")
             file.write(line.encode() + b"\n")
+        reach("journal.appended")
 
     def ended(self, trial: TrialRecord) -> None:
         """Nothing to write: how a trial ended is in the study."""

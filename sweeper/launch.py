@@ -12,11 +12,14 @@ from types import FrameType
 from sweeper.config import Config
 from sweeper.coordinator import Coordinator, marks_of
 from sweeper.credentials import masked
+from sweeper.engines import checkpoints
 from sweeper.events import SweepInfo, TrialRecord
 from sweeper.executors import make_executor
+from sweeper.failpoints import reach
 from sweeper.inputs import Inputs, longest
 from sweeper.journal import Journal
 from sweeper.layout import Layout
+from sweeper.messages import BASE
 from sweeper.screen import Screen
 from sweeper.space import Space
 from sweeper.stored import public, study_url
@@ -114,6 +117,13 @@ def pruning_range(config: Config, space: Space, rows: int) -> tuple[int, int]:
     return marks[0], marks[-1]
 
 
+def clear_away(study: Study, layout: Layout) -> None:
+    """Delete the checkpoints of trials that a kill has hit between their end and this."""
+    for record in study.records():
+        if record.state.is_over and record.number != BASE:
+            checkpoints.clear(layout.trial(record.number), record.adapter)
+
+
 def save_best(study: Study, layout: Layout) -> None:
     """Copy the best trial's adapter to where people look for it."""
     best = study.best()
@@ -122,8 +132,11 @@ def save_best(study: Study, layout: Layout) -> None:
     fresh = layout.best.with_name(".best.new")
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(best.adapter, fresh)
+    reach("best.copied")
     shutil.rmtree(layout.best, ignore_errors=True)
+    reach("best.removed")
     os.replace(fresh, layout.best)
+    reach("best.placed")
 
 
 @dataclass

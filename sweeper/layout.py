@@ -2,9 +2,11 @@
 
 import os
 import shlex
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from sweeper.failpoints import reach
 from sweeper.messages import BASE
 
 _VERDICT = "/verdict"
@@ -132,6 +134,19 @@ class Layout:
     def metrics(self, number: int) -> Path:
         return self.trial(number) / "metrics.jsonl"
 
+    @property
+    def doomed(self) -> Path:
+        """Where a deleted sweep's folder lies until it is gone."""
+        return self.folder.with_name(f".{self.folder.name}.deleted")
+
+    def clear_away(self) -> None:
+        """Remove what killed processes have left half written or deleted; for the lock's holder alone."""
+        shutil.rmtree(self.doomed, ignore_errors=True)
+        for path in (*self.folder.glob(".*"), *self.inbox.glob(".*")):
+            writer = path.suffix[1:]
+            if writer.isdecimal() and not is_alive(int(writer)):
+                path.unlink(missing_ok=True)
+
     @staticmethod
     def attempt(trial_folder: Path, attempt: int) -> Path:
         return trial_folder / f"attempt-{attempt}"
@@ -143,7 +158,20 @@ def write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_text(text, encoding="utf-8")
+        reach("file.written")
         os.replace(temporary, path)
     except OSError:  # half of it would only take room on a full disk
         temporary.unlink(missing_ok=True)
         raise
+    reach("file.placed")
+
+
+def is_alive(process: int) -> bool:
+    """Whether there is such a process on this host."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True

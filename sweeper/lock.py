@@ -19,7 +19,8 @@ from filelock import FileLock, Timeout
 from sweeper import postgres
 from sweeper.database import sqlite_path, unusable
 from sweeper.errors import StudyError
-from sweeper.layout import Layout, write_atomically
+from sweeper.failpoints import reach
+from sweeper.layout import Layout, is_alive, write_atomically
 
 _ACQUIRE_SECONDS = 1.0
 """Whoever only looks (`is_held`) has a lock for a moment."""
@@ -42,7 +43,10 @@ def hold(layout: Layout, url: str | None = None) -> Iterator[None]:
                 raise _refusal(layout, holder)
         if holder := _on_the_server(url, layout.name, held):
             raise _refusal(layout, holder)
+        reach("lock.held")
+        layout.clear_away()
         yield
+        reach("lock.leaving")
 
 
 def is_held(layout: Layout) -> bool:
@@ -75,6 +79,7 @@ def _on_a_file(path: Path, sign: Path, held: ExitStack) -> str | None:
         lock.acquire(timeout=_ACQUIRE_SECONDS)
         held.callback(lock.release)
         write_atomically(sign, json.dumps({"host": socket.gethostname(), "process": os.getpid()}))
+        reach("lock.announced")
         held.callback(sign.unlink, missing_ok=True)
     except Timeout:  # which is an OSError too
         return _signed(sign)
@@ -117,17 +122,7 @@ def _signed(sign: Path) -> str:
     while time.monotonic() < deadline:
         with suppress(OSError, ValueError, KeyError):
             who = json.loads(sign.read_text(encoding="utf-8"))
-            if who["host"] != socket.gethostname() or _is_alive(who["process"]):
+            if who["host"] != socket.gethostname() or is_alive(who["process"]):
                 return f"process {who['process']} on {who['host']}"
         time.sleep(0.1)
     return "another process"
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # somebody else's
-        return True
-    return True

@@ -10,6 +10,7 @@ import importlib.metadata
 import io
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -94,6 +95,8 @@ def _convert(weights: Path, folder: Path) -> None:
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         if folder.exists():
             return
+        for left in folder.parent.glob(f".{folder.name}.*"):  # by a killed process
+            shutil.rmtree(left, ignore_errors=True)
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from pydantic import TypeAdapter, ValidationError
 
+from sweeper.failpoints import reach
 from sweeper.layout import Layout, write_atomically
 
 PACKAGES = (
@@ -58,6 +59,7 @@ def here(command: str = "") -> Provenance:
 def write(layout: Layout, command: str) -> None:
     """Note how the sweep was started this time."""
     write_atomically(layout.provenance, json.dumps(asdict(here(command)), indent=1) + "\n")
+    reach("provenance.written")
 
 
 def read(layout: Layout) -> Provenance | None:

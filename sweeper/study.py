@@ -25,6 +25,7 @@ from sweeper.credentials import masked
 from sweeper.database import open_storage, sole_writer, sqlite_path
 from sweeper.errors import StudyError
 from sweeper.events import TrialRecord
+from sweeper.failpoints import reach
 from sweeper.loading import dotted, read, to_tree
 from sweeper.messages import BASE, Ending, Outcome, TrialState
 from sweeper.objectives import best_of, values
@@ -129,6 +130,7 @@ class Study:
             directions=[one.direction for one in goals.objectives],
             load_if_exists=True,
         )
+        reach("study.created")
         study = optuna.load_study(storage=sole_writer(database, name), study_name=name)
         self = cls(study, space, goals, config.sweep.seed, folder)
         if _ABOUT in study.user_attrs:
@@ -144,9 +146,11 @@ class Study:
                 "fingerprint": dict(fingerprint),
             }
             study.set_user_attr(_ABOUT, about)
+            reach("study.described")
         # Optuna's pruners, and ours, compare by one objective.
         study.pruner = NopPruner() if goals.also else pruner
-        self.take_back()
+        if self.take_back():
+            reach("study.taken_back")
         return self
 
     @classmethod
@@ -247,6 +251,7 @@ class Study:
     def enqueue(self, params: Mapping[str, Any], retrains: int, repeat: int) -> None:
         """Have these settings trained, as run number `repeat` of what the sweep's trial `retrains` was."""
         self._study.enqueue_trial(dict(params), user_attrs={_RETRAINS: retrains, _REPEAT: repeat})
+        reach("verdict.enqueued")
 
     @_one_step
     def withdraw(self, number: int) -> None:
@@ -268,6 +273,7 @@ class Study:
             return False
         # One transaction: the trial is there with all that is known of it, or not at all.
         self._study.enqueue_trial(dict(params), user_attrs={_ORIGIN: origin, _LETTER: letter})
+        reach("inbox.enqueued")
         return True
 
     @_one_step

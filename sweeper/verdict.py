@@ -18,6 +18,7 @@ from sweeper.compose import read_config
 from sweeper.config import BudgetConfig, Config, Goals, PrunerConfig
 from sweeper.data import manifest
 from sweeper.events import TrialRecord
+from sweeper.failpoints import reach
 from sweeper.layout import Layout
 from sweeper.messages import BASE, HeldOutScores, TrialState
 from sweeper.objectives import best_of, value
@@ -131,6 +132,7 @@ def open_runs(sweep: Study, config: Config, layout: Layout) -> tuple[Study, Conf
     for run in runs.records():
         if run.state is TrialState.WAITING and (run.settings, run.repeat) not in keys:
             runs.withdraw(run.number)
+            reach("verdict.withdrawn")
     there = _by_key(runs)
     for side, repeat in wanted:
         if (side.settings, repeat) not in there:

@@ -21,6 +21,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Table, and_, bindparam
 from sqlalchemy.exc import SQLAlchemyError
 
+from sweeper.failpoints import reach
+
 _STUDY_USER = models.StudyUserAttributeModel.__table__
 _STUDY_SYSTEM = models.StudySystemAttributeModel.__table__
 _TRIAL = models.TrialModel.__table__
@@ -86,6 +88,7 @@ class BatchStorage(RDBStorage):
                     batches.setdefault((row.table, row.is_there), []).append(values)
                 for (table, is_there), batch in batches.items():
                     connection.execute((_UPDATE if is_there else _INSERT)[table], batch)
+                reach("study.written")
         except SQLAlchemyError as error:
             raise StorageInternalError(f"{len(rows)} rows could not be written") from error
         return new
@@ -217,6 +220,7 @@ class SoleWriter(InMemoryStorage):
         rows = [self._row(*change, is_there) for change, is_there in self._changes.items()]
         self._ids |= self._backend.write(rows, self._ids)
         self._changes.clear()
+        reach("study.committed")
 
     def _row(self, table: Table, owner: int, key: Any, is_there: bool) -> Row:
         if table in (_STUDY_USER, _STUDY_SYSTEM):

@@ -16,7 +16,7 @@ MODULES = {
 
 # From the bottom to the top; a module imports from its own line or from those above it.
 LAYERS = [
-    {"errors"},
+    {"errors", "failpoints"},
     {"config", "comparison"},
     {"loading", "sentence"},
     {"messages"},

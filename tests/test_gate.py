@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -49,6 +50,16 @@ def test_the_verb_tells_and_writes_what_it_found(tmp_path, capsys):
     assert "With examples and histograms: sweeps/sweep/audit.html" in out
     assert "<title>Audit of sweep</title>" in layout.audit_page.read_text()
     assert json.loads(layout.audit.read_text())["rows"] == {"train": 60}
+
+
+def test_a_page_that_a_kill_has_left_behind_its_audit_is_written_anew(tmp_path, capsys):
+    write_jsonl(tmp_path / "rows.jsonl", rows())
+    main(["audit", *FILE])
+    page = Layout(tmp_path / "sweeps", "sweep").audit_page
+    page.write_text("of other rows")
+    os.utime(page, (0, 0))
+    main(["audit", *FILE])
+    assert "<title>Audit of sweep</title>" in page.read_text()
 
 
 def test_an_experiment_names_the_folder(tmp_path, capsys):

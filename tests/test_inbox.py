@@ -115,8 +115,11 @@ def test_a_suspended_trial_is_stopped_at_the_next_start(tmp_path):
     coordinator.finish(outcome(spec, Ending.SUSPENDED))
     coordinator.close()
     inbox(tmp_path).put(Stop(spec.trial))
+    checkpoint = spec.folder / "attempt-1" / "step-000003"
+    checkpoint.mkdir(parents=True)
     coordinator, study, recorder = open_coordinator(tmp_path)
     assert take(coordinator).trial == spec.trial + 1
+    assert not checkpoint.exists(), "nobody goes on from it"
     record = study.record(spec.trial)
     assert (record.state, record.reason, record.reports) == (TrialState.PRUNED, "stopped by hand", {48: 0.2})
     assert record.seconds == 0.0

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from sweeper.inputs import Inputs
-from sweeper.launch import STOPPING, launch, save_best, sweep_info
+from sweeper.launch import STOPPING, clear_away, launch, save_best, sweep_info
 from sweeper.layout import Layout
 from sweeper.messages import BASE
 from sweeper.screen import Screen
@@ -96,3 +96,14 @@ def test_a_sweep_counts_the_runs_of_its_verdict_and_a_verdict_has_none(tmp_path)
     assert (info.verdict_runs, info.is_verdict) == (6, False)
     info = sweep_info(study, judged, layout.verdict)
     assert (info.verdict_runs, info.is_verdict) == (0, True)
+
+
+def test_checkpoints_of_trials_that_are_over_are_cleared_away(tmp_path):
+    _, study = launched(tmp_path, Listening())
+    study.enqueue(study.record(1).params, 1, 1)  # one that waits
+    layout = Layout(tmp_path, "summarize")
+    folders = [layout.trial(number) / "attempt-1" / "step-000003" for number in (0, 1, 2)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    clear_away(study, layout)
+    assert [folder.exists() for folder in folders] == [False, False, True]

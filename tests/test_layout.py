@@ -1,6 +1,7 @@
 """Where things are, and writing that is never seen half done."""
 
 import os
+import subprocess
 import threading
 from pathlib import Path
 
@@ -82,6 +83,20 @@ def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
         assert path.read_text() in texts
     writer.join()
     assert os.listdir(path.parent) == ["state.json"]
+
+
+def test_what_dead_processes_have_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    layout = Layout(tmp_path, "mine")
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left = [layout.folder / f".report.html.{ended.pid}", layout.inbox / f".0001-ab.json.{ended.pid}"]
+    kept = [layout.folder / f".report.html.{os.getpid()}", layout.folder / ".mine", layout.report]
+    for path in (*left, *kept, layout.doomed / "study.json"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    layout.clear_away()
+    assert not any(path.exists() for path in (*left, layout.doomed))
+    assert all(path.exists() for path in kept)
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:

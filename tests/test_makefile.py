@@ -23,6 +23,7 @@ TARGETS = [
         "bench",
         "bench-audit",
         "bench-packed",
+        "torture",
     ),
     *("ui", "clean"),
 ]

@@ -33,6 +33,7 @@ from sweeper.data.pool import SPLITS
 from sweeper.data.queue import MOST_QUEUED, Suspect, suspects
 from sweeper.data.review import read_review
 from sweeper.errors import DataError
+from sweeper.failpoints import reach
 from sweeper.layout import write_atomically
 from sweeper.loading import to_tree
 
@@ -185,6 +186,7 @@ def write_audit(result: Audit, path: Path) -> None:
     """Write it for programs: the fields of `Audit` as JSON, with its numbers."""
     tree = to_tree(result) | {"numbers": result.numbers}
     write_atomically(path, json.dumps(tree, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    reach("audit.written")
 
 
 class _Seen:

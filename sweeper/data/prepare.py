@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from sweeper.data.pool import SPLITS, Pool, counted, gather
 from sweeper.data.sources import content_digest
 from sweeper.data.splits import Codes
 from sweeper.errors import DataError
+from sweeper.failpoints import reach
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -84,6 +86,8 @@ def prepare(
     Raises DataError: a source that can't be read, a missing column or split, too few rows, no labels, a
     single class, limits that leave nothing to learn, rows longer than `positions`, nothing to augment.
     """
+    for left in folder.parent.glob(f".{folder.name}.*"):  # by a killed process
+        shutil.rmtree(left, ignore_errors=True)
     fingerprint = _tokenizer_digest(tokenizer)
     content = content_digest(config.data)
     found = frozen(config, folder)
@@ -123,7 +127,9 @@ def prepare(
             augmented=augmented,
         )
         manifests.write(manifest, rows)
+        reach("rows.frozen")
         _put(rows, folder)
+        reach("rows.placed")
     return open_rows(folder)
 
 
@@ -161,6 +167,7 @@ def _put(rows: Path, folder: Path) -> None:
     if folder.exists():
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.old.") as old:
             os.replace(folder, Path(old) / "rows")
+            reach("rows.removed")
             os.replace(rows, folder)
     else:
         os.replace(rows, folder)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeper.data.findings import Finding, printable
+from sweeper.failpoints import reach
 from sweeper.layout import write_atomically
 
 COLUMNS = ("id", "split", "suspicion", "reason", "text", "answer", "decision", "fixed_input", "fixed_target")
@@ -73,6 +74,7 @@ def write_queue(path: Path, rows: Sequence[Suspect]) -> Path:
         writer.writerow([_ID + row.id, row.split, f"{row.suspicion:.2f}", *texts, "", "", ""])
     # The mark at the beginning tells spreadsheets that this is UTF-8.
     write_atomically(free, "\ufeff" + table.getvalue())
+    reach("queue.written")
     return free
 
 

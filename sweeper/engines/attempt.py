@@ -1,5 +1,6 @@
 """One attempt at one trial: training up to its marks, evaluating there, and doing as it is told."""
 
+import logging
 import math
 import resource
 import sys
@@ -35,6 +36,8 @@ from sweeper.messages import (
 )
 from sweeper.metrics import Answers, Scores
 from sweeper.modeling import BaseModel
+
+_log = logging.getLogger(__name__)
 
 NO_MEMORY = (
     "out of memory with one row per forward pass; set model.gradient_checkpointing=true, "
@@ -83,6 +86,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
         self._trainer: TrialTrainer | None = None
         self._test: HeldOutScores | None = None
         self._reason = ""
+        self._minded: list[str] = []
         self._trained = 0
         self._told: set[int] = set()
         self._suspending = False
@@ -130,7 +134,8 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
             "seconds": seconds,
             "peak_memory_bytes": float(torch.cuda.max_memory_allocated()) if cuda else _peak_memory(),
         }
-        warning = "" if self._spec.is_base else overfitting(self._state.evaluations)
+        if not self._spec.is_base and (warning := overfitting(self._state.evaluations)):
+            self._minded.append(warning)
         return Outcome(
             trial=self._spec.trial,
             attempt=self._spec.attempt,
@@ -141,7 +146,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
             best=self._state.best,
             adapter=adapter,
             cost=cost | self._speed,
-            warnings=(warning,) if warning else (),
+            warnings=tuple(self._minded),
             samples=self._state.samples,
             test=self._test,
         )
@@ -185,7 +190,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
         spec = self._spec
         trained = (weights.numel() for weights in model.parameters() if weights.requires_grad)
         self._sizes["trainable_parameters"] = float(sum(trained))
-        self._checkpoint = checkpoints.newest(spec.folder)
+        self._checkpoint = checkpoints.newest(spec.folder, self._mind)
         self._state = self._checkpoint.state if self._checkpoint else TrialState()
         rows, order = self._bench.train_rows.of_trial(spec.settings, spec.seed, micro_batch)
         writing = Layout.attempt(spec.folder, spec.attempt) / ".writing"
@@ -198,6 +203,12 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
         finally:
             self._trainer.let_go()
             self._trainer = None
+
+    def _mind(self, warning: str) -> None:
+        """Say now what is also told at the end: this attempt may not live to see it."""
+        if warning not in self._minded:
+            self._minded.append(warning)
+            _log.warning("Trial %d: %s", self._spec.trial, warning)
 
     def _train(self, trainer: TrialTrainer) -> None:
         """Train to the end, or as far as patience goes."""

@@ -91,4 +91,4 @@ def finish(channel: Channel, attempt: Attempt, *warnings: str) -> None:
     outcome = attempt.outcome()
     channel.finish(replace(outcome, warnings=(*warnings, *outcome.warnings)))
     if outcome.ending in (Ending.FINISHED, Ending.PRUNED, Ending.FAILED):
-        checkpoints.clear(attempt.folder)
+        checkpoints.clear(attempt.folder, outcome.adapter)

@@ -5,6 +5,7 @@ Everything is read from the study database and the sweep's folder, and can be wr
 
 from pathlib import Path
 
+from sweeper.failpoints import reach
 from sweeper.layout import Layout, write_atomically
 from sweeper.report.facts import SweepFacts, read_facts
 
@@ -16,6 +17,7 @@ def write_page(facts: SweepFacts, layout: Layout) -> Path:
     from sweeper.report.html import render
 
     write_atomically(layout.report, render(facts))
+    reach("report.written")
     return layout.report
 
 
@@ -27,6 +29,7 @@ def write_card(facts: SweepFacts, layout: Layout) -> Path | None:
     if facts.best is None or not layout.best.is_dir():
         return None
     write_atomically(layout.card, card_text(facts))
+    reach("card.written")
     return layout.card
 
 

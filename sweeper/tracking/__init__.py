@@ -25,6 +25,7 @@ from sweeper.credentials import masked, opened, without_secrets
 from sweeper.database import sqlite_path
 from sweeper.errors import StudyError
 from sweeper.events import Listener, Measurement, SweepInfo, TrialRecord
+from sweeper.failpoints import reach
 from sweeper.journal import measurements
 from sweeper.layout import Layout, write_atomically
 from sweeper.tracking.runs import SweepRuns
@@ -182,6 +183,7 @@ class MlflowTracker:
         # On disk before MLflow hears of it: the runs must be found again whatever happens.
         self._sent.closed = False
         self._sent.write(self._layout)
+        reach("tracking.identified")
         self._catch_up(trials)
         runs = SweepRuns(self._uri, self._experiment, self._layout, sweep, self._sent.identity)
         self._thread = Thread(target=self._run, args=(runs,), name="mlflow", daemon=True)
@@ -329,10 +331,12 @@ class MlflowTracker:
             # Once for all of them: the file grows with the sweep.
             if self._sent.trials != known:
                 self._sent.write(self._layout)
+                reach("tracking.noted")
         if self._closed is not None and self._inbox.empty():
             runs.close(self._closed.trials, self._closed.best, self._closed.reason)
             self._sent.closed = True
             self._sent.write(self._layout)
+            reach("tracking.closed")
 
     def _send_trials(self, runs: SweepRuns) -> None:
         for number, trial in list(self._trials.items()):

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sweeper.events import DataSetInfo, Measurement, SweepInfo, TrialRecord
+from sweeper.failpoints import reach
 from sweeper.layout import Layout
 from sweeper.loading import to_tree
 from sweeper.messages import BASE, TrialState
@@ -81,6 +82,7 @@ class SweepRuns:
             tags={"sweeper.id": self._identity, **_SOURCE},
             run_name=self._layout.sweep.name,
         )
+        reach("tracking.parent")
         run_id = parent.info.run_id
         for run in self._search(f"tags.`mlflow.parentRunId` = '{run_id}'"):
             number = int(run.data.tags["sweeper.number"])
@@ -95,6 +97,7 @@ class SweepRuns:
             self._client.log_dict(run_id, dict(self._sweep.config), "config.yaml")
             self._log_audit(run_id)
         self._client.update_run(run_id, status="RUNNING")
+        reach("tracking.described")
         self._parent = run_id
         return True
 
@@ -127,6 +130,7 @@ class SweepRuns:
                 tags=tags,
                 run_name=run_name(trial, self._sweep.is_verdict),
             )
+            reach("tracking.created")
             self._trials[trial.number] = run
         seen = ("train", "validation", "test") if self._sweep.is_verdict else ("train", "validation")
         data = [info for info in self._sweep.data if info.split in seen]
@@ -134,6 +138,7 @@ class SweepRuns:
         self._describe(run, params, trial_tags(trial, self._sweep), data)
         if not trial.state.is_over and not (is_new and trial.state is TrialState.RUNNING):
             self._client.update_run(run.info.run_id, status=_STATUS[trial.state])
+        reach("tracking.begun")
         self._begun.add(step)
 
     def log(self, number: int, points: Sequence[Measurement]) -> None:
@@ -148,6 +153,7 @@ class SweepRuns:
         ]
         for start in range(0, len(metrics), _METRICS_PER_CALL):
             self._client.log_batch(self._run_id(number), metrics=metrics[start : start + _METRICS_PER_CALL])
+        reach("tracking.logged")
 
     def end(
         self, trial: TrialRecord, points: Sequence[Measurement], last: Measurement | None, time: float
@@ -176,6 +182,7 @@ class SweepRuns:
             final |= {"test_objective": trial.test.objective, "test_objective_error": trial.test.error}
         # The UI draws what is at step 0 alone as bars, a bar for each trial.
         self.log(trial.number, [*points, Measurement(trial.number, trial.attempt, moment, 0, final)])
+        reach("tracking.scored")
         run_id = self._run_id(trial.number)
         if trial.slices:
             self._client.log_dict(run_id, {"slices": [asdict(one) for one in trial.slices]}, "slices.json")
@@ -183,6 +190,7 @@ class SweepRuns:
         if name != self._trials[trial.number].info.run_name:
             self._client.update_run(run_id, name=name)
         self._client.set_terminated(run_id, _STATUS[trial.state], round(max(time, started) * 1000))
+        reach("tracking.ended")
 
     def close(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reason: str) -> None:
         """Write the result of the sweep on the parent run: tables, samples, the best adapter, the state.
@@ -196,7 +204,9 @@ class SweepRuns:
             state, status = sweep_state(wanted, best)
             reached = {"sweeper.verdict": reason} if all(trial.state.is_over for trial in wanted) else {}
             self._tag(parent, {"sweeper.state": state, **reached})
+            reach("tracking.summed_up")
             client.set_terminated(parent, status)
+            reach("tracking.terminated")
             return
         state, status = sweep_state(trials, best)
         client.log_text(parent, leaderboard(trials, self._sweep), "leaderboard.csv")
@@ -215,7 +225,9 @@ class SweepRuns:
             if best.adapter is not None and best.adapter.is_dir() and best.settings.method == "lora":
                 client.log_artifacts(parent, str(best.adapter), "best_adapter")
         self._tag(parent, tags)
+        reach("tracking.summed_up")
         client.set_terminated(parent, status)
+        reach("tracking.terminated")
 
     def _search(self, condition: str) -> Iterator[Any]:
         return search_runs(self._client, self._experiment, condition)

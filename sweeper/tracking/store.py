@@ -8,6 +8,7 @@ from typing import Any
 from filelock import FileLock
 
 from sweeper.database import sqlite_path, write_ahead
+from sweeper.failpoints import reach
 from sweeper.postgres import alone, is_postgres, with_driver
 
 
@@ -33,7 +34,9 @@ def open_experiment(uri: str, name: str, artifacts: Path) -> tuple[Any, str]:
         location = None if served else artifacts.resolve().as_uri()
         # The kind spares the user MLflow's question whether this is about prompts or about training.
         kind = {"mlflow.experimentKind": "custom_model_development"}
-        return client, str(client.create_experiment(name, location, tags=kind))
+        created = str(client.create_experiment(name, location, tags=kind))
+        reach("tracking.experiment")
+        return client, created
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return client, str(found.experiment_id)
@@ -52,6 +55,7 @@ def attach_page(uri: str, experiment: str, identity: str, page: Path) -> None:
         link = f"[{page.name}](#/experiments/{found.experiment_id}/runs/{run_id}/artifacts/{page.name})"
         if link not in note:
             client.set_tag(run_id, "mlflow.note.content", f"{note}\n\n{link}".strip())
+        reach("tracking.attached")
 
 
 def delete_runs(uri: str, experiment: str, identity: str) -> None:
@@ -107,7 +111,12 @@ def _set_up_database(uri: str, artifacts: Path) -> None:
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         unfinished = path.with_name(f".{path.name}.unfinished")
-        unfinished.unlink(missing_ok=True)
+        for left in path.parent.glob(
+            f"{unfinished.name}*"
+        ):  # its journal would be taken for that of a new one
+            left.unlink()
         SqlAlchemyStore(f"sqlite:///{unfinished}", artifacts.resolve().as_uri()).engine.dispose()
         write_ahead(unfinished)  # the UI reads while the sweep writes
+        reach("tracking.founded")
         os.replace(unfinished, path)
+        reach("tracking.settled")

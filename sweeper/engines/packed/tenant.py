@@ -53,7 +53,7 @@ class Tenant(Attempt):
         )
         self._steps = order.micro_batches
         self._rate = schedule(spec.settings, len(self._steps))
-        self._checkpoint = checkpoints.newest(spec.folder)
+        self._checkpoint = checkpoints.newest(spec.folder, self._mind)
         self._state = self._checkpoint.state if self._checkpoint else TrialState(engine=self.engine)
         return adapters.read(self._checkpoint.folder, fresh.adapter) if self._checkpoint else fresh.adapter
 
