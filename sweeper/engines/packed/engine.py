@@ -160,7 +160,7 @@ class PackedEngine:
         Nothing of the step has been applied, and it comes again with the same rows and masks.
         """
         free_memory()
-        tokens, row = largest(shares, self._token_budget)
+        tokens, row = largest(shares, self._token_budget, self._base.kind)
         if tokens > row:
             fewer = max(row, tokens // 2)
             _LOG.warning(
