@@ -141,7 +141,7 @@ def _contradictions(sections: Mapping[str, Any]) -> list[Fault]:
     if task is not None and sections["engine"] is not None:
         faults += _replay_faults(task, sections["engine"])
     faults += _trial_faults(sections)
-    for group in ("sampler", "pruner", "verdict"):
+    for group in ("sampler", "pruner", "engine", "verdict"):
         faults += _option_faults(group, sections[group])
     if model is not None and model.embedded and model.revision is not None:
         faults.append(
@@ -256,11 +256,16 @@ _OPTIONS: Mapping[str, tuple[str, ...]] = {
     "pruner=successive_halving": ("reduction_factor",),
     "pruner=hyperband": ("reduction_factor",),
     "pruner=patient": ("patience",),
+    "engine=trainer": ("report_seconds",),
+    "engine=packed": ("report_seconds",),
+    "engine=auto": ("report_seconds",),
     "verdict=holdout": ("level",),
 }
 
 
-def _option_faults(group: str, section: SamplerConfig | PrunerConfig | VerdictConfig | None) -> list[Fault]:
+def _option_faults(
+    group: str, section: SamplerConfig | PrunerConfig | EngineConfig | VerdictConfig | None
+) -> list[Fault]:
     """Options that this member of a group can't do without."""
     if section is None:
         return []

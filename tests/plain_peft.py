@@ -79,7 +79,10 @@ def _batches(rows: int, settings: TrialSettings, seed: int) -> Iterator[list[int
 
 
 def _loss(model: Any, rows: Sequence[dict[str, Any]], smoothing: float) -> tuple[torch.Tensor, float]:
-    ids, labels = _padded([row["input_ids"] for row in rows], 0), _padded([row["labels"] for row in rows], -100)
+    ids, labels = (
+        _padded([row["input_ids"] for row in rows], 0),
+        _padded([row["labels"] for row in rows], -100),
+    )
     mask = _padded([[1] * len(row["input_ids"]) for row in rows], 0)
     if model.config.is_encoder_decoder:
         scores, targets = model(input_ids=ids, attention_mask=mask, labels=labels).logits, labels
@@ -129,7 +132,9 @@ class _KeyedBaseDropout(_KeyedDropout):
         call = self.masks.calls.get(self.layer, 0)
         self.masks.calls[self.layer] = call + 1
         keys = self.masks.keys
-        return Dropout.of(keys, [0.0] * len(keys), x.device).of_base(x, self.layer + call * self.sites, self.rate)
+        return Dropout.of(keys, [0.0] * len(keys), x.device).of_base(
+            x, self.layer + call * self.sites, self.rate
+        )
 
 
 def _key_dropout(peft: Any, model: Any, rate: float, masks: _Masks) -> None:

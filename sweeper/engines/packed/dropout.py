@@ -43,7 +43,7 @@ class Dropout:
         return cls(torch.tensor(keys, device=device), of_adapters)
 
     def of_adapters(self, x: Tensor, layer: int) -> Tensor:
-        """x [rows, tokens, features] with some of its elements zero, the others scaled up as nn.Dropout does."""
+        """x [rows, tokens, features] with some elements zero, the others scaled up as nn.Dropout does."""
         return x if self.rates is None else self._dropped(x, layer, self.rates.view(-1, *[1] * (x.dim() - 1)))
 
     def of_base(self, x: Tensor, site: int, rate: float) -> Tensor:
