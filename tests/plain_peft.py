@@ -41,8 +41,8 @@ def train(
     lora = settings.lora
     targets = lora.target_modules
     config = LoraConfig(
-        task_type="SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM", r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0,
-        use_rslora=lora.variant == "rslora",
+        task_type="SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM",
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, use_rslora=lora.variant == "rslora",
         target_modules=targets if targets == "all-linear" else targets.split(","),
     )  # fmt: skip
     peft = get_peft_model(copy.deepcopy(model), config).train()

@@ -20,11 +20,13 @@ def heard(caplog):
 
 def run(*specs, slots=None, **more):
     bench = workbench(tiny.config(), tiny.base(), tiny.rows())
+
+    def packed():
+        return PackedEngine(bench, slots, 1000)
+
     channel = tiny.Script(specs)
     with tiny.one_thread():
-        AutoEngine(bench, lambda: PackedEngine(bench, slots, 1000), TrainerEngine(bench, {}), **more).run(
-            channel
-        )
+        AutoEngine(bench, packed, TrainerEngine(bench, {"packed": packed}), **more).run(channel)
     return channel
 
 
@@ -83,15 +85,17 @@ def test_where_nothing_can_be_packed_nothing_is_probed(tmp_path, caplog):
     assert caplog.messages == []
 
 
-def test_a_trial_that_is_tried_goes_on_from_its_checkpoint(tmp_path):
-    """Its report says how far it has come: what an attempt has trained is counted from there."""
-
+@pytest.mark.parametrize("engine", ["packed", "trainer"])
+def test_a_trial_goes_on_with_the_engine_that_it_began_with(tmp_path, engine):
     def leave(progress):
         return Decision.SUSPEND if progress.examples == 8 else Decision.CONTINUE
 
     spec = tiny.spec(tmp_path, tiny.settings())
-    tiny.run(spec, decide=leave, overrides=("engine=packed", "engine.slots=1", "engine.report_seconds=1e-9"))
+    begun = (f"engine={engine}", "engine.report_seconds=1e-9", *["engine.slots=1"] * (engine == "packed"))
+    tiny.run(spec, decide=leave, overrides=begun)
     channel = run(replace(spec, attempt=2), slots=1, probed=("cpu",))
-    assert [outcome.engine for outcome in channel.outcomes] == ["packed"]
-    assert channel.reports[0].examples == 8
-    assert channel.outcomes[0].examples == 16
+    (outcome,) = channel.outcomes
+    assert (outcome.engine, outcome.ending, outcome.examples) == (engine, Ending.FINISHED, 16)
+    # What was tried is told with how far the trial has come: its examples are counted from there.
+    assert channel.reports[0].examples >= 8
+    assert any("packed_slots" in report.metrics for report in channel.reports) == (engine == "packed")

@@ -198,6 +198,7 @@ FAULTS = [
     ("sampler.startup_trials", None, "sampler.startup_trials: is needed for sampler=tpe"),
     ("pruner", {"name": "percentile"}, "pruner.percentile: is needed for pruner=percentile"),
     ("pruner", {"name": "patient"}, "pruner.patience: is needed for pruner=patient"),
+    ("engine.report_seconds", None, "engine.report_seconds: is needed for engine=auto"),
     ("verdict.level", None, "verdict.level: is needed for verdict=holdout"),
 ]
 
