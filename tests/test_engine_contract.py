@@ -20,7 +20,9 @@ class Maker:
 
 
 def trainer() -> Engine:
-    return make_engine(tiny.config("engine.report_seconds=1e-9"), tiny.base(), tiny.rows(test=8))
+    return make_engine(
+        tiny.config("engine=trainer", "engine.report_seconds=1e-9"), tiny.base(), tiny.rows(test=8)
+    )
 
 
 def packed() -> Engine:

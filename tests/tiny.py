@@ -252,7 +252,7 @@ def run(
     *specs: TrialSpec | Wait,
     kind: str = "causal",
     decide: Callable[[Progress], Decision] = lambda _: Decision.CONTINUE,
-    overrides: Sequence[str] = ("engine.report_seconds=1e-9",),
+    overrides: Sequence[str] = ("engine=trainer", "engine.report_seconds=1e-9"),
     data: Rows | None = None,
 ) -> Script:
     """Run `specs` on the engine `trainer`, or that of `overrides`; every step is reported by default."""
