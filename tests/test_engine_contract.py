@@ -176,7 +176,7 @@ def test_waiting_and_the_end(maker, tmp_path):
 
 
 def test_an_engine_that_trains_needs_a_model():
-    with pytest.raises(TypeError, match="engine trainer needs a model and rows"):
+    with pytest.raises(TypeError, match="engine auto needs a model and rows"):
         make_engine(tiny.config())
 
 

@@ -25,7 +25,7 @@ MOST = 32
 _GROWTH = 0.1
 """Twice the slots have to bring at least this share more speed."""
 
-_TIMES = 3
+TIMES = 3
 """Steps that are timed; the fastest counts."""
 
 
@@ -87,7 +87,7 @@ class Probe:
             return time.perf_counter() - started
 
         work()  # the first step warms up
-        seconds = min(work() for _ in range(_TIMES))
+        seconds = min(work() for _ in range(TIMES))
         examples = sum(len(share.rows) for share in shares)
         weights = stack.weights.numel() // slots
         taken = Taken(slots, self._tokens(shares), weights, before, self.memory.peak())
@@ -144,7 +144,7 @@ def _speed_on(bench: Workbench, settings: TrialSettings, rows: Sequence[Row]) ->
             return time.perf_counter() - started
 
         work()  # the first pass warms up
-        return len(rows) / min(work() for _ in range(_TIMES))
+        return len(rows) / min(work() for _ in range(TIMES))
 
 
 def _if_it_fits(work: "Callable[[], T]") -> "T | None":
