@@ -142,7 +142,7 @@ def _contradictions(sections: Mapping[str, Any]) -> list[Fault]:
     if task is not None and sections["engine"] is not None:
         faults += _replay_faults(task, sections["engine"])
     faults += _trial_faults(sections)
-    for group in ("sampler", "pruner", "executor", "verdict"):
+    for group in ("sampler", "pruner", "engine", "executor", "verdict"):
         faults += _option_faults(group, sections[group])
     if model is not None and model.embedded and model.revision is not None:
         faults.append(
@@ -257,6 +257,9 @@ _OPTIONS: Mapping[str, tuple[str, ...]] = {
     "pruner=successive_halving": ("reduction_factor",),
     "pruner=hyperband": ("reduction_factor",),
     "pruner=patient": ("patience",),
+    "engine=trainer": ("report_seconds",),
+    "engine=packed": ("report_seconds",),
+    "engine=auto": ("report_seconds",),
     "executor=auto": ("workers_per_device", "silence_seconds", "retries"),
     "executor=local": ("workers_per_device", "silence_seconds", "retries"),
     "verdict=holdout": ("level",),
@@ -264,7 +267,8 @@ _OPTIONS: Mapping[str, tuple[str, ...]] = {
 
 
 def _option_faults(
-    group: str, section: SamplerConfig | PrunerConfig | ExecutorConfig | VerdictConfig | None
+    group: str,
+    section: SamplerConfig | PrunerConfig | EngineConfig | ExecutorConfig | VerdictConfig | None,
 ) -> list[Fault]:
     """Options that this member of a group can't do without."""
     if section is None:

@@ -147,7 +147,8 @@ class Progress:
     """Sent at least every few seconds while a trial trains or evaluates.
 
     `metrics` are of the training itself: `train_loss`, `learning_rate`, `examples_per_second`,
-    ... `evaluation` is there only at a mark.
+    ... `evaluation` is there only at a mark. Where `engine=auto` has tried both ways with a trial, it tells
+    once of `packed_examples_per_second`, `packed_slots` and `trainer_examples_per_second`.
     """
 
     trial: int

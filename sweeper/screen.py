@@ -1,6 +1,6 @@
 """What a person sees in the terminal on the way: bars, or plain lines."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import mean
 
@@ -76,7 +76,9 @@ class Screen:
             self.say(f"{self._name(trial)}{again}: {describe(trial)}")
 
     def measured(self, point: Measurement) -> None:
-        """Say the objective at a mark."""
+        """Say the objective at a mark, and what was tried to choose an engine."""
+        if "packed_slots" in point.metrics:
+            self.say(f"  {_engine_in_words(point.metrics)}")
         if point.mark is not None and point.trial != BASE and self._sweep is not None:
             name = self._sweep.objective.metric
             value = number(point.metrics["objective"], point.metrics.get("objective_error"))
@@ -135,6 +137,15 @@ class Screen:
         training = self._sweep.examples / base.cost["train_examples_per_second"]
         each = training + self._sweep.marks * evaluation
         return (count * each + verdict_runs * (each + testing)) / self._sweep.workers
+
+
+def _engine_in_words(speeds: Mapping[str, float]) -> str:
+    packed, alone = speeds["packed_examples_per_second"], speeds["trainer_examples_per_second"]
+    taken = "packed" if packed > alone else "trainer"
+    return (
+        f"engine=auto takes {taken}: {packed:.3g} examples per second with "
+        f"{speeds['packed_slots']:.0f} trials at once, {alone:.3g} with one"
+    )
 
 
 class LiveScreen(Screen):

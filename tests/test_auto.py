@@ -1,7 +1,7 @@
 """The engine `auto`: packed only where it was seen to be faster."""
 
 import logging
-import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ import torch
 from sweeper.engines.auto import AutoEngine
 from sweeper.engines.packed.engine import PackedEngine
 from sweeper.engines.trainer import TrainerEngine, workbench
-from sweeper.messages import BASE, Ending, Wait
+from sweeper.messages import BASE, Decision, Ending, Wait
 from tests import tiny
 
 
@@ -20,10 +20,13 @@ def heard(caplog):
 
 def run(*specs, slots=None, **more):
     bench = workbench(tiny.config(), tiny.base(), tiny.rows())
-    packed = PackedEngine(bench, slots, 1000)
+
+    def packed():
+        return PackedEngine(bench, slots, 1000)
+
     channel = tiny.Script(specs)
     with tiny.one_thread():
-        AutoEngine(bench, packed, TrainerEngine(bench, {}), **more).run(channel)
+        AutoEngine(bench, packed, TrainerEngine(bench, {"packed": packed}), **more).run(channel)
     return channel
 
 
@@ -34,19 +37,17 @@ def test_a_cpu_is_left_to_trainer_without_a_probe(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("slots", [None, 3])
-def test_the_faster_one_is_taken_and_both_speeds_are_told(tmp_path, caplog, slots):
+def test_the_faster_one_is_taken_and_both_speeds_are_reported(tmp_path, slots):
     base = tiny.spec(tmp_path, tiny.settings(), trial=BASE, marks=(0,))
     odd = tiny.spec(tmp_path, tiny.settings(lora_variant="dora"), trial=0)
     rest = [tiny.spec(tmp_path, tiny.settings(), trial=i) for i in range(1, 4)]
     channel = run(base, Wait(0.001), odd, *rest, slots=slots, probed=("cpu",))
-    (told,) = caplog.messages
-    taken, packed, number, trainer = re.fullmatch(
-        r"engine=auto: taking (\w+); packed ([\d.e+]+) examples per second in (\d+) slots, "
-        r"trainer ([\d.e+]+)",
-        told,
-    ).groups()
-    assert taken == ("packed" if float(packed) > float(trainer) else "trainer")
-    assert slots is None or int(number) == slots
+    (told,) = (report for report in channel.reports if "packed_slots" in report.metrics)
+    assert (told.trial, told.examples, told.evaluation) == (1, 0, None)
+    speeds = told.metrics["packed_examples_per_second"], told.metrics["trainer_examples_per_second"]
+    taken = "packed" if speeds[0] > speeds[1] else "trainer"
+    assert min(speeds) > 0
+    assert slots is None or told.metrics["packed_slots"] == slots
     assert [outcome.ending for outcome in channel.outcomes] == [Ending.FINISHED] * 5
     engines = {outcome.trial: outcome.engine for outcome in channel.outcomes}
     assert engines == {BASE: "trainer", 0: "trainer", 1: taken, 2: taken, 3: taken}
@@ -73,12 +74,28 @@ def test_a_trial_that_cannot_be_probed_ends_alone_and_the_next_one_is_probed(tmp
     channel = run(odd, tiny.spec(tmp_path, tiny.settings(), trial=1), probed=("cpu",))
     endings = [(outcome.ending, "nowhere" in outcome.reason) for outcome in channel.outcomes]
     assert endings == [(Ending.FAILED, True), (Ending.FINISHED, False)]
-    failed, decided = caplog.messages
+    (failed,) = caplog.messages
     assert failed.startswith("engine=auto: the probe with trial 0 failed: ")
-    assert decided.startswith("engine=auto: taking ")
+    assert [report.trial for report in channel.reports if "packed_slots" in report.metrics] == [1]
 
 
 def test_where_nothing_can_be_packed_nothing_is_probed(tmp_path, caplog):
     channel = run(tiny.spec(tmp_path, tiny.settings(neftune_noise=5.0)), probed=("cpu",))
     assert channel.outcomes[0].engine == "trainer"
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize("engine", ["packed", "trainer"])
+def test_a_trial_goes_on_with_the_engine_that_it_began_with(tmp_path, engine):
+    def leave(progress):
+        return Decision.SUSPEND if progress.examples == 8 else Decision.CONTINUE
+
+    spec = tiny.spec(tmp_path, tiny.settings())
+    begun = (f"engine={engine}", "engine.report_seconds=1e-9", *["engine.slots=1"] * (engine == "packed"))
+    tiny.run(spec, decide=leave, overrides=begun)
+    channel = run(replace(spec, attempt=2), slots=1, probed=("cpu",))
+    (outcome,) = channel.outcomes
+    assert (outcome.engine, outcome.ending, outcome.examples) == (engine, Ending.FINISHED, 16)
+    # What was tried is told with how far the trial has come: its examples are counted from there.
+    assert channel.reports[0].examples >= 8
+    assert any("packed_slots" in report.metrics for report in channel.reports) == (engine == "packed")

@@ -20,7 +20,9 @@ class Maker:
 
 
 def trainer() -> Engine:
-    return make_engine(tiny.config("engine.report_seconds=1e-9"), tiny.base(), tiny.rows(test=8))
+    return make_engine(
+        tiny.config("engine=trainer", "engine.report_seconds=1e-9"), tiny.base(), tiny.rows(test=8)
+    )
 
 
 def packed() -> Engine:
@@ -174,7 +176,7 @@ def test_waiting_and_the_end(maker, tmp_path):
 
 
 def test_an_engine_that_trains_needs_a_model():
-    with pytest.raises(TypeError, match="engine trainer needs a model and rows"):
+    with pytest.raises(TypeError, match="engine auto needs a model and rows"):
         make_engine(tiny.config())
 
 

@@ -201,6 +201,7 @@ FAULTS = [
     ("executor", {"name": "local"}, "executor.retries: is needed for executor=local"),
     ("executor.silence_seconds", None, "executor.silence_seconds: is needed for executor=auto"),
     ("executor.workers", 0, "executor.workers: must be greater than or equal to 1 (given: 0)"),
+    ("engine.report_seconds", None, "engine.report_seconds: is needed for engine=auto"),
     ("verdict.level", None, "verdict.level: is needed for verdict=holdout"),
 ]
 

@@ -9,7 +9,7 @@ CPU = torch.device("cpu")
 
 
 def masks(keys, rates, tokens=40, features=64, layer=0):
-    return Dropout.of(keys, rates, CPU)(torch.ones(len(keys), tokens, features), layer)
+    return Dropout.of(keys, rates, CPU).of_adapters(torch.ones(len(keys), tokens, features), layer)
 
 
 def test_a_rows_mask_knows_neither_neighbours_nor_padding():
@@ -51,7 +51,7 @@ def test_neighbouring_rows_tokens_and_features_are_unrelated():
 
 def test_a_rate_of_zero_changes_nothing():
     x = torch.randn(2, 5, 3)
-    found = Dropout.of([1, 2], [0.0, 0.5], CPU)(x, 0)
+    found = Dropout.of([1, 2], [0.0, 0.5], CPU).of_adapters(x, 0)
     assert torch.equal(found[0], x[0])
     assert not torch.equal(found[1], x[1])
-    assert Dropout.of([1, 2], [0.0, 0.0], CPU) is None
+    assert Dropout.of([1, 2], [0.0, 0.0], CPU).of_adapters(x, 0) is x

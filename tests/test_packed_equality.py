@@ -17,6 +17,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCau
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
+from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from sweeper.engines import make_engine
 from sweeper.messages import Decision, Ending
@@ -24,20 +25,23 @@ from sweeper.modeling import BaseModel
 from tests import plain_peft, tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT's own
-FAMILIES = ("llama", "qwen2", "qwen3")
+FAMILIES = ("llama", "qwen2", "qwen3", "t5", "t5 without dropout")
 LOST = tiny.settings(learning_rate=1e200, max_grad_norm=0.0, warmup=0.0)
 """In its second step everything is infinite or NaN."""
 
 
 @cache
 def base(family: str, dtype: torch.dtype) -> BaseModel:
+    if family.startswith("t5"):
+        model: Any = tiny.t5(0.0 if "without" in family else 0.1)
+        return BaseModel(model.to(dtype), tiny.tokenizer(), "seq2seq", (), family)
     torch.manual_seed(0)
     shape = tiny.llama().config.to_dict()
     wanted = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     more = ("vocab_size", "num_key_value_heads", "max_position_embeddings", "pad_token_id", "eos_token_id")
     like = {name: shape[name] for name in (*wanted, *more)}
     if family == "llama":
-        model: Any = tiny.llama()
+        model = tiny.llama()
     elif family == "qwen2":
         model = Qwen2ForCausalLM(Qwen2Config(**like))
     else:
@@ -50,7 +54,7 @@ def base(family: str, dtype: torch.dtype) -> BaseModel:
 @pytest.fixture
 def in_double(monkeypatch: pytest.MonkeyPatch) -> None:
     """Norms cast to float32, whatever the model is in: let them stay in its type."""
-    for kind in (LlamaRMSNorm, Qwen2RMSNorm, Qwen3RMSNorm):
+    for kind in (LlamaRMSNorm, Qwen2RMSNorm, Qwen3RMSNorm, T5LayerNorm):
         monkeypatch.setattr(
             kind,
             "forward",
@@ -89,11 +93,16 @@ def losses(channel: tiny.Script, trial: int) -> list[float]:
     return [one.metrics["train_loss"] for one in reports]
 
 
-def mixed(count: int) -> list[tiny.TrialSettings]:
+def kind_of(family: str) -> str:
+    return "seq2seq" if family.startswith("t5") else "causal"
+
+
+def mixed(count: int, family: str) -> list[tiny.TrialSettings]:
     """Settings of which no two share everything."""
     ranks, batches, rates = (4, 12, 2, 8, 20), (4, 6, 3, 8), (1e-2, 3e-3, 3e-2)
     schedules, decays, clips = ("linear", "cosine", "constant"), (0.0, 0.1), (1.0, 0.05, 0.0)
-    targets = ("all-linear", "q_proj,v_proj", "all-linear", "gate_proj,down_proj,k_proj")
+    some = ("q,v", "wi,wo,k") if family.startswith("t5") else ("q_proj,v_proj", "gate_proj,down_proj,k_proj")
+    targets = ("all-linear", some[0], "all-linear", some[1])
     return [
         tiny.settings(
             lora_rank=ranks[i % 5], lora_alpha=float(4 + i), lora_variant=("lora", "rslora")[i % 2],
@@ -127,13 +136,13 @@ def assert_equal_to_plain(
 
 @pytest.mark.usefixtures("in_double")
 @pytest.mark.parametrize(
-    ("family", "slots"), [("llama", 1), ("llama", 3), ("llama", 8), ("qwen2", 3), ("qwen3", 3)]
+    ("family", "slots"), [("llama", 1), ("llama", 3), ("llama", 8), ("qwen2", 3), ("qwen3", 3), ("t5", 3)]
 )
 def test_whole_runs_in_double_precision(tmp_path, family, slots):
     """With refills, a pruned trial and one that becomes NaN among them."""
-    trials = mixed(slots + 2)
+    trials = mixed(slots + 2, family)
     trials.insert(1, LOST)
-    rows, pruned = tiny.rows(train=20, validation=4), len(trials) - 2
+    rows, pruned = tiny.rows(kind_of(family), train=20, validation=4), len(trials) - 2
     channel = packed(tmp_path, family, torch.float64, trials, slots, rows, pruned=[pruned])
     endings = {outcome.trial: outcome.ending for outcome in channel.outcomes}
     assert endings.pop(1) is Ending.FAILED
@@ -145,8 +154,8 @@ def test_whole_runs_in_double_precision(tmp_path, family, slots):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_twenty_steps_in_single_precision(tmp_path, family):
-    rows = tiny.rows(train=80, validation=4)
-    trials = [replace(one, batch_size=4, epochs=1, learning_rate=3e-3) for one in mixed(4)]
+    rows = tiny.rows(kind_of(family), train=80, validation=4)
+    trials = [replace(one, batch_size=4, epochs=1, learning_rate=3e-3) for one in mixed(4, family)]
     channel = packed(tmp_path, family, torch.float32, trials, 3, rows, budget=200)
     for number, one in enumerate(trials):
         plain = plain_peft.train(base(family, torch.float32).model, rows.train.to_list(), one, 11 + number)

@@ -1,13 +1,15 @@
 """How many slots are chosen."""
 
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 
 from sweeper.engines.packed.layers import Layers
-from sweeper.engines.packed.probe import MOST, Tried, choose, speed_alone, try_fewer, try_slots
+from sweeper.engines.packed.memory import Memory, NoLimit
+from sweeper.engines.packed.probe import MOST, Probe, Tried, speed_alone
 from sweeper.engines.trainer import workbench
 from sweeper.engines.training import wait_for
 from tests import tiny
@@ -27,17 +29,21 @@ def layers(bench):
         yield layers
 
 
+def probe(bench, layers, token_budget=1 << 20, memory: Memory | None = None) -> Probe:
+    return Probe(bench, layers, SETTINGS, token_budget, memory or NoLimit())
+
+
 def test_trying_times_a_step_and_leaves_the_model_as_it_was(bench, layers):
     before = {name: weight.clone() for name, weight in bench.base.model.state_dict().items()}
-    tried = try_slots(bench, layers, SETTINGS, 3, 1000)
-    assert (tried.slots, tried.peak_bytes) == (3, 0)
+    tried = probe(bench, layers, 1000).run(3)
+    assert (tried.slots, tried.taken.slots, tried.taken.peak) == (3, 3, 0)
     assert tried.examples_per_second > 0
     assert speed_alone(bench, SETTINGS) > 0
     assert all(torch.equal(w, before[name]) for name, w in bench.base.model.state_dict().items())
 
 
 def test_slots_double_while_they_fit(bench, layers):
-    found = choose(bench, layers, SETTINGS, 1 << 20)
+    found = probe(bench, layers).choose()
     assert found.slots in (1, 2, 4, 8, 16, MOST)
     assert found.examples_per_second > 0
 
@@ -62,13 +68,13 @@ def shortage(bench, rows_that_fit):
 @pytest.mark.parametrize(("rows_that_fit", "slots"), [(8, 2), (4, 1), (3, 1)])
 def test_slots_that_ran_out_of_memory_are_not_chosen(bench, layers, rows_that_fit, slots):
     with shortage(bench, rows_that_fit):
-        assert choose(bench, layers, SETTINGS, 1 << 20).slots <= slots
+        assert probe(bench, layers).choose().slots <= slots
 
 
 def test_before_each_number_is_tried_others_may_speak(bench, layers):
     heard = []
     with shortage(bench, 4) as asked:
-        choose(bench, layers, SETTINGS, 1 << 20, lambda: heard.append(len(asked)))
+        replace(probe(bench, layers), tick=lambda: heard.append(len(asked))).choose()
     assert heard[0] == 0
     assert heard == sorted(set(heard)), "something is tried between two of them"
     assert len(heard) == 2
@@ -77,20 +83,20 @@ def test_before_each_number_is_tried_others_may_speak(bench, layers):
 @pytest.mark.parametrize(("rows_that_fit", "slots"), [(24, 6), (12, 3), (8, 1)])
 def test_given_slots_are_halved_until_they_fit(bench, layers, rows_that_fit, slots):
     with shortage(bench, rows_that_fit):
-        tried = try_fewer(bench, layers, SETTINGS, 6, 1 << 20)
+        tried = probe(bench, layers).fewer(6)
     assert tried.slots == slots
     assert tried.examples_per_second > 0
 
 
 def test_one_slot_that_does_not_fit_has_no_speed(bench, layers):
     with shortage(bench, 3):
-        assert try_fewer(bench, layers, SETTINGS, 6, 1 << 20) == Tried(1, 0.0, 0, 0)
+        assert probe(bench, layers).fewer(6) == Tried(1, 0.0)
 
 
 def test_alone_rows_are_halved_until_they_fit(bench):
     with tiny.one_thread(), shortage(bench, 1) as asked:
         assert speed_alone(bench, SETTINGS) > 0
-    assert asked == [4, 2, 1, 1]
+    assert asked == [4, 2, 1, 1, 1, 1]
     with shortage(bench, 0):
         assert speed_alone(bench, SETTINGS) == 0
 
@@ -98,8 +104,8 @@ def test_alone_rows_are_halved_until_they_fit(bench):
 @pytest.mark.parametrize(
     "work",
     [
-        lambda bench, layers: choose(bench, layers, SETTINGS, 1 << 20),
-        lambda bench, layers: try_fewer(bench, layers, SETTINGS, 2, 1 << 20),
+        lambda bench, layers: probe(bench, layers).choose(),
+        lambda bench, layers: probe(bench, layers).fewer(2),
         lambda bench, layers: speed_alone(bench, SETTINGS),
     ],
 )
@@ -123,7 +129,3 @@ def test_a_step_is_waited_for_on_devices_that_only_take_orders(monkeypatch, kind
     wait_for(torch.device("cpu"))
     wait_for(torch.device(kind))
     assert waited == [kind]
-
-
-def test_what_comes_with_slots_doubles_with_them():
-    assert Tried(4, 1.0, before_bytes=100, peak_bytes=160).bytes_for_twice == 220

@@ -105,3 +105,15 @@ def test_listeners_share_one_protocol(tmp_path):
     coordinator.close()
     assert [name for name, _ in recorder.heard] == ["opened", "closed"]
     assert config.task.objective.metric == "rougeL"
+
+
+@pytest.mark.parametrize(("packed", "taken"), [(123.4, "packed"), (20.0, "trainer")])
+def test_what_auto_has_tried_is_one_line(sweep, packed, taken):
+    info, _ = sweep
+    out = StringIO()
+    screen = make_screen(Console(file=out))
+    screen.opened(info, [])
+    speeds = {"packed_examples_per_second": packed, "packed_slots": 8.0, "trainer_examples_per_second": 25.0}
+    screen.measured(Measurement(0, 1, 0.0, 0, speeds))
+    told = f"engine=auto takes {taken}: {packed:.3g} examples per second with 8 trials at once, 25 with one"
+    assert told in out.getvalue()

@@ -91,11 +91,12 @@ def gpt2() -> GPT2LMHeadModel:
     return GPT2LMHeadModel(config)
 
 
-def t5() -> T5ForConditionalGeneration:
+def t5(dropout: float = 0.1) -> T5ForConditionalGeneration:
+    """By default with the dropout of its own that T5 is published with."""
     torch.manual_seed(0)
     config = T5Config(
         vocab_size=len(tokenizer()), d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4,
-        pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
+        dropout_rate=dropout, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
     )  # fmt: skip
     return T5ForConditionalGeneration(config)
 
@@ -251,7 +252,7 @@ def run(
     *specs: TrialSpec | Wait,
     kind: str = "causal",
     decide: Callable[[Progress], Decision] = lambda _: Decision.CONTINUE,
-    overrides: Sequence[str] = ("engine.report_seconds=1e-9",),
+    overrides: Sequence[str] = ("engine=trainer", "engine.report_seconds=1e-9"),
     data: Rows | None = None,
 ) -> Script:
     """Run `specs` on the engine `trainer`, or that of `overrides`; every step is reported by default."""

@@ -96,7 +96,8 @@ class EngineConfig:
     slots: Positive | None = None
     """packed: trials at once at most; null: as many as make it faster and fit into memory."""
     token_budget: Positive | None = None
-    """packed: tokens per forward pass at most, of all slots together; halved when memory runs out."""
+    """packed: tokens per forward pass at most, of all slots together; halved when memory runs out; null: no
+    bound of its own."""
     report_seconds: PositiveFloat | None = None
     """trainer, packed: seconds between two progress reports of a trial at most."""
     curves: Path | None = None

@@ -1,5 +1,6 @@
 """Ways to train trials, by name."""
 
+import sys
 from typing import TYPE_CHECKING
 
 from sweeper.config import Config
@@ -7,6 +8,7 @@ from sweeper.messages import Engine
 
 if TYPE_CHECKING:
     from sweeper.data.prepare import Prepared
+    from sweeper.engines.packed.engine import PackedEngine
     from sweeper.modeling import BaseModel
 
 
@@ -24,15 +26,16 @@ def make_engine(config: Config, base: "BaseModel | None" = None, rows: "Prepared
     if base is None or rows is None:
         raise TypeError(f"the engine {config.engine.name} needs a model and rows")
     from sweeper.engines.auto import AutoEngine
-    from sweeper.engines.packed.engine import PackedEngine
     from sweeper.engines.trainer import TrainerEngine, workbench
 
     bench = workbench(config, base, rows)
 
-    def packed() -> PackedEngine:
-        return PackedEngine(bench, config.engine.slots, config.engine.token_budget or 8192)
+    def packed() -> "PackedEngine":
+        from sweeper.engines.packed.engine import PackedEngine
+
+        return PackedEngine(bench, config.engine.slots, config.engine.token_budget or sys.maxsize)
 
     trainer = TrainerEngine(bench, {"packed": packed})
     if config.engine.name == "auto":
-        return AutoEngine(bench, packed(), trainer)
+        return AutoEngine(bench, packed, trainer)
     return packed() if config.engine.name == "packed" else trainer

@@ -2,25 +2,34 @@
 
 import logging
 import time
-from collections.abc import Container
+from collections.abc import Callable, Container
+from typing import TYPE_CHECKING
 
 from sweeper.config import TrialSettings
+from sweeper.engines import checkpoints
 from sweeper.engines.attempt import Workbench
-from sweeper.engines.packed.engine import PackedEngine
-from sweeper.engines.packed.probe import speed_alone
 from sweeper.engines.trainer import Ahead, TrainerEngine, train_alone
-from sweeper.messages import Channel, Done, Engine, TrialSpec, Wait
+from sweeper.messages import Channel, Done, Engine, Progress, TrialSpec, Wait
+
+if TYPE_CHECKING:
+    from sweeper.engines.packed.engine import PackedEngine
 
 _LOG = logging.getLogger(__name__)
 
+PACKED, TRAINER = "packed_examples_per_second", "trainer_examples_per_second"
+"""Metrics of the trial that both were tried with, beside `packed_slots`."""
+
 
 class AutoEngine:
-    """Decides at the first trial that can be packed, with its settings, and stays with the decision."""
+    """Decides at the first trial that can be packed, with its settings, and stays with the decision.
+
+    The speeds that were measured are reported as metrics of that trial.
+    """
 
     def __init__(
         self,
         bench: Workbench,
-        packed: PackedEngine,
+        packed: "Callable[[], PackedEngine]",
         trainer: TrainerEngine,
         probed: Container[str] = ("cuda", "mps"),
     ) -> None:
@@ -34,37 +43,43 @@ class AutoEngine:
 
     def run(self, channel: Channel) -> None:
         """Train trials until the channel says Done."""
+        device = self._bench.base.device.type
+        if device not in self._probed:
+            _LOG.info("engine=auto: taking trainer; nothing to gain on device %s, not measured", device)
+            self._trainer.run(channel)
+            return
+        packed = self._packed()
         while not isinstance(work := channel.next_trial(), Done):
             if isinstance(work, Wait):
                 time.sleep(work.seconds)
-            elif work.is_base or self._packed.why_alone(work) or (engine := self._faster(work)) is None:
+            elif work.is_base or packed.why_alone(work) or (speeds := self._probe(packed, work)) is None:
                 train_alone(self._bench, channel, work)
             else:
+                # Whatever is answered, the trial is going to hear it again at its own first report.
+                channel.report(_told(work, speeds))
+                engine: Engine = packed if speeds[PACKED] > speeds[TRAINER] else self._trainer
                 engine.run(Ahead(channel, work, then=channel.next_trial))
                 return
 
-    def _faster(self, spec: TrialSpec) -> Engine | None:
-        """The engine to take, or None if the trial can't be probed: it is to end as it would on its own."""
+    def _probe(self, packed: "PackedEngine", spec: TrialSpec) -> dict[str, float] | None:
+        """What both were seen to do, or None if the trial can't be probed: it is to end as on its own."""
         try:
-            return self._packed if self._is_faster(spec.settings) else self._trainer
+            return self._speeds(packed, spec.settings)
         except Exception as error:
             _LOG.warning("engine=auto: the probe with trial %d failed: %s", spec.trial, error)
             return None
 
-    def _is_faster(self, settings: TrialSettings) -> bool:
-        """True if packed trials go through more examples per second."""
-        device = self._bench.base.device.type
-        if device not in self._probed:
-            _LOG.info("engine=auto: taking trainer; nothing to gain on device %s, not measured", device)
-            return False
-        together = self._packed.choose_slots(settings)
-        alone = speed_alone(self._bench, settings)
-        faster = together.examples_per_second > alone
-        _LOG.info(
-            "engine=auto: taking %s; packed %.4g examples per second in %d slots, trainer %.4g",
-            "packed" if faster else "trainer",
-            together.examples_per_second,
-            together.slots,
-            alone,
-        )
-        return faster
+    def _speeds(self, packed: "PackedEngine", settings: TrialSettings) -> dict[str, float]:
+        from sweeper.engines.packed.probe import speed_alone
+
+        together = packed.choose_slots(settings)
+        return {
+            PACKED: together.examples_per_second,
+            TRAINER: speed_alone(self._bench, settings),
+            "packed_slots": float(together.slots),
+        }
+
+
+def _told(spec: TrialSpec, speeds: dict[str, float]) -> Progress:
+    begun = checkpoints.newest(spec.folder)
+    return Progress(spec.trial, spec.attempt, begun.state.examples if begun else 0, speeds)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sweeper.config import Config
 from sweeper.engines import checkpoints
@@ -77,7 +77,7 @@ def workbench(config: Config, base: BaseModel, rows: "Prepared") -> Workbench:
         evaluator,
         test,
         config.engine.micro_batch or sys.maxsize,
-        config.engine.report_seconds or 2.0,
+        cast(float, config.engine.report_seconds),
     )
 
 

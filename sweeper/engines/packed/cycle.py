@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sweeper.engines.batches import Batch, Row, collate, logits
@@ -22,6 +22,7 @@ from sweeper.engines.packed.dropout import Dropout
 from sweeper.engines.packed.layers import Layers
 from sweeper.engines.packed.stack import Stack
 from sweeper.modeling import BaseModel
+from sweeper.pretrained import Architecture
 
 _LOGITS = 1 << 26
 """Logits at once at most: 256 MiB of float32; more targets are worked through in chunks."""
@@ -55,25 +56,27 @@ class Pass:
         return self.shares[::size]
 
 
-def passes(shares: Sequence[Share], budget: int) -> list[Pass]:
+def passes(shares: Sequence[Share], budget: int, kind: Architecture) -> list[Pass]:
     """All rows of `shares`, cut so that no pass but one of a single row has more than `budget` tokens."""
-    lengths = {
-        (i, place): _length(row) for i, share in enumerate(shares) for place, row in enumerate(share.rows)
+    sizes = {
+        (i, place): _size(row, kind) for i, share in enumerate(shares) for place, row in enumerate(share.rows)
     }
     found: list[Pass] = []
     chosen: list[tuple[int, int]] = []
-    longest = 0
-    for one in sorted(lengths, key=lambda one: -lengths[one]):
-        longest = longest or lengths[one]
-        if chosen and (len(chosen) + 1) * longest > budget:
+    longest = 0, 0
+    for one in sorted(sizes, key=lambda one: sizes[one], reverse=True):
+        together = max(longest[0], sizes[one][0]), max(longest[1], sizes[one][1])
+        if chosen and (len(chosen) + 1) * sum(together) > budget:
             found.append(_pass(chosen))
-            chosen, longest = [], lengths[one]
+            chosen, together = [], sizes[one]
         chosen.append(one)
+        longest = together
     return [*found, _pass(chosen)]
 
 
-def _length(row: Row) -> int:
-    return len(row.input_ids)
+def _size(row: Row, kind: Architecture) -> tuple[int, int]:
+    """Tokens that the model reads, and those that a decoder of its own does."""
+    return len(row.input_ids), len(row.labels) if kind == "seq2seq" else 0
 
 
 def _pass(chosen: list[tuple[int, int]]) -> Pass:
@@ -81,14 +84,14 @@ def _pass(chosen: list[tuple[int, int]]) -> Pass:
     return Pass(shares, places)
 
 
-def largest(shares: Sequence[Share], budget: int) -> tuple[int, int]:
-    """Tokens of the largest pass, and of the longest row: less than that can't be asked for."""
-    tokens = [
-        len(one.places)
-        * max(_length(shares[i].rows[place]) for i, place in zip(one.shares, one.places, strict=True))
-        for one in passes(shares, budget)
-    ]
-    return max(tokens), max(_length(row) for share in shares for row in share.rows)
+def largest(shares: Sequence[Share], budget: int, kind: Architecture) -> tuple[int, int]:
+    """Tokens of the largest pass, padding counted, and of the longest row: less can't be asked for."""
+    tokens = []
+    for one in passes(shares, budget, kind):
+        rows = (shares[i].rows[place] for i, place in zip(one.shares, one.places, strict=True))
+        inputs, answers = zip(*(_size(row, kind) for row in rows), strict=True)
+        tokens.append(len(inputs) * (max(inputs) + max(answers)))
+    return max(tokens), max(sum(_size(row, kind)) for share in shares for row in share.rows)
 
 
 @dataclass(frozen=True)
@@ -104,9 +107,8 @@ def gradients(base: BaseModel, layers: Layers, stack: Stack, shares: Sequence[Sh
 
     Raises what torch raises when memory runs out; the stack's gradients are worth nothing then.
     """
-    base.model.train()
-    try:
-        batches = [_Part(base, shares, one) for one in passes(shares, budget)]
+    with layers.training():
+        batches = [_Part(base, shares, one) for one in passes(shares, budget, base.kind)]
         tokens = torch.stack([part.tokens for part in batches]).sum(0)
         nats = torch.zeros(len(shares), dtype=stack.weights.dtype, device=base.device)
         for part in batches:
@@ -114,8 +116,6 @@ def gradients(base: BaseModel, layers: Layers, stack: Stack, shares: Sequence[Sh
                 loss, plain = part.losses(base, tokens)
                 stack.add_gradients(loss)
             nats.index_add_(0, part.share, plain.to(nats.dtype))
-    finally:
-        base.model.eval()
     return Losses(nats.tolist(), tokens.tolist())
 
 
@@ -159,9 +159,7 @@ def _losses(base: BaseModel, batch: Batch, smoothing: Tensor | None) -> tuple[Te
     targets, vocabulary = batch["targets"], base.model.config.vocab_size
     if len(targets) * vocabulary <= _LOGITS:
         return _of_logits(logits(base.model, base.kind, batch), targets, smoothing)
-    decoder, head = base.model.get_decoder(), base.model.get_output_embeddings()
-    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-    hidden = decoder(**inputs, use_cache=False).last_hidden_state[batch["keep"]]
+    hidden, head = _hidden(base, batch), base.model.get_output_embeddings()
     size = _LOGITS // vocabulary
     found = []
     for start in range(0, len(targets), size):
@@ -171,6 +169,16 @@ def _losses(base: BaseModel, batch: Batch, smoothing: Tensor | None) -> tuple[Te
         found.append(checkpoint(_of_hidden, head, hidden[part], targets[part], smoothed, use_reentrant=False))
     losses, nats = zip(*found, strict=True)
     return torch.cat(losses), torch.cat(nats)
+
+
+def _hidden(base: BaseModel, batch: Batch) -> Tensor:
+    """[targets, features], what the output layer would be given for each target."""
+    head = base.model.get_output_embeddings()
+    head.forward = nn.Identity().forward
+    try:
+        return logits(base.model, base.kind, batch).to(head.weight.dtype)
+    finally:
+        del head.forward
 
 
 def _of_hidden(head: Any, hidden: Tensor, targets: Tensor, smoothing: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Dropout whose masks follow from (trial seed, step, layer) alone.
+"""Dropout whose masks follow from (trial seed, step, layer) alone: the adapters', and the base model's own.
 
 torch draws masks from one generator in the order in which layers run, so that a mask depends on everything
 that was drawn before. Here it is a hash of what it belongs to: the trial's seed, the step, the row's place in
@@ -15,6 +15,9 @@ from torch import Tensor
 
 _WORD = 0xFFFFFFFF
 
+_TOKENS = 1 << 13
+"""Attention weights are numbered as if there were so many tokens, whatever the padding."""
+
 
 def row_key(seed: int, step: int, place: int) -> int:
     """The 32 bits that stand for a row: `place` is its number in the effective batch of `step`."""
@@ -26,28 +29,46 @@ def row_key(seed: int, step: int, place: int) -> int:
 
 @dataclass(frozen=True)
 class Dropout:
-    """For one pass: a key and a rate per row."""
+    """For one pass: a key per row, and the rate of its adapter."""
 
     keys: Tensor
     """[rows], int64, of `row_key`"""
-    rates: Tensor
-    """[rows]"""
+    rates: Tensor | None
+    """[rows]; None where no adapter drops anything"""
 
     @classmethod
-    def of(cls, keys: Sequence[int], rates: Sequence[float], device: torch.device) -> "Dropout | None":
-        """None where no row drops anything."""
-        if not any(rates):
-            return None
-        return cls(torch.tensor(keys, device=device), torch.tensor(rates, device=device))
+    def of(cls, keys: Sequence[int], rates: Sequence[float], device: torch.device) -> "Dropout":
+        """On `device`, from plain numbers."""
+        of_adapters = torch.tensor(rates, device=device) if any(rates) else None
+        return cls(torch.tensor(keys, device=device), of_adapters)
 
-    def __call__(self, x: Tensor, layer: int) -> Tensor:
-        """x [rows, ..., features] with some of its elements zero, the others scaled up as nn.Dropout does."""
-        places = torch.arange(x[0].numel(), device=x.device)
-        ones = [1] * (x.dim() - 1)
-        keys = _mixed(self.keys ^ _mixed(layer + 1)).view(-1, *ones)
-        rates = self.rates.view(-1, *ones)
-        drawn = _mixed(_mixed(places).view(1, *x.shape[1:]) ^ keys)
+    def of_adapters(self, x: Tensor, layer: int) -> Tensor:
+        """x [rows, tokens, features] with some elements zero, the others scaled up as nn.Dropout does."""
+        return x if self.rates is None else self._dropped(x, layer, self.rates.view(-1, *[1] * (x.dim() - 1)))
+
+    def of_base(self, x: Tensor, site: int, rate: float) -> Tensor:
+        """The same at one rate for all rows; x may be attention weights [rows, heads, tokens, tokens], too.
+
+        `site` is a number that no layer has.
+        """
+        return self._dropped(x, site, rate)
+
+    def _dropped(self, x: Tensor, place: int, rates: "Tensor | float") -> Tensor:
+        keys = _mixed(self.keys ^ _mixed(place + 1)).view(-1, *[1] * (x.dim() - 1))
+        drawn = _mixed(_mixed(_numbered(x)) ^ keys)
         return x * ((drawn >= rates * (_WORD + 1)) / (1 - rates)).to(x.dtype)
+
+
+def _numbered(x: Tensor) -> Tensor:
+    """[1, ...] a number for each element of a row, which padding on the right doesn't change."""
+    strides = [1]
+    for size in reversed(x.shape[2:]):
+        strides.insert(0, strides[0] * (size if x.dim() == 3 else _TOKENS))
+    places = torch.zeros(1, *[1] * (x.dim() - 1), dtype=torch.int64, device=x.device)
+    for dim, stride in enumerate(strides, start=1):
+        shape = [-1 if dim == other else 1 for other in range(x.dim())]
+        places = places + (torch.arange(x.shape[dim], device=x.device) * stride).view(shape)
+    return places
 
 
 Bits = TypeVar("Bits", int, Tensor)

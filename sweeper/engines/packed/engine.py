@@ -15,8 +15,9 @@ from sweeper.engines.evaluate import free_memory, out_of_memory
 from sweeper.engines.packed.cycle import Losses, Share, gradients, largest
 from sweeper.engines.packed.fitting import why_alone
 from sweeper.engines.packed.layers import Layers
+from sweeper.engines.packed.memory import memory_of
 from sweeper.engines.packed.optimizer import update
-from sweeper.engines.packed.probe import Tried, choose, try_fewer
+from sweeper.engines.packed.probe import Probe, Tried
 from sweeper.engines.packed.stack import Stack
 from sweeper.engines.packed.tenant import Tenant
 from sweeper.engines.trainer import finish, train_alone
@@ -52,11 +53,9 @@ class PackedEngine:
 
     def choose_slots(self, settings: TrialSettings) -> Tried:
         """Try how many slots are worth having for trials like `settings`, unless their number is given."""
+        probe = self._probe(settings)
         with self._layers.on_model():
-            if self._slots is None:
-                found = choose(self._bench, self._layers, settings, self._token_budget)
-            else:
-                found = try_fewer(self._bench, self._layers, settings, self._slots, self._token_budget)
+            found = probe.choose() if self._slots is None else probe.fewer(self._slots)
         if self._slots not in (None, found.slots):
             _LOG.warning("engine.slots=%d don't fit into memory; going on with %d", self._slots, found.slots)
         self._slots = found.slots
@@ -112,8 +111,7 @@ class PackedEngine:
         with _own_end(tenant):
             adapter = tenant.arrive()
             if self._slots is None:
-                tried = choose(self._bench, self._layers, spec.settings, self._token_budget, self._listen)
-                self._slots = tried.slots
+                self._slots = self._probe(spec.settings).choose().slots
             self._stack = self._stack.fitted([adapter.form], self._slots)
             self._stack.put(slot, adapter)
             tenant.settle_in()
@@ -131,6 +129,10 @@ class PackedEngine:
             finish(channel, tenant)
         if self._slots is not None and self._stack.slots > self._slots:
             self._stack = self._stack.fitted((), self._slots)
+
+    def _probe(self, settings: TrialSettings) -> Probe:
+        memory = memory_of(self._base.device)
+        return Probe(self._bench, self._layers, settings, self._token_budget, memory, self._listen)
 
     # What they do
 
@@ -161,7 +163,7 @@ class PackedEngine:
         Nothing of the step has been applied, and it comes again with the same rows and masks.
         """
         free_memory()
-        tokens, row = largest(shares, self._token_budget)
+        tokens, row = largest(shares, self._token_budget, self._base.kind)
         if tokens > row:
             fewer = max(row, tokens // 2)
             _LOG.warning(

@@ -8,7 +8,7 @@ from sweeper.messages import TrialSpec
 from sweeper.modeling import BaseModel
 from sweeper.pretrained import target_names
 
-FAMILIES = ("llama", "qwen2", "qwen3")
+FAMILIES = ("llama", "qwen2", "qwen3", "t5")
 """Model types for which packed training was shown to equal training alone."""
 
 
@@ -29,7 +29,7 @@ def why_alone(base: BaseModel, layers: Collection[str], spec: TrialSpec) -> str:
     if model.config.model_type not in FAMILIES:
         return f"{model.config.model_type} is none of {', '.join(FAMILIES)}"
     if getattr(model.config, "attention_dropout", 0.0):
-        return "the base model has dropout of its own"
+        return "the base model drops attention weights"
     if getattr(model, "is_quantized", False):
         return "the base model is quantised"
     if other := sorted(_other_targets(base, layers, settings.lora)):

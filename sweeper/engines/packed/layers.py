@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sweeper.engines.packed.dropout import Dropout
+from sweeper.engines.packed.own_dropout import OwnDropout
 from sweeper.engines.packed.stack import Stack
 
 
@@ -44,6 +45,7 @@ class Layers:
             for name, module in model.named_modules()
             if type(module) is nn.Linear and module is not output
         ]
+        self._own_dropout = OwnDropout(model, len(self.names))
 
     @contextmanager
     def on_model(self) -> Iterator[None]:
@@ -53,10 +55,21 @@ class Layers:
             for number, name in enumerate(self.names)
         ]
         try:
-            yield
+            with self._own_dropout.on_model():
+                yield
         finally:
             for handle in handles:
                 handle.remove()
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Within, the model is in training mode, and drops nothing but what `at_work` is told."""
+        self._model.train()
+        try:
+            with self._own_dropout.training():
+                yield
+        finally:
+            self._model.eval()
 
     @contextmanager
     def at_work(self, stack: Stack, groups: Sequence[int], dropout: Dropout | None = None) -> Iterator[None]:
@@ -64,10 +77,12 @@ class Layers:
         every = list(groups) == list(range(stack.slots))
         slots = None if every else torch.tensor(groups, device=stack.weights.device)
         self._work = _Work(stack, len(groups), slots, dropout)
+        self._own_dropout.at_work(dropout)
         try:
             yield
         finally:
             self._work = None
+            self._own_dropout.at_work(None)
 
     def _adapt(self, number: int, name: str, module: Any, args: tuple[Tensor], output: Tensor) -> Tensor:
         work = self._work
@@ -79,7 +94,7 @@ class Layers:
         kind = x.dtype if torch.is_grad_enabled() else a.dtype
         a = work.of_groups(a).to(kind)
         b = work.of_groups(b * work.stack.scaling[:, None, None]).to(kind)
-        seen = x if work.dropout is None else work.dropout(x, number)
+        seen = x if work.dropout is None else work.dropout.of_adapters(x, number)
         inner = torch.bmm(seen.reshape(work.groups, -1, x.shape[-1]).to(kind), a)
         plain = output.reshape(work.groups, -1, output.shape[-1]).to(kind)
         return torch.baddbmm(plain, inner, b).view(output.shape).to(output.dtype)

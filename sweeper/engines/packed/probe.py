@@ -13,19 +13,20 @@ from sweeper.engines.attempt import Workbench
 from sweeper.engines.batches import Row, collate
 from sweeper.engines.evaluate import free_memory, out_of_memory
 from sweeper.engines.packed.adapters import fresh
-from sweeper.engines.packed.cycle import Share, gradients
+from sweeper.engines.packed.cycle import Share, gradients, largest
 from sweeper.engines.packed.layers import Layers
+from sweeper.engines.packed.memory import Memory, Taken
 from sweeper.engines.packed.optimizer import Step, update
 from sweeper.engines.packed.stack import Stack
 from sweeper.engines.training import gradients as gradients_alone
 from sweeper.engines.training import wait_for
 
 MOST = 32
-_GROWTH = 1.1
-"""Twice the slots have to bring at least this many times the speed."""
+_GROWTH = 0.1
+"""Twice the slots have to bring at least this share more speed."""
 
-_MEMORY = 0.9
-"""Share of the device's memory that may be asked for."""
+TIMES = 3
+"""Steps that are timed; the fastest counts."""
 
 
 @dataclass(frozen=True)
@@ -34,89 +35,91 @@ class Tried:
 
     slots: int
     examples_per_second: float
-    before_bytes: int
-    peak_bytes: int
-    """Allocated on the device before and at most; zero where there is no way to know."""
-
-    @property
-    def bytes_for_twice(self) -> int:
-        """With rows of one length, everything that comes with a slot doubles: its rows, their squares in
-        attention, its logits, its adapter and moments."""
-        return self.before_bytes + 2 * (self.peak_bytes - self.before_bytes)
+    taken: Taken | None = None
+    """None where memory ran out."""
 
 
-def try_slots(
-    bench: Workbench, layers: Layers, settings: TrialSettings, slots: int, token_budget: int
-) -> Tried:
-    """Time a step of as many trials with `settings` as there are slots, on the longest rows."""
-    base, cuda = bench.base, bench.base.device.type == "cuda"
-    before = torch.cuda.memory_allocated() if cuda else 0
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
-    adapter = fresh(base, settings, 0).adapter
-    stack = Stack(
-        adapter.form.shapes,
-        slots,
-        adapter.form.bucket,
-        torch.promote_types(base.model.dtype, torch.float32),
-        base.device,
-    )
-    for slot in range(slots):
-        stack.put(slot, adapter)
-    rows = _rows(bench, settings)
-    shares = [
-        Share(slot, rows, range(len(rows)), settings.lora.dropout, settings.label_smoothing)
-        for slot in range(slots)
-    ]
-    step = Step(1, settings.learning_rate, settings.weight_decay, settings.max_grad_norm)
+@dataclass(frozen=True)
+class Probe:
+    """Steps of as many trials with `settings` as there are slots, on the longest rows."""
 
-    def work() -> float:
-        started = time.perf_counter()
-        gradients(base, layers, stack, shares, token_budget)
-        update(stack, dict.fromkeys(range(slots), step))
-        wait_for(base.device)
-        return time.perf_counter() - started
+    bench: Workbench
+    layers: Layers
+    settings: TrialSettings
+    token_budget: int
+    memory: Memory
+    tick: Callable[[], None] = lambda: None
+    """Called before each number of slots is tried."""
 
-    work()  # the first step warms up
-    speed = slots * len(rows) / work()
-    return Tried(slots, speed, before, torch.cuda.max_memory_allocated() if cuda else 0)
+    def choose(self) -> Tried:
+        """The number of slots beyond which more are hardly faster or are not expected to fit into memory."""
+        best, slots = Tried(1, 0.0), 1
+        while slots:
+            tried = _if_it_fits(partial(self.run, slots))
+            if tried is None or tried.examples_per_second < _worth(best, slots):
+                break
+            best, slots = tried, self._more(tried)
+        return best
+
+    def fewer(self, slots: int) -> Tried:
+        """`slots` of them, or half as many as long as they don't fit into memory; speed 0 if one doesn't."""
+        while slots:
+            if (tried := _if_it_fits(partial(self.run, slots))) is not None:
+                return tried
+            slots //= 2
+        return Tried(1, 0.0)
+
+    def run(self, slots: int) -> Tried:
+        """Time a step. Raises what torch raises when memory runs out."""
+        self.tick()
+        base, settings = self.bench.base, self.settings
+        before = self.memory.begin()
+        adapter = fresh(base, settings, 0).adapter
+        dtype = torch.promote_types(base.model.dtype, torch.float32)
+        stack = Stack(adapter.form.shapes, slots, adapter.form.bucket, dtype, base.device)
+        for slot in range(slots):
+            stack.put(slot, adapter)
+        shares = self._shares(slots)
+        step = Step(1, settings.learning_rate, settings.weight_decay, settings.max_grad_norm)
+
+        def work() -> float:
+            started = time.perf_counter()
+            gradients(base, self.layers, stack, shares, self.token_budget)
+            update(stack, dict.fromkeys(range(slots), step))
+            wait_for(base.device)
+            return time.perf_counter() - started
+
+        work()  # the first step warms up
+        seconds = min(work() for _ in range(TIMES))
+        examples = sum(len(share.rows) for share in shares)
+        weights = stack.weights.numel() // slots
+        taken = Taken(slots, self._tokens(shares), weights, before, self.memory.peak())
+        return Tried(slots, examples / seconds, taken)
+
+    def _more(self, tried: Tried) -> int:
+        """The most slots that are expected to fit, up to twice those that were tried; 0 if no more do."""
+
+        def fits(slots: int) -> bool:
+            tokens = self._tokens(self._shares(slots))
+            return tried.taken is not None and tried.taken.expected(slots, tokens) <= self.memory.room
+
+        found = range(min(2 * tried.slots, MOST), tried.slots, -1)
+        return next((slots for slots in found if fits(slots)), 0)
+
+    def _shares(self, slots: int) -> list[Share]:
+        rows, lora = longest(self.bench, self.settings), self.settings.lora
+        return [
+            Share(slot, rows, range(len(rows)), lora.dropout, self.settings.label_smoothing)
+            for slot in range(slots)
+        ]
+
+    def _tokens(self, shares: Sequence[Share]) -> int:
+        return largest(shares, self.token_budget, self.bench.base.kind)[0]
 
 
-def choose(
-    bench: Workbench,
-    layers: Layers,
-    settings: TrialSettings,
-    token_budget: int,
-    tick: Callable[[], None] = lambda: None,
-) -> Tried:
-    """The number of slots beyond which twice as many are hardly faster or don't fit into memory.
-
-    `tick` is called before each number is tried.
-    """
-    cuda = bench.base.device.type == "cuda"
-    room = _MEMORY * torch.cuda.get_device_properties(bench.base.device).total_memory if cuda else 0
-    best = Tried(1, 0.0, 0, 0)
-    while True:
-        slots = 2 * best.slots if best.examples_per_second else 1
-        if slots > MOST or best.bytes_for_twice > room:
-            return best
-        tick()
-        tried = _if_it_fits(partial(try_slots, bench, layers, settings, slots, token_budget))
-        if tried is None or tried.examples_per_second < _GROWTH * best.examples_per_second:
-            return best
-        best = tried
-
-
-def try_fewer(
-    bench: Workbench, layers: Layers, settings: TrialSettings, slots: int, token_budget: int
-) -> Tried:
-    """As `try_slots`, with half the slots as long as they don't fit into memory; speed 0 if one doesn't."""
-    tried = _if_it_fits(partial(try_slots, bench, layers, settings, slots, token_budget))
-    if tried is not None:
-        return tried
-    if slots == 1:
-        return Tried(1, 0.0, 0, 0)
-    return try_fewer(bench, layers, settings, slots // 2, token_budget)
+def _worth(best: Tried, slots: int) -> float:
+    """The speed that makes more slots than the best worth having."""
+    return best.examples_per_second * (1 + _GROWTH * (slots / best.slots - 1))
 
 
 def speed_alone(bench: Workbench, settings: TrialSettings) -> float:
@@ -124,7 +127,7 @@ def speed_alone(bench: Workbench, settings: TrialSettings) -> float:
 
     With half of them as long as memory runs out; 0 if it does with one row.
     """
-    rows = _rows(bench, settings)[: bench.micro_batch]
+    rows = longest(bench, settings)[: bench.micro_batch]
     while rows:
         speed = _if_it_fits(partial(_speed_on, bench, settings, rows))
         if speed is not None:
@@ -137,10 +140,14 @@ def _speed_on(bench: Workbench, settings: TrialSettings, rows: Sequence[Row]) ->
     base = bench.base
     batch = collate(rows, base.kind, base.tokenizer.pad_token_id)
     with base.put_on(settings, 0) as model:
-        gradients_alone(model, base, batch, settings)  # the first pass warms up
-        started = time.perf_counter()
-        gradients_alone(model, base, batch, settings)
-        return len(rows) / (time.perf_counter() - started)
+
+        def work() -> float:
+            started = time.perf_counter()
+            gradients_alone(model, base, batch, settings)
+            return time.perf_counter() - started
+
+        work()  # the first pass warms up
+        return len(rows) / min(work() for _ in range(TIMES))
 
 
 def _if_it_fits(work: "Callable[[], T]") -> "T | None":
@@ -158,7 +165,7 @@ def _if_it_fits(work: "Callable[[], T]") -> "T | None":
 T = TypeVar("T")
 
 
-def _rows(bench: Workbench, settings: TrialSettings) -> Sequence[Row]:
+def longest(bench: Workbench, settings: TrialSettings) -> Sequence[Row]:
     """An effective batch of the longest rows."""
     rows = sorted(bench.train_rows.rows, key=lambda row: len(row.input_ids), reverse=True)
     return rows[: settings.batch_size]
