@@ -259,6 +259,7 @@ _OPTIONS: Mapping[str, tuple[str, ...]] = {
     "pruner=patient": ("patience",),
     "executor=auto": ("workers_per_device", "silence_seconds", "retries"),
     "executor=local": ("workers_per_device", "silence_seconds", "retries"),
+    "executor=ray": ("workers_per_device", "silence_seconds", "retries"),
     "verdict=holdout": ("level",),
 }
 
