@@ -18,19 +18,20 @@ source .venv/bin/activate
 
 # Whoever reaches a node's ports needs this token; srun hands it on in the environment, not in arguments.
 RAY_AUTH_TOKEN="$(python -c 'import secrets; print(secrets.token_hex(32))')"
-export RAY_AUTH_TOKEN RAY_AUTH_MODE=token RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300
+export RAY_AUTH_TOKEN RAY_AUTH_MODE=token
+export RAY_USAGE_STATS_ENABLED=0 RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300
 
-head="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
-address="$head:$((20000 + SLURM_JOB_ID % 20000))"
+mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+address="${nodes[0]}:$((20000 + SLURM_JOB_ID % 20000))"
 pid="sweep-$SLURM_JOB_ID.pid"
 
 # Three minutes before the end Slurm warns this shell, on the first node, where the sweep is led: it alone is told, for
 # Ray would end at once. It saves its trials and leaves with code 130.
-trap 'kill -TERM "$(cat "$pid")"' USR1
+trap '[ ! -f "$pid" ] || kill -TERM "$(cat "$pid")"' USR1
 
 srun --nodes="$SLURM_JOB_NUM_NODES" \
     ray symmetric-run --address "$address" --min-nodes "$SLURM_JOB_NUM_NODES" \
-    --include-dashboard=false --disable-usage-stats --num-gpus="$SLURM_GPUS_ON_NODE" -- \
+    --num-gpus="$SLURM_GPUS_ON_NODE" -- \
     sh -c 'echo $$ >"$0"; exec python -m sweeper "$@"' "$pid" \
     "$@" executor=ray "executor.address=$address" &
 code=0
