@@ -29,7 +29,7 @@ pid="sweep-$SLURM_JOB_ID.pid"
 # Ray would end at once. It saves its trials and leaves with code 130.
 trap '[ ! -f "$pid" ] || kill -TERM "$(cat "$pid")"' USR1
 
-srun --nodes="$SLURM_JOB_NUM_NODES" \
+srun --nodes="$SLURM_JOB_NUM_NODES" --wait=60 \
     ray symmetric-run --address "$address" --min-nodes "$SLURM_JOB_NUM_NODES" \
     --num-gpus="$SLURM_GPUS_ON_NODE" -- \
     sh -c 'echo $$ >"$0"; exec python -m sweeper "$@"' "$pid" \

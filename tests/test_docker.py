@@ -156,7 +156,9 @@ def starts() -> list[list[str]]:
     """The arguments of every `ray start` below docker/, README included."""
     found = [words(services(CLUSTER)[name])[2:] for name in ("head", "worker")]
     for file in (CLUSTER, KUBERAY, ROOT / "docker" / "README.md"):
-        found += [line.split() for line in re.findall(r"^ *ray start (--[^>#\n]*)", file.read_text(), re.MULTILINE)]
+        found += [
+            line.split() for line in re.findall(r"^ *ray start (--[^>#\n]*)", file.read_text(), re.MULTILINE)
+        ]
     return found
 
 
@@ -168,7 +170,9 @@ def test_ray_knows_every_option_that_it_is_started_with() -> None:
     assert len(starts()) >= 6
     (script,) = (file.read_text() for file in SCRIPTS if "symmetric-run" in file.read_text())
     (options,) = re.findall(r"ray symmetric-run (.*?) -- ", script.replace("\\\n", ""))
-    symmetric = curate_and_validate_ray_start_args(options.replace('"$address"', "a:1").replace('"', "").split())
+    symmetric = curate_and_validate_ray_start_args(
+        options.replace('"$address"', "a:1").replace('"', "").split()
+    )
     assert symmetric
     for arguments in [*starts(), [re.sub(r"\$\w+", "1", word) for word in symmetric]]:
         context = start.make_context("ray start", list(arguments))
@@ -180,7 +184,10 @@ def test_the_sweep_of_a_cluster_is_composed_as_it_stands_there(monkeypatch: pyte
     jobs = [document for document in yaml.safe_load_all(KUBERAY.read_text()) if document["kind"] == "Job"]
     (container,) = jobs[0]["spec"]["template"]["spec"]["containers"]
     sweep = services(CLUSTER)["sweep"]
-    for script, own in ((sweep["entrypoint"][2], sweep["command"]), (container["command"][2], container["args"])):
+    for script, own in (
+        (sweep["entrypoint"][2], sweep["command"]),
+        (container["command"][2], container["args"]),
+    ):
         (rest,) = re.findall(r"exec python -m sweeper \"\$+@\"(.*)", script.replace("\\\n", ""))
         config, _ = read_config(compose([*own, *rest.split()]))
         assert (config.executor.name, config.executor.address, config.executor.workers) == ("ray", "auto", 2)
@@ -195,8 +202,14 @@ def test_secrets_of_a_cluster_come_from_files_and_stay_out_of_arguments() -> Non
     for name, service in services(CLUSTER).items():
         given = {key for key in service.get("environment", {}) if re.search("PASSWORD|TOKEN", key)}
         assert given <= {"RAY_AUTH_TOKEN_PATH", "POSTGRES_PASSWORD_FILE", "HF_TOKEN"}, name
-        assert "postgres_password" not in service.get("secrets", []) or name in ("postgres", "mlflow", "sweep")
-        for line in re.findall(r"exec .*", " ".join(words(service)).replace("\\\n", "") if name != "postgres" else ""):
+        assert "postgres_password" not in service.get("secrets", []) or name in (
+            "postgres",
+            "mlflow",
+            "sweep",
+        )
+        for line in re.findall(
+            r"exec .*", " ".join(words(service)).replace("\\\n", "") if name != "postgres" else ""
+        ):
             assert "password" not in line and "token" not in line.lower()
 
 

@@ -55,7 +55,7 @@ def test_the_longest_trial(tmp_path, entry, expected):
 def test_workers_elsewhere_may_have_devices_that_this_machine_has_not(tmp_path):
     gpus = ("model.device=cuda", "model.dtype=bfloat16")
     assert number_type(configure(tmp_path, "executor=ray", *gpus)[0]) == "bfloat16"
-    with pytest.raises(ModelError, match="model.device=cuda is not on this machine"):
+    with pytest.raises(ModelError, match=r"model\.device=cuda is not on this machine"):
         number_type(configure(tmp_path, "executor=inline", *gpus)[0])
 
 
