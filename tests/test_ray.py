@@ -1,4 +1,7 @@
-"""The executor `ray` on a real cluster of nodes on this machine: losses, interruption, loopback, secrets."""
+"""The executor `ray` on a cluster of two nodes on this machine: a lost one, interruptions, who gets in.
+
+What it has in common with the others, workers that die or hang included: test_executor_contract.py.
+"""
 
 import os
 import secrets
@@ -8,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +27,16 @@ pytest.importorskip("ray", reason="the executor `ray` needs Ray: pip install 'sw
 from ray.cluster_utils import Cluster
 
 from sweeper.config import ExecutorConfig
-from sweeper.errors import ClusterError, DataError
+from sweeper.errors import ClusterError, ConfigError
+from sweeper.events import Measurement
 from sweeper.executors import make_executor
 from sweeper.executors.actor import Site
 from sweeper.executors.cluster import cluster
 from sweeper.journal import measurements
 from sweeper.launch import INTERRUPTED
 from sweeper.layout import Layout
-from sweeper.messages import BASE, Decision, Ending, TrialState
-from tests import tiny
+from sweeper.messages import BASE, TrialState
 from tests.sweeps import REPLAY, Recorder, configure, open_coordinator, open_study
-from tests.test_worker import configure as configure_training
-from tests.test_worker import prepared
 
 ROOT = Path(__file__).parents[1]
 
@@ -81,80 +82,39 @@ def wait_for(what: Callable[[], Any], seconds: float = 90) -> Any:
     return found
 
 
-def sweep(nodes: Nodes, folder: Path, *overrides: str, then: Callable[[Any], None]) -> Recorder:
-    """A sweep of four trials by two workers; `then` hears every measurement."""
-    over = ("executor=ray", f"executor.address={nodes.address}", "executor.workers=2", *overrides)
-    over = (*over, "engine.speedup=60", "budget.trials=4", "pruner=none")
-    recorder = Recorder()
-    record = recorder.measured
+class Killing(Recorder):
+    """Kills the node at the first mark that a trial reaches, and has another one join."""
 
-    def measured(point):
-        record(point)
-        then(point)
+    def __init__(self, nodes: Nodes) -> None:
+        super().__init__()
+        self.nodes = nodes
+        self.at: Measurement | None = None
 
-    recorder.measured = measured
-    coordinator, study, _ = open_coordinator(folder, *over, recorder=recorder)
-    config, _ = configure(folder, *over)
-    make_executor(config, Layout(folder, config.sweep.name)).run(coordinator)
-    coordinator.close()
-    assert [r.number for r in study.records()] == [BASE, 0, 1, 2, 3]
-    assert all(r.state is TrialState.FINISHED for r in study.records())
-    over_and_done = Counter(r.number for r in recorder.of("ended") if r.state.is_over)
-    assert set(over_and_done.values()) == {1}, "no trial is trained twice to its end"
-    return recorder
-
-
-def lost(recorder: Recorder) -> dict[int, str]:
-    """Trials whose worker was lost, and how."""
-    return {r.number: r.reason for r in recorder.of("ended") if r.state is TrialState.WAITING}
+    def measured(self, point: Measurement) -> None:
+        super().measured(point)
+        if self.at is None and point.mark == 48:
+            self.at = point
+            of_the_node = self.nodes.workers()
+            self.nodes.kill()
+            assert not psutil.wait_procs(of_the_node, timeout=60)[1]
+            self.nodes.join()
 
 
 def test_trials_of_a_lost_node_go_on_from_their_checkpoints_on_another(tmp_path, nodes):
-    at = []
-
-    def kill(point):
-        if point.mark == 48 and not at:
-            at.append(point)
-            of_the_node = nodes.workers()
-            nodes.kill()
-            psutil.wait_procs(of_the_node, timeout=60)
-            assert not any(process.is_running() for process in of_the_node)
-            nodes.join()
-
-    recorder = sweep(nodes, tmp_path, then=kill)
-    trial = at[0].trial
-    assert trial in lost(recorder)
-    assert {p.attempt for p in recorder.of("measured") if p.trial == trial} == {1, 2}
-    again = [p.examples for p in recorder.of("measured") if p.trial == trial and p.attempt == 2]
-    assert min(again) > 48
-
-
-def test_the_trial_of_a_killed_worker_goes_on(tmp_path, nodes):
-    at = []
-
-    def kill(point):
-        if point.trial == 1 and not at:
-            at.append(point)
-            for process in nodes.workers():
-                process.kill()
-
-    reasons = lost(sweep(nodes, tmp_path, then=kill))
-    assert "its worker process has died" in reasons[1]
-
-
-def test_the_trial_of_a_worker_that_hangs_goes_on(tmp_path, nodes):
-    stopped = []
-
-    def stop(point):
-        if point.trial == 1 and not stopped:
-            stopped.extend(nodes.workers())
-            for process in stopped:
-                process.suspend()
-
-    reasons = lost(sweep(nodes, tmp_path, "executor.silence_seconds=5", then=stop))
-    assert reasons[1] == "its worker said nothing for 5 s"
-    _, alive = psutil.wait_procs(stopped, timeout=60)
-    assert not alive, "a worker that hangs is ended, and its device is free again"
+    over = ["executor=ray", f"executor.address={nodes.address}", "executor.workers=2"]
+    over += ["engine.speedup=60", "budget.trials=4", "pruner=none"]
+    coordinator, study, recorder = open_coordinator(tmp_path, *over, recorder=Killing(nodes))
+    config, _ = configure(tmp_path, *over)
+    make_executor(config, Layout(tmp_path, config.sweep.name)).run(coordinator)
+    coordinator.close()
+    assert [r.number for r in study.records()] == [BASE, 0, 1, 2, 3]
+    assert all(r.state is TrialState.FINISHED for r in study.records())
+    ends = Counter(r.number for r in recorder.of("ended") if r.state.is_over)
+    assert set(ends.values()) == {1}, "no trial is trained twice to its end"
+    trial = recorder.at.trial
+    assert trial in {r.number for r in recorder.of("ended") if r.state is TrialState.WAITING}
+    again = [p.examples for p in recorder.of("measured") if (p.trial, p.attempt) == (trial, 2)]
+    assert min(again) > 48, "from its checkpoint"
 
 
 def test_an_interrupted_sweep_saves_its_trials_and_a_killed_one_leaves_no_worker(tmp_path, nodes):
@@ -188,55 +148,6 @@ def test_a_node_without_the_sweeps_folder_is_named(tmp_path, monkeypatch):
             site.enter()
 
 
-def test_what_a_worker_can_not_load_ends_the_sweep(tmp_path, nodes):
-    config = configure_training(tmp_path, "executor=ray", f"executor.address={nodes.address}")
-    desk = Desk([])
-    with pytest.raises(DataError, match="holds no prepared rows"):
-        make_executor(config, Layout(tmp_path, config.sweep.name)).run(desk)
-    assert desk.stopped == "a worker could not go on"
-
-
-@dataclass
-class Desk(tiny.Script):
-    """A coordinator that hands out what it is told to, again if a worker is lost with it."""
-
-    stopped: str = ""
-    given: dict[int, Any] = field(default_factory=dict)
-
-    def next_trial(self):
-        work = super().next_trial()
-        self.given |= {work.trial: work} if hasattr(work, "trial") else {}
-        return work
-
-    def stop(self, reason):
-        self.stopped = reason
-
-    def lost(self, trials, why):
-        self._waiting += [replace(self.given[number], attempt=2) for number in trials]
-
-
-def test_a_training_that_has_lost_its_worker_goes_on(tmp_path, nodes):
-    model = tiny.save(tiny.llama(), tmp_path / "model")
-    over = ("model=custom", f"model.name={model}", "model.device=cpu")
-    config = configure_training(tmp_path, "executor=ray", f"executor.address={nodes.address}", *over)
-    layout = Layout(tmp_path, config.sweep.name)
-    prepared(config, layout.rows)
-    killed = []
-
-    def kill(progress):
-        if progress.evaluation is not None and not killed:
-            killed.extend(nodes.workers())
-            for process in killed:
-                process.kill()
-        return Decision.CONTINUE
-
-    desk = Desk([tiny.spec(layout.folder, tiny.settings(), marks=(8, 16))], kill)
-    make_executor(config, layout).run(desk)
-    (outcome,) = desk.outcomes
-    assert (outcome.attempt, outcome.ending, outcome.examples) == (2, Ending.FINISHED, 8)
-    assert {evaluation.mark for evaluation in desk.evaluations} == {8, 16}
-
-
 def test_a_cluster_started_here_is_for_this_user_on_this_machine_alone(monkeypatch):
     secret = "postgresql://someone:canary@somewhere/study"  # noqa: S105
     for name in ("SWEEPER_STUDY", "MLFLOW_TRACKING_URI", "PGPASSWORD"):
@@ -260,7 +171,7 @@ def test_a_cluster_is_closed_to_those_without_its_token(nodes):
         "from sweeper.config import ExecutorConfig; from sweeper.executors.cluster import cluster; "
         f"cluster(ExecutorConfig(name='ray', address='{nodes.address}')).__enter__(); print('let in')"
     )
-    env = os.environ | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    env = os.environ | {"RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_NUM_REDIS_GET_RETRIES": "2"}
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, timeout=120)
     assert b"let in" not in run.stdout
     assert b"ClusterError: executor.address: no Ray cluster at" in run.stderr
@@ -273,6 +184,11 @@ def test_a_cluster_that_is_not_there_is_told_at_once(monkeypatch, address):
     refused = "executor.address: no Ray cluster at 127.0.0.1:1 .*Connection refused.*executor.address=null"
     with pytest.raises(ClusterError, match=refused), cluster(ExecutorConfig(name="ray", address=address)):
         pass
+
+
+def test_rays_client_is_no_way_in(tmp_path):
+    with pytest.raises(ConfigError, match=r"executor\.address: must match pattern .* 'ray://head:10001'"):
+        configure(tmp_path, "executor=ray", "executor.address=ray://head:10001")
 
 
 def test_without_ray_the_command_that_installs_it_is_told(monkeypatch):

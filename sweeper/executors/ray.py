@@ -8,7 +8,7 @@ when a worker dies names that worker.
 import math
 import secrets
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,10 +37,12 @@ class RayExecutor:
     def __init__(self, config: Config, layout: Layout) -> None:
         self._config = config
         self._layout = layout
-        executor = config.executor
-        self.workers = executor.workers or 1
-        told = f"{executor.workers} workers" if executor.workers else "a worker for every GPU"
-        self.about = f"{told} on " + (f"the Ray cluster {executor.address}" if executor.address else "Ray")
+        count, address = config.executor.workers, config.executor.address
+        self.workers = min(count or 1, config.budget.trials)
+        told = "workers" if count is None else f"{self.workers} worker{'s' if self.workers > 1 else ''}"
+        self.about = f"{told} on " + (
+            f"the Ray cluster {address}" if address else "a Ray cluster started here"
+        )
 
     def run(self, coordinator: Coordinator) -> None:
         """Train until the coordinator says Done to all workers, replacing those that are lost.
@@ -72,8 +74,8 @@ class _Member:
     """None until Ray has found it a device."""
 
     @property
-    def trials(self) -> Collection[int]:
-        return self.line.trials if self.line is not None else ()
+    def has_loaded(self) -> bool:
+        return self.line is not None and self.line.has_loaded
 
 
 class _Crew:
@@ -84,6 +86,7 @@ class _Crew:
         """Why the sweep can't go on."""
         self._ray = ray
         self._executor = config.executor
+        self._trials = config.budget.trials
         self._coordinator = coordinator
         self._members: list[_Member] = []
         self._in_vain = 0
@@ -99,9 +102,9 @@ class _Crew:
 
     @property
     def is_done(self) -> bool:
-        """Whether no trial runs and none will be handed out."""
+        """Whether no trial will be handed out and all workers that have loaded have come to their end."""
         is_over = self._is_over or bool(self._coordinator.stopped)
-        return is_over and not any(member.trials for member in self._members)
+        return is_over and not any(member.has_loaded for member in self._members)
 
     def fill(self) -> None:
         """Ask Ray for the workers that are missing; one appears as soon as there is a device for it."""
@@ -128,7 +131,7 @@ class _Crew:
         """Give up those that hang; one that waits for its device may do so for ever."""
         for member in list(self._members):
             if member.line is not None:
-                times = 1 if member.line.has_loaded else _LOADING
+                times = 1 if member.has_loaded else _LOADING
                 bearable = times * (self._executor.silence_seconds or math.inf)
                 if member.line.silence > bearable:
                     self._lose(member, f"said nothing for {bearable:g} s")
@@ -181,11 +184,12 @@ class _Crew:
         self._coordinator.stop("a worker could not go on")
 
     def _wanted(self) -> int:
-        """Workers there are to be; counted anew, for nodes come and go."""
-        if self._executor.workers is not None:
-            return self._executor.workers
-        gpus = int(self._ray.cluster_resources().get("GPU", 0)) if self._on_gpus else 0
-        return max(1, gpus * (self._executor.workers_per_device or 1))
+        """Workers there are to be, no more than trials; counted anew, for nodes come and go."""
+        wanted = self._executor.workers
+        if wanted is None:
+            gpus = int(self._ray.cluster_resources().get("GPU", 0)) if self._on_gpus else 0
+            wanted = max(1, gpus * (self._executor.workers_per_device or 1))
+        return min(wanted, self._trials)
 
 
 @contextmanager
