@@ -40,9 +40,8 @@ class RayExecutor:
         count, address = config.executor.workers, config.executor.address
         self.workers = min(count or 1, config.budget.trials)
         told = "workers" if count is None else f"{self.workers} worker{'s' if self.workers > 1 else ''}"
-        self.about = f"{told} on " + (
-            f"the Ray cluster {address}" if address else "a Ray cluster started here"
-        )
+        where = f"the Ray cluster {address}" if address else "a Ray cluster of its own"
+        self.about = f"{told} on {where}"
 
     def run(self, coordinator: Coordinator) -> None:
         """Train until the coordinator says Done to all workers, replacing those that are lost.
