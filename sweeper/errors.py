@@ -6,6 +6,7 @@
     │   ├── DataError               the rows: missing, empty, too few, without labels, all cut off
     │   ├── AuditRefusal            exit code 3: the rows are readable, but too much is wrong with them
     │   ├── ModelError              the base model: absent, gated, without the LoRA target
+    │   ├── ClusterError            the Ray cluster: out of reach, or without the sweep's folder
     │   ├── StudyError              the study: in use, changed under the same name, no database
     │   └── ExportError             nothing to export, or nowhere to
     ├── TrialError                  one trial failed; the sweep goes on
@@ -70,6 +71,10 @@ class AuditRefusal(InputError):
 
 class ModelError(InputError):
     """The base model can't be loaded or doesn't fit the trial settings."""
+
+
+class ClusterError(InputError):
+    """The Ray cluster can't be reached, or its nodes lack what a worker needs."""
 
 
 class StudyError(InputError):

@@ -114,8 +114,7 @@ def prepare_inputs(
         screen.say(told)
     for warning in prepared.manifest.warnings:
         screen.say(f"Mind: {warning}")
-    dtype = pretrained.choose_dtype(config.model, pretrained.choose_device(config.model))
-    pinned = {"revision": resolved.revision, "dtype": str(dtype).removeprefix("torch.")}
+    pinned = {"revision": resolved.revision, "dtype": number_type(config)}
     return Inputs(
         config=_pinned(config, pinned),
         rows=len(prepared.train),
@@ -124,6 +123,18 @@ def prepare_inputs(
         pins=pinned | {"rows": prepared.digest},
         audit=audit,
     )
+
+
+def number_type(config: Config) -> str:
+    """The type of the base's numbers, by its name in torch: the same for all workers, as trials are compared.
+
+    Raises ModelError if it is to be chosen by a device that this machine doesn't have.
+    """
+    from sweeper.pretrained import choose_device, choose_dtype
+
+    if config.executor.name == "ray" and config.model.dtype != "auto":
+        return config.model.dtype  # the workers' devices are not this machine's
+    return str(choose_dtype(config.model, choose_device(config.model))).removeprefix("torch.")
 
 
 def _check_slices(task: TaskConfig, prepared: "Prepared") -> None:

@@ -262,6 +262,7 @@ _OPTIONS: Mapping[str, tuple[str, ...]] = {
     "engine=auto": ("report_seconds",),
     "executor=auto": ("workers_per_device", "silence_seconds", "retries"),
     "executor=local": ("workers_per_device", "silence_seconds", "retries"),
+    "executor=ray": ("workers_per_device", "silence_seconds", "retries"),
     "verdict=holdout": ("level",),
 }
 

@@ -1,4 +1,7 @@
-"""docker/: linted, held against the Compose specification, and complete enough to build the package."""
+"""docker/: linted, held against the Compose specification, and complete enough to build the package.
+
+Nothing is started, for no Docker, Slurm or Kubernetes need be here; docker/README.md says what was tried.
+"""
 
 import re
 import shutil
@@ -17,6 +20,10 @@ from sweeper.compose import compose, read_config
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = ROOT / "docker" / "Dockerfile"
 COMPOSE = ROOT / "docker" / "compose.yaml"
+CLUSTER = ROOT / "docker" / "cluster.yaml"
+KUBERAY = ROOT / "docker" / "kuberay.yaml"
+CONSTRAINTS = (ROOT / "constraints.txt").read_text()
+SCRIPTS = sorted((ROOT / "docker").glob("*.sh"))
 TOOLS = Path(sys.executable).parent
 
 
@@ -27,8 +34,11 @@ def instructions() -> list[tuple[str, str]]:
     return [(line.split(None, 1)[0], line.split(None, 1)[1]) for line in lines if line.strip()]
 
 
-def services() -> dict[str, Any]:
-    return dict(yaml.safe_load(COMPOSE.read_text())["services"])
+def services(file: Path = COMPOSE) -> dict[str, Any]:
+    return dict(yaml.safe_load(file.read_text())["services"])
+
+
+both_files = pytest.mark.parametrize("file", [COMPOSE, CLUSTER], ids=lambda file: file.name)
 
 
 def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
@@ -39,8 +49,9 @@ def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
     assert run.returncode == 0, run.stdout + run.stderr
 
 
-def test_compose_file_follows_the_compose_specification() -> None:
-    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE]
+@both_files
+def test_compose_file_follows_the_compose_specification(file: Path) -> None:
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", file]
     run = subprocess.run(check, capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stdout + run.stderr
 
@@ -111,20 +122,105 @@ def test_services_run_commands_that_sweeper_knows(capsys: pytest.CaptureFixture[
     assert ("ENTRYPOINT", '["python", "-m", "sweeper"]') in instructions()
 
 
-def test_nothing_is_published_beyond_this_machine() -> None:
-    ports = [port for service in services().values() for port in service.get("ports", [])]
+@both_files
+def test_nothing_is_published_beyond_this_machine(file: Path) -> None:
+    ports = [port for service in services(file).values() for port in service.get("ports", [])]
     assert ports == ["127.0.0.1:5000:5000"]
-    assert not any("network_mode" in service for service in services().values())
+    assert not any("network_mode" in service for service in services(file).values())
 
 
-def test_services_have_no_privileges() -> None:
-    for service in services().values():
+@both_files
+def test_services_have_no_privileges(file: Path) -> None:
+    for service in services(file).values():
         assert "privileged" not in service
         assert service["cap_drop"] == ["ALL"]
         assert "no-new-privileges:true" in service["security_opt"]
 
 
-def test_no_image_is_called_latest() -> None:
-    named = [service["image"] for service in services().values()]
+@both_files
+def test_no_image_is_called_latest(file: Path) -> None:
+    named = [service["image"] for service in services(file).values()]
     named += [arguments for name, arguments in instructions() if name == "FROM"]
     assert all(":" in name and ":latest" not in name for name in named)
+
+
+# A cluster
+
+
+def words(service: dict[str, Any]) -> list[str]:
+    """What a service runs, entrypoint and arguments."""
+    return [*service.get("entrypoint", []), *service["command"]]
+
+
+def starts() -> list[list[str]]:
+    """The arguments of every `ray start` below docker/."""
+    found = [words(services(CLUSTER)[name])[2:] for name in ("head", "worker")]
+    for file in (CLUSTER, KUBERAY, ROOT / "docker" / "README.md"):
+        lines = re.findall(r"^ *ray start (--[^>#\n]*)", file.read_text(), re.MULTILINE)
+        found += [line.split() for line in lines]
+    return found
+
+
+def test_ray_knows_every_option_that_it_is_started_with() -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    from ray.scripts.scripts import start
+    from ray.scripts.symmetric_run import curate_and_validate_ray_start_args
+
+    assert len(starts()) == 6
+    (script,) = (file.read_text() for file in SCRIPTS if "symmetric-run" in file.read_text())
+    (options,) = re.findall(r"ray symmetric-run (.*?) -- ", script.replace("\\\n", ""))
+    given = re.sub(r"\$\w+", "1", options.replace('"', "")).split()
+    assert "--min-nodes" in given
+    for arguments in [*starts(), curate_and_validate_ray_start_args(given)]:
+        context = start.make_context("ray start", list(arguments))
+        assert context.params["head"] or context.params["include_dashboard"] is None, "is the head's alone"
+        assert context.params["dashboard_host"] in ("localhost", "127.0.0.1")
+
+
+def test_the_sweep_of_a_cluster_is_composed_as_it_stands_there() -> None:
+    (job,) = (tree for tree in yaml.safe_load_all(KUBERAY.read_text()) if tree["kind"] == "Job")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    sweep = services(CLUSTER)["sweep"]
+    in_compose, in_job = sweep["entrypoint"][2], container["command"][2]
+    for script, own in ((in_compose, sweep["command"]), (in_job, container["args"])):
+        (rest,) = re.findall(r"exec python -m sweeper \"\$+@\"(.*)", script.replace("\\\n", ""))
+        executor = read_config(compose([*own, *rest.split()]))[0].executor
+        assert (executor.name, executor.address, executor.workers) == ("ray", "auto", 2)
+    for file in SCRIPTS:
+        (usage,) = re.findall(r"sbatch docker/\S+ (.*)", file.read_text())
+        read_config(compose(usage.split()))
+
+
+def test_secrets_of_a_cluster_come_from_files_and_stay_out_of_arguments() -> None:
+    tree = yaml.safe_load(CLUSTER.read_text())
+    assert all(list(secret) == ["environment"] for secret in tree["secrets"].values())
+    for service in services(CLUSTER).values():
+        given = {key for key in service.get("environment", {}) if re.search("PASSWORD|TOKEN", key)}
+        assert given <= {"RAY_AUTH_TOKEN_PATH", "POSTGRES_PASSWORD_FILE", "HF_TOKEN"}
+    reads = {n for n, service in services(CLUSTER).items() if "postgres_password" in service["secrets"]}
+    assert reads == {"postgres", "mlflow", "sweep"}, "nodes on which trials are trained don't"
+    commands = re.findall(r"exec (?:.*\\\n)*.*", CLUSTER.read_text())
+    assert len(commands) == 2
+    assert not any("password" in command for command in commands)
+
+
+def test_nodes_of_a_cluster_share_the_folder_of_sweeps() -> None:
+    for name in ("head", "worker", "sweep"):
+        assert "sweeps:/work/sweeps" in services(CLUSTER)[name]["volumes"]
+        assert services(CLUSTER)[name]["environment"]["RAY_AUTH_MODE"] == "token"
+    _, cluster, job = yaml.safe_load_all(KUBERAY.read_text())
+    assert cluster["spec"]["authOptions"] == {"mode": "token"}
+    pods = [job["spec"]["template"], cluster["spec"]["headGroupSpec"]["template"]]
+    for pod in [*pods, *(group["template"] for group in cluster["spec"]["workerGroupSpecs"])]:
+        (container,) = pod["spec"]["containers"]
+        assert container["volumeMounts"] == [{"name": "sweeps", "mountPath": "/work/sweeps"}]
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert pod["spec"]["securityContext"]["runAsNonRoot"]
+    assert cluster["spec"]["rayVersion"] in re.findall(r"^ray==(.*)$", CONSTRAINTS, re.MULTILINE)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_bash_reads_the_scripts(script: Path) -> None:
+    run = subprocess.run(["bash", "-n", script], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    assert "set -euo pipefail" in script.read_text()

@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
-from sweeper.errors import ConfigError
-from sweeper.inputs import fingerprint, longest, lora_targets, trained_bytes
+from sweeper.errors import ConfigError, ModelError
+from sweeper.inputs import fingerprint, longest, lora_targets, number_type, trained_bytes
 from tests import tiny
 from tests.sweeps import configure
 
@@ -55,6 +56,14 @@ def test_the_longest_trial(tmp_path, entry, expected):
     _, space = configure(tmp_path, f"+space.epochs={entry}")
     assert longest(space) == expected
     assert longest(configure(tmp_path)[1]) == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
+def test_workers_elsewhere_may_have_devices_that_this_machine_has_not(tmp_path):
+    gpus = ("model.device=cuda", "model.dtype=bfloat16")
+    assert number_type(configure(tmp_path, "executor=ray", *gpus)[0]) == "bfloat16"
+    with pytest.raises(ModelError, match=r"model\.device=cuda is not on this machine"):
+        number_type(configure(tmp_path, "executor=inline", *gpus)[0])
 
 
 def test_every_target_the_space_may_choose_is_checked(tmp_path):

@@ -112,15 +112,18 @@ class ExecutorConfig:
 
     __pydantic_config__ = STRICT
 
-    name: Literal["auto", "inline", "local"]
+    name: Literal["auto", "inline", "local", "ray"]
     workers: Positive | None = None
-    """auto, local: how many; null: one per GPU, or one on the CPU. Those on a CPU share its cores."""
+    """How many; null: one per GPU, or one on the CPU. Those on a CPU share its cores."""
     workers_per_device: Positive | None = None
-    """auto, local: how many share a GPU."""
+    """How many share a GPU."""
+    address: Annotated[str, Field(pattern=r"^(auto|[^/\s]+:\d+)$")] | None = None
+    """ray: the cluster to join, as host:port, or `auto` for the one that this machine is a node of; null: one
+    is started on this machine."""
     silence_seconds: PositiveFloat | None = None
-    """auto, local: a worker that is silent for so long counts as hung; loading may take six times as long."""
+    """A worker that is silent for so long counts as hung; loading may take six times as long."""
     retries: NonNegative | None = None
-    """auto, local: a trial whose worker was lost goes on up to so many times, and fails then."""
+    """A trial whose worker was lost goes on up to so many times, and fails then."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,10 @@ class Executor(Protocol):
 
 def make_executor(config: Config, layout: Layout) -> Executor:
     """The executor that `config.executor` names; auto: what fits the number of workers."""
+    if config.executor.name == "ray":
+        from sweeper.executors.ray import RayExecutor
+
+        return RayExecutor(config, layout)
     from sweeper.executors.inline import InlineExecutor
     from sweeper.executors.local import LocalExecutor
     from sweeper.executors.places import find_places
