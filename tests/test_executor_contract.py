@@ -240,6 +240,7 @@ def train(folder, *overrides, recorder=None):
     layout = Layout(folder, config.sweep.name)
     prepare(config, load_tokenizer(found), architecture(found, config.task), layout.rows)
     study, recorder = execute(folder, *overrides, recorder=recorder, like=TRAINING, rows=48)
+    assert not list(layout.folder.rglob("step-*")), "trials that are over keep no checkpoints"
     return study, recorder, layout
 
 

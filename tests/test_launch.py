@@ -46,6 +46,7 @@ def test_it_ends_when_the_budget_is_used(tmp_path):
     assert (end.reason, end.interrupted, end.failures) == ("", False, ())
     assert [record.number for record in study.records()] == [BASE, 0, 1]
     assert screen.reason == "finished"
+    assert "Trained by 1 worker, in this process\n" in screen.console.file.getvalue()
     assert (tmp_path / "summarize" / "trials" / "0001" / "metrics.jsonl").exists()
 
 
