@@ -142,9 +142,13 @@ def plain(folder: Path, trials: int) -> Cost:
 
 def main(words: Sequence[str]) -> None:
     """Play, print a table, and write the figures if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 10000])
-    parser.add_argument("--window", type=int, default=100, help="trials that the cost at a size is taken from")
+    parser.add_argument(
+        "--window", type=int, default=100, help="trials that the cost at a size is taken from"
+    )
     parser.add_argument("--workers", type=int, default=256)
     parser.add_argument("--plain", type=int, default=100, help="trials of plain Optuna and MLflow")
     parser.add_argument("--tracking", default="mlflow", choices=["mlflow", "none"])
@@ -173,7 +177,9 @@ def _say(stage: Stage, compared: Cost) -> None:
     print(f"    resume {_told(stage.resume)}, memory {stage.memory_bytes / 2**20:.0f} MiB")
     for what in ("waited", "service", "processor"):
         quantiles = [1000 * stage.longest(what, share) for share in (0.5, 0.99, 1.0)]
-        print(f"    a report's answer ({what}), ms: " + " ".join(f"{one:.1f}" for one in quantiles), flush=True)
+        print(
+            f"    a report's answer ({what}), ms: " + " ".join(f"{one:.1f}" for one in quantiles), flush=True
+        )
 
 
 def _told(cost: Cost) -> str:
