@@ -112,6 +112,8 @@ class _Sent:
     uri: str
     """Password masked; what was sent elsewhere doesn't count."""
     closed: bool = False
+    begun: int = 0
+    """No trial from this number on has a run."""
     trials: dict[str, str] = field(default_factory=dict)
     """Final state by trial number."""
 
@@ -185,7 +187,8 @@ class MlflowTracker:
         self._sent.write(self._layout)
         reach("tracking.identified")
         self._catch_up(trials)
-        runs = SweepRuns(self._uri, self._experiment, self._layout, sweep, self._sent.identity)
+        known = {trial.number for trial in trials}.union(range(self._sent.begun))
+        runs = SweepRuns(self._uri, self._experiment, self._layout, sweep, self._sent.identity, known)
         self._thread = Thread(target=self._run, args=(runs,), name="mlflow", daemon=True)
         self._thread.start()
 
@@ -274,7 +277,8 @@ class MlflowTracker:
             self._gather(pause)
             try:
                 if runs.connect():
-                    gc.freeze()  # MLflow stays: looked through in a full collection, it would hold up the sweep
+                    # MLflow stays: looked through in a full collection, it would hold up the sweep.
+                    gc.freeze()
                 began = time.monotonic()
                 self._send(runs)
                 pause, failures = max(_SEND_SECONDS, _REST * (time.monotonic() - began)), 0
@@ -324,6 +328,10 @@ class MlflowTracker:
                 self._take(record)
 
     def _send(self, runs: SweepRuns) -> None:
+        begun = 1 + max(self._trials, default=-1)
+        if begun > self._sent.begun:
+            self._sent.begun = begun
+            self._sent.write(self._layout)
         known = dict(self._sent.trials)
         try:
             self._send_trials(runs)

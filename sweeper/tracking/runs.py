@@ -8,8 +8,9 @@ short is simply done again.
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any
 
 from sweeper.events import DataSetInfo, Measurement, SweepInfo, TrialRecord
@@ -30,7 +31,8 @@ from sweeper.tracking.words import (
     trial_tags,
 )
 
-_METRICS_PER_CALL = 1000
+_METRICS_PER_CALL = 800
+"""Of 1,000 entities in all, so that parameters and tags find room beside them."""
 _TAGS_PER_CALL = 100
 _DIGEST_LENGTH = 36
 """Limits of MLflow's API."""
@@ -52,19 +54,33 @@ class SweepRuns:
     Everything here may block and may raise what MLflow raises.
     """
 
-    def __init__(self, uri: str, experiment: str, layout: Layout, sweep: SweepInfo, identity: str) -> None:
-        """Nothing is contacted yet. `identity` is what the parent run is found again by."""
+    def __init__(
+        self,
+        uri: str,
+        experiment: str,
+        layout: Layout,
+        sweep: SweepInfo,
+        identity: str,
+        known: Iterable[int] = (),
+    ) -> None:
+        """Nothing is contacted yet.
+
+        `identity` is what the parent run is found again by, `known` the trials that may have runs already.
+        """
         self._uri = uri
         self._experiment_name = experiment
         self._layout = layout
         self._sweep = sweep
         self._identity = identity
+        self._known = {BASE, *known}
         self._client: Any = None
         self._experiment = ""
         self._parent = ""
         self._trials: dict[int, Any] = {}
-        """MLflow's run of every trial that has one."""
+        """MLflow's run of every trial that was begun."""
         self._begun: set[tuple[int, int, TrialState]] = set()
+        self._undescribed: dict[int, tuple[Mapping[str, str], Mapping[str, str]]] = {}
+        """Parameters and tags that go with a trial's next measurements."""
 
     def connect(self) -> bool:
         """Import MLflow, set up its database if it is ours, find or create experiment and parent run.
@@ -84,16 +100,13 @@ class SweepRuns:
         )
         reach("tracking.parent")
         run_id = parent.info.run_id
-        for run in self._search(f"tags.`mlflow.parentRunId` = '{run_id}'"):
-            number = int(run.data.tags["sweeper.number"])
-            if run.data.tags["sweeper.trial"] == self._named(number):
-                self._trials.setdefault(number, run)
         if "sweeper.verdict" in parent.data.tags:
             # There will be another one, or none.
             self._client.delete_tag(run_id, "sweeper.verdict")
         if not self._sweep.is_verdict:
             # No parameters: the run table would show a column for each, empty for every trial.
-            self._describe(parent, {}, parent_tags(self._sweep), self._sweep.data)
+            self._write(run_id, parent_tags(self._sweep))
+            self._log_inputs(run_id, self._sweep.data)
             self._client.log_dict(run_id, dict(self._sweep.config), "config.yaml")
             self._log_audit(run_id)
         self._client.update_run(run_id, status="RUNNING")
@@ -106,18 +119,21 @@ class SweepRuns:
         self._parent = ""
         self._trials.clear()
         self._begun.clear()
+        self._undescribed.clear()
 
     def begin(self, trial: TrialRecord, time: float) -> None:
-        """Find or create the trial's run, with its parameters, and show it as running or waiting.
+        """Find or create the trial's run, and show it as running or waiting.
 
+        Its parameters and tags go with what is logged next: MLflow takes as long for either alone.
         `time` (Unix seconds) is when the trial started, for a run that has to be created.
         """
         step = (trial.number, trial.attempt, trial.state)
         if step in self._begun:
             return
-        run = self._trials.get(trial.number)
+        run = self._trials.get(trial.number) or self._find(trial.number)
         is_new = run is None
         if run is None:
+            self._known.add(trial.number)  # from here on it may be there, whatever becomes of the call
             tags = {
                 "mlflow.parentRunId": self._parent,
                 "sweeper.trial": self._named(trial.number),
@@ -131,18 +147,21 @@ class SweepRuns:
                 run_name=run_name(trial, self._sweep.is_verdict),
             )
             reach("tracking.created")
-            self._trials[trial.number] = run
+        self._trials[trial.number] = run
         seen = ("train", "validation", "test") if self._sweep.is_verdict else ("train", "validation")
         data = [info for info in self._sweep.data if info.split in seen]
         params = {} if trial.number == BASE else flattened(to_tree(trial.settings))
-        self._describe(run, params, trial_tags(trial, self._sweep), data)
+        # A parameter can't be changed once it is logged.
+        missing = {key: value for key, value in params.items() if key not in run.data.params}
+        self._undescribed[trial.number] = missing, trial_tags(trial, self._sweep)
+        self._log_inputs(run.info.run_id, data)
         if not trial.state.is_over and not (is_new and trial.state is TrialState.RUNNING):
             self._client.update_run(run.info.run_id, status=_STATUS[trial.state])
         reach("tracking.begun")
         self._begun.add(step)
 
     def log(self, number: int, points: Sequence[Measurement]) -> None:
-        """Send the trial's measurements; numbers that are not finite leave a gap in the curve."""
+        """Send the trial's measurements, and what begin() left; numbers that are not finite leave a gap."""
         from mlflow.entities import Metric
 
         metrics = [
@@ -151,8 +170,8 @@ class SweepRuns:
             for key, value in point.metrics.items()
             if math.isfinite(value)
         ]
-        for start in range(0, len(metrics), _METRICS_PER_CALL):
-            self._client.log_batch(self._run_id(number), metrics=metrics[start : start + _METRICS_PER_CALL])
+        params, tags = self._undescribed.pop(number, ({}, {}))
+        self._write(self._run_id(number), tags, params, metrics)
         reach("tracking.logged")
 
     def end(
@@ -160,8 +179,9 @@ class SweepRuns:
     ) -> None:
         """Write what is known only when a trial is over, and its final state.
 
-        `points` are its measurements that were not sent yet. `last` is the trial's last measurement: its time is that of the final numbers, so that sending
-        them again adds nothing. `time` (Unix seconds) is when the trial ended.
+        `points` are its measurements that were not sent yet. `last` is the trial's last measurement: its time
+        is that of the final numbers, so that sending them again adds nothing. `time` (Unix seconds) is when
+        the trial ended.
         """
         started = self._trials[trial.number].info.start_time / 1000
         moment = last.time if last else started
@@ -203,7 +223,7 @@ class SweepRuns:
             wanted = [trial for trial in trials if trial.repeat or trial.number == BASE]
             state, status = sweep_state(wanted, best)
             reached = {"sweeper.verdict": reason} if all(trial.state.is_over for trial in wanted) else {}
-            self._tag(parent, {"sweeper.state": state, **reached})
+            self._write(parent, {"sweeper.state": state, **reached})
             reach("tracking.summed_up")
             client.set_terminated(parent, status)
             reach("tracking.terminated")
@@ -224,25 +244,48 @@ class SweepRuns:
             # A fully fine-tuned model has gigabytes: it stays where it is.
             if best.adapter is not None and best.adapter.is_dir() and best.settings.method == "lora":
                 client.log_artifacts(parent, str(best.adapter), "best_adapter")
-        self._tag(parent, tags)
+        self._write(parent, tags)
         reach("tracking.summed_up")
         client.set_terminated(parent, status)
         reach("tracking.terminated")
 
+    def _find(self, number: int) -> Any:
+        """The run that a trial has already, or None; nobody is asked where there can be none.
+
+        All runs at once take MLflow minutes in a sweep of thousands.
+        """
+        if number not in self._known:
+            return None
+        named = f"tags.`sweeper.trial` = '{self._named(number)}'"
+        return next(self._search(f"tags.`mlflow.parentRunId` = '{self._parent}' and {named}"), None)
+
     def _search(self, condition: str) -> Iterator[Any]:
         return search_runs(self._client, self._experiment, condition)
 
-    def _describe(
-        self, run: Any, params: Mapping[str, str], tags: Mapping[str, str], data: Sequence[DataSetInfo]
+    def _write(
+        self,
+        run_id: str,
+        tags: Mapping[str, str],
+        params: Mapping[str, str] = MappingProxyType({}),
+        metrics: Sequence[Any] = (),
     ) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+        """Log it all, in as few calls as MLflow allows."""
+        from mlflow.entities import Param, RunTag
 
-        run_id = run.info.run_id
-        # A parameter can't be changed once it is logged.
-        missing = [Param(key, value) for key, value in params.items() if key not in run.data.params]
-        self._tag(run_id, tags, missing)
-        if not data:
-            return
+        entities = [RunTag(key, value) for key, value in tags.items()]
+        new = [Param(key, value) for key, value in params.items()]
+        calls = max(math.ceil(len(metrics) / _METRICS_PER_CALL), math.ceil(len(tags) / _TAGS_PER_CALL), 1)
+        for call in range(calls):
+            self._client.log_batch(
+                run_id,
+                metrics=metrics[call * _METRICS_PER_CALL : (call + 1) * _METRICS_PER_CALL],
+                params=[] if call else new,
+                tags=entities[call * _TAGS_PER_CALL : (call + 1) * _TAGS_PER_CALL],
+            )
+
+    def _log_inputs(self, run_id: str, data: Sequence[DataSetInfo]) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
         inputs = [
             DatasetInput(
                 Dataset(
@@ -256,7 +299,8 @@ class SweepRuns:
             )
             for info in data
         ]
-        self._client.log_inputs(run_id, datasets=inputs)
+        if inputs:
+            self._client.log_inputs(run_id, datasets=inputs)
 
     def _log_audit(self, run_id: str) -> None:
         """What was found in the rows: its numbers as metrics `audit/...`, and its page."""
@@ -273,15 +317,6 @@ class SweepRuns:
         self._client.log_batch(run_id, metrics=metrics[:_METRICS_PER_CALL])
         if audit.page.is_file():
             self._client.log_artifact(run_id, str(audit.page))
-
-    def _tag(self, run_id: str, tags: Mapping[str, str], params: Sequence[Any] = ()) -> None:
-        """Set tags; the parameters go with the first of them, since MLflow takes as long for either alone."""
-        from mlflow.entities import RunTag
-
-        entities = [RunTag(key, value) for key, value in tags.items()]
-        for start in range(0, max(len(entities), 1), _TAGS_PER_CALL):
-            self._client.log_batch(run_id, tags=entities[start : start + _TAGS_PER_CALL], params=params)
-            params = ()
 
     def _named(self, number: int) -> str:
         """What the run of a trial is found again by: NAME/7, and NAME/verdict/7 in a verdict."""
