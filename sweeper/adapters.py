@@ -70,7 +70,7 @@ def strip(model: nn.Module) -> None:
 
 
 _IN_CACHE = 256
-"""Rows whose float32 temporaries stay in a processor's cache; else moving them costs more than products do."""
+"""Rows whose float32 temporaries stay in a CPU's cache; else moving them costs more than products do."""
 
 
 class LeanLinear(lora.Linear):  # type: ignore[misc]
