@@ -77,6 +77,7 @@ class Reading:
         written, over = [first], torch.isin(first, ends)
         while len(written) < self._room and not over.all():
             self._at = self._prompts + len(written) - 1
+            self._end = int(self._at.max()) + 1
             token = written[-1][:, None]
             scores = _forward(model, self._attend_step, token, self._at[:, None], logits_to_keep=1)[:, -1]
             # The first of equals, as argmax gives it, which takes four times as long on a CPU.
@@ -101,7 +102,7 @@ class Reading:
     def _attend_step(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Of one more token per row, to all that came before it."""
         rows = torch.arange(len(key), device=key.device)
-        keys, values = self._memory[layer]
+        keys, values = (part[:, :, : self._end] for part in self._memory[layer])
         keys[rows, :, self._at], values[rows, :, self._at] = key[:, :, 0], value[:, :, 0]
         seen = torch.arange(keys.shape[2], device=key.device) <= self._at[:, None]
         found = F.scaled_dot_product_attention(
@@ -121,13 +122,14 @@ class _Spread:
     def __call__(self, x: Tensor) -> Tensor:
         """[1, heads, tokens, features] to [rows, heads, longest, features], zero in pads."""
         out, back = self._indices(x.shape[1])
-        spread: Tensor = _Move.apply(x[0].transpose(0, 1).flatten(0, 1), out, back)
+        flat = x[0].transpose(0, 1).flatten(0, 1)
+        spread: Tensor = _Move.apply(flat, out, back)  # type: ignore[no-untyped-call]
         return spread.view(len(self._there), x.shape[1], -1, x.shape[3])
 
     def back(self, x: Tensor) -> Tensor:
         """[rows, heads, longest, features] to [1, tokens, heads, features]"""
         out, back = self._indices(x.shape[1])
-        moved: Tensor = _Move.apply(x.flatten(0, 2), back, out)
+        moved: Tensor = _Move.apply(x.flatten(0, 2), back, out)  # type: ignore[no-untyped-call]
         return moved.view(1, -1, x.shape[1], x.shape[3])
 
     def _indices(self, heads: int) -> tuple[Tensor, Tensor]:
@@ -188,7 +190,7 @@ def _forward(
 
 
 Attend = Callable[[int, Tensor, Tensor, Tensor, float], Tensor]
-"""Layer, query, key and value [rows, heads, tokens, features], scale; gives [rows, tokens, heads, features]."""
+"""Layer, query, key, value [rows, heads, tokens, features], scale; gives [rows, tokens, heads, features]."""
 
 _ATTENTION = "sweeper_unpadded"
 """Its name in transformers, which knows of no mask for it and makes none."""
