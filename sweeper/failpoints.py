@@ -69,7 +69,7 @@ POINTS: Mapping[str, str] = {
     "tracking.parent": "MLflow has the sweep's own run",
     "tracking.described": "that run says what the sweep is",
     "tracking.created": "MLflow has a trial's run, empty",
-    "tracking.begun": "that run has parameters and tags",
+    "tracking.begun": "that run says which rows it was trained on",
     "tracking.logged": "measurements were sent",
     "tracking.scored": "a trial's final numbers were sent",
     "tracking.ended": "a trial's run has its final state",

@@ -39,8 +39,9 @@ from sweeper.engines.packed.layers import Layers
 from sweeper.engines.packed.memory import memory_of
 from sweeper.engines.packed.probe import TIMES, Probe
 from sweeper.engines.trainer import TrainerEngine
+from tests import tiny
 from tests.benchmarks.packed_profile import by_kind, peaks_of, summary, work_of
-from tests.benchmarks.packed_sides import BUDGET, Job, Result, Side, processes
+from tests.benchmarks.packed_sides import Job, Result, Side, processes
 from tests.benchmarks.packed_table import markdown, write
 
 
@@ -75,12 +76,13 @@ def _in_this_process(
         sides: dict[str, Callable[[], Result]] = {
             "trainer": partial(side.engine, trainer),
             "auto": partial(
-                side.engine, AutoEngine(side.bench, lambda: PackedEngine(side.bench, None, BUDGET), trainer)
+                side.engine,
+                AutoEngine(side.bench, lambda: PackedEngine(side.bench, None, job.budget), trainer),
             ),
             "plain": side.plain,
         }
         for number in slots:
-            sides[f"packed {number}"] = partial(side.engine, PackedEngine(side.bench, number, BUDGET))
+            sides[f"packed {number}"] = partial(side.engine, PackedEngine(side.bench, number, job.budget))
         for name in list(sides)[:: -1 if backwards else 1]:
             if result := _if_it_fits(name, sides[name], lost):
                 yield name, result
@@ -115,7 +117,7 @@ def profile(job: Job, slots: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         side = Side(job, Path(folder))
     base, settings, layers = side.base, job.settings, Layers(side.base.model)
-    probe = Probe(side.bench, layers, settings, BUDGET, memory_of(base.device))
+    probe = Probe(side.bench, layers, settings, job.budget, memory_of(base.device))
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     with layers.on_model():
         tried = probe.run(slots)
@@ -123,7 +125,7 @@ def profile(job: Job, slots: int) -> None:
             probe.run(slots)
     seconds = slots * settings.batch_size / tried.examples_per_second
     targets = job.length - 3 * job.length // 4
-    work = work_of(base, slots, settings.batch_size, job.length, targets, settings.lora.rank, BUDGET)
+    work = work_of(base, slots, settings.batch_size, job.length, targets, settings.lora.rank, job.budget)
     print(f"\n{job.shape}, {job.tokens} tokens per trial-step, {slots} slots")
     print(summary(work, peaks_of(base.device, base.model.dtype), seconds))
     print("of its time, by what the device is at:")
@@ -148,13 +150,15 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=32 if gpu else 4)
     parser.add_argument("--steps", type=int, default=8 if gpu else 3, help="of a trial")
     parser.add_argument("--repeats", type=int, default=3 if gpu else 1)
+    shipped = tiny.config("engine=packed").engine.token_budget
+    parser.add_argument("--budget", type=int, default=shipped, help="tokens per pass of packed trials")
     parser.add_argument("--minutes", type=float, help="begin no other job after so many")
     parser.add_argument("--out", type=Path, default=Path("bench-packed"), help="a folder for what is found")
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
     began, device = time.monotonic(), "cuda" if gpu else "cpu"
     jobs = [
-        Job(shape, tokens, arguments.trials, arguments.steps, device)
+        Job(shape, tokens, arguments.trials, arguments.steps, device, arguments.budget)
         for tokens in arguments.tokens
         for shape in arguments.shapes
     ]

@@ -24,9 +24,6 @@ from tests import tiny
 _LENGTH = 128
 """Tokens of a row; the last quarter of them is the answer."""
 
-BUDGET = 1 << 16
-"""Tokens per pass: halved by the engine where they don't fit."""
-
 SHAPES: dict[str, Callable[[], Any]] = {
     "tiny": lambda: LlamaForCausalLM(
         LlamaConfig(vocab_size=512, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
@@ -58,6 +55,8 @@ class Job:
     trials: int
     steps: int
     device: str
+    budget: int
+    """Tokens per pass of packed trials at most."""
 
     @property
     def settings(self) -> TrialSettings:
