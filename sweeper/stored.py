@@ -64,7 +64,7 @@ def _study_url(configured: str | None, layout: Layout) -> str:
 def tracking_uri(config: Config) -> str | None:
     """`tracking.uri` of a stored sweep; its secret is not stored, and taken from MLFLOW_TRACKING_URI.
 
-    Raises StudyError if it isn't there.
+    `@FILE` stays what it is. Raises StudyError if the secret isn't there.
     """
     uri = config.tracking.uri
     if uri is None or "***" not in uri:
