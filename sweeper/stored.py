@@ -77,7 +77,7 @@ def _whole(url: str) -> str:
 def tracking_of(config: Config) -> TrackingConfig:
     """`tracking` of a stored sweep; the secret in its URI is not stored, and taken from MLFLOW_TRACKING_URI.
 
-    Raises StudyError if it isn't there.
+    `@FILE` stays what it is. Raises StudyError if the secret isn't there.
     """
     uri = config.tracking.uri
     if uri is None or "***" not in uri:

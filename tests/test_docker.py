@@ -122,6 +122,14 @@ def test_services_run_commands_that_sweeper_knows(capsys: pytest.CaptureFixture[
     assert ("ENTRYPOINT", '["python", "-m", "sweeper"]') in instructions()
 
 
+def test_the_ui_is_allowed_to_listen_at_the_containers_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(services(COMPOSE)["ui"]["command"]) == 2
+    assert "there is no sweeps/mlflow.db" in capsys.readouterr().err, "and nothing else is missing"
+
+
 @both_files
 def test_nothing_is_published_beyond_this_machine(file: Path) -> None:
     ports = [port for service in services(file).values() for port in service.get("ports", [])]

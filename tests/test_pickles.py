@@ -1,6 +1,7 @@
 """No pickle is ever loaded: a bomb is planted in every place where a file is read, and none goes off."""
 
 import ast
+import importlib.metadata
 import io
 import json
 import pickle
@@ -20,16 +21,20 @@ import torch
 from datasets import Dataset, DatasetDict
 
 from sweeper.__main__ import main
+from sweeper.config import BackTranslationConfig
 from sweeper.data import sources
+from sweeper.data.checks.toxicity import Toxicity
+from sweeper.data.prepare import open_rows, prepare
 from sweeper.data.review import read_review
+from sweeper.data.translate import revisions
 from sweeper.database import open_storage
 from sweeper.engines import checkpoints
 from sweeper.errors import DataError, ModelError
 from sweeper.messages import Decision, Ending
 from sweeper.modeling import BaseModel, merged
-from sweeper.pretrained import load_tokenizer, resolve
+from sweeper.pretrained import WHEEL, load_tokenizer, resolve
 from tests import tiny
-from tests.rows import configure
+from tests.rows import configure, tokenizer, write_jsonl
 from tests.sweeps import REPLAY
 
 ROOT = Path(__file__).parents[1]
@@ -92,12 +97,30 @@ def test_no_module_names_a_way_to_unpickle():
 # Models
 
 
-def test_a_model_without_safetensors_is_refused(canary, tmp_path):
+NO_SAFETENSORS = r"no \*\.safetensors; other weight formats can run code"
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.gguf", "model.pt", "tf_model.h5"])
+def test_a_model_without_safetensors_is_refused(canary, tmp_path, name):
     folder = tiny.save(tiny.llama(), tmp_path / "model")
+    (folder / "model.safetensors").rename(folder / name)
+    (folder / name).write_bytes(in_torch(canary))
+    with pytest.raises(ModelError, match=NO_SAFETENSORS):
+        resolve(tiny.local(folder))
+    with pytest.raises(DataError, match=f"there: .*{NO_SAFETENSORS}"):
+        revisions(BackTranslationConfig(folder, folder))
+    with pytest.raises(DataError, match=f"toxicity: .*{NO_SAFETENSORS}"):
+        Toxicity(folder, seed=7)
+
+
+def test_the_converted_model_in_the_cache_is_looked_at_too(canary, tmp_path, monkeypatch):
+    wheel = importlib.metadata.distribution(WHEEL)
+    monkeypatch.setenv("SWEEPER_CACHE", str(tmp_path))
+    folder = tiny.save(tiny.llama(), tmp_path / f"{WHEEL}-{wheel.version}")
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(in_torch(canary))
-    with pytest.raises(ModelError, match=r"no \*\.safetensors; other weight formats can run code"):
-        resolve(tiny.local(folder))
+    with pytest.raises(ModelError, match=NO_SAFETENSORS):
+        resolve(tiny.model_config(embedded=True))
 
 
 def test_bombs_beside_the_weights_are_not_looked_at(canary, tmp_path):
@@ -289,6 +312,29 @@ def test_a_review_that_is_a_pickle(canary, tmp_path):
     path.write_bytes(pickle.dumps(Bomb(canary)))
     with pytest.raises(DataError, match=r"queue\.csv"):
         read_review(path)
+
+
+@pytest.mark.filterwarnings("ignore:.*py_extension_type.*:RuntimeWarning")
+def test_frozen_rows_with_pickled_metadata(canary, tmp_path):
+    rows = [{"text": f"text {i}", "answer": f"answer {i}"} for i in range(20)]
+    config = configure(write_jsonl(tmp_path / "rows.jsonl", rows))
+    prepare(config, tokenizer(), "causal", tmp_path / "frozen")
+    for path in (tmp_path / "frozen").glob("*.arrow"):
+        with pa.OSFile(str(path)) as file:
+            table = pa.ipc.open_stream(file).read_all()
+        metadata = {
+            b"ARROW:extension:name": b"arrow.py_extension_type",
+            b"ARROW:extension:metadata": pickle.dumps(Bomb(canary)),
+        }
+        fields = [field.with_metadata(metadata) if field.name == "id" else field for field in table.schema]
+        schema = pa.schema(fields, {b"pandas": pickle.dumps(Bomb(canary))})
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
+            stream.write_table(table.cast(schema))
+    found = open_rows(tmp_path / "frozen")
+    assert len(found.validation["id"]) == 2
+    (tmp_path / "frozen" / "train.arrow").write_bytes(pickle.dumps(Bomb(canary)))
+    with pytest.raises(pa.ArrowInvalid, match=r"Arrow|stream|metadata"):
+        open_rows(tmp_path / "frozen")
 
 
 # The folder of a sweep
