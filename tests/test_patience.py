@@ -21,7 +21,7 @@ class Lossy(RDBStorage):
         done = super().set_trial_state_values(*arguments, **options)
         if self.losses:
             self.losses -= 1
-            raise StorageInternalError from self.cause
+            raise StorageInternalError("the answer is lost") from self.cause
         return done
 
 
@@ -40,13 +40,13 @@ def test_an_ending_whose_answer_got_lost_is_not_told_twice(storage):
     storage.losses = 1
     assert Patient(storage, "study", patience=60.0).set_trial_state_values(number, TrialState.COMPLETE, [1.0])
     assert storage.get_trial(number).value == 1.0
-    with pytest.raises(UpdateFinishedTrialError):
+    with pytest.raises(UpdateFinishedTrialError, match="has already finished"):
         Patient(storage, "study").set_trial_state_values(number, TrialState.FAIL)
 
 
 def test_what_will_never_succeed_is_not_tried_again(storage):
     number = a_trial(storage)
     storage.losses, storage.cause = 1, StatementError("too long", "INSERT", {}, ValueError())
-    with pytest.raises(StorageInternalError):
+    with pytest.raises(StorageInternalError, match="the answer is lost"):
         Patient(storage, "study", patience=60.0).set_trial_state_values(number, TrialState.COMPLETE, [1.0])
     assert storage.losses == 0
