@@ -235,7 +235,9 @@ def export_trial(
 
 def repair_sweep(folder: Path, name: str) -> int:
     """Put right what a crash, or an MLflow that was away, has left of a sweep that nobody runs."""
-    repair(Layout(folder, name), make_screen())
+    layout = Layout(folder, name)
+    with naming(layout.folder):
+        repair(layout, make_screen())
     return 0
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import DBAPIError
 
@@ -50,6 +50,10 @@ class Patient:
                     found = method(*arguments, **options)
                     self._given_up = False
                     return found
+                except UpdateFinishedTrialError:
+                    if not is_told:
+                        raise
+                    return True  # only the answer to the first try was lost
                 except StorageInternalError as error:
                     cause = error.__cause__
                     raise_if_full(error, self._called)

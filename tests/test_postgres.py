@@ -106,11 +106,14 @@ def test_a_killed_sweep_goes_on_in_study_and_mlflow_and_no_password_shows(
     assert "set SWEEPER_STUDY to the whole URL" in capsys.readouterr().err
     monkeypatch.setenv("SWEEPER_STUDY", url)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
-    assert [main([*verb.split()]) for verb in ("list", "show summarize", "report summarize")] == [0, 0, 0]
+    codes = [
+        main([*verb.split()]) for verb in ("list", "show summarize", "report summarize", "repair summarize")
+    ]
+    assert codes == [0, 0, 0, 0]
     assert main(["delete", "summarize", "--yes"]) == 0
     shown = capsys.readouterr()
     told += shown.out + shown.err
-    for expected in ("3/3", "Best: trial", "Report:", "Deleted summarize"):
+    for expected in ("3/3", "Best: trial", "Report:", "on a server, which looks after", "Deleted summarize"):
         assert expected in shown.out
     assert "not stored" not in shown.out + shown.err
     assert mlflow_runs(tracking) == []
