@@ -42,11 +42,11 @@ class Journey:
         killed = log.with_suffix(".killed")
         if killed.exists():
             self.kills.append(killed.read_text().split()[1])
-        elif ended.code == -9:
+        elif ended.code < 0:
             self.kills.append("any time")
         now, root = look(self.folder / "sweeps"), self.folder / "sweeps"
         found = [f"processes {ended.orphans} were left"] if ended.orphans else []
-        if ended.code in (-9, INTERRUPTED):
+        if ended.code < 0 or ended.code == INTERRUPTED:
             workers = 0 if ended.code == INTERRUPTED else self.workers
             found += faults(root, now, self.seen, self.budgets, workers)
         elif ended.code == 0:
@@ -64,7 +64,7 @@ class Journey:
         while True:
             left = set(points) - {kill.partition(":")[0] for kill in self.kills}
             ended = self.run(arguments, ",".join(sorted(left)), function=function)
-            if ended.code != -9 or self.wrong:
+            if ended.code >= 0 or self.wrong:
                 return ended
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: complete or not there, recognised when damaged, and deleted when nobody needs them any more."""
+"""Checkpoints: complete or not there, recognised when damaged, deleted when nobody needs them."""
 
 import shutil
 from collections.abc import Callable
@@ -64,7 +64,7 @@ def test_whatever_file_is_damaged_the_checkpoint_before_is_used(left, tmp_path, 
         told: list[str] = []
         assert checkpoints.newest(copy, told.append).state.examples == 12, name
         assert told == [
-            f"the checkpoint {damaged} is damaged: the trial goes on from the one before it, or from its start"
+            f"the checkpoint {damaged} is damaged: the one before it is used, or the trial begins anew"
         ]
         if name not in (WEIGHTS, STATE):
             continue

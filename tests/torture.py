@@ -1,9 +1,9 @@
 """Sweeps that are really trained, killed at random: `make torture SEED=1 KILLS=200`.
 
 Every sweep draws its settings and its kills from the seed: at a point of `sweeper.failpoints`, or at any
-time, the coordinator or one of its workers, now and then by SIGTERM. After each kill the same command goes on,
-and the invariants of `tests.invariants` are looked at. A sweep whose proposals don't depend on who was first
-has to end as one that nobody has killed.
+time, the coordinator or one of its workers, now and then by SIGTERM. After each kill the same command goes
+on, and the invariants of `tests.invariants` are looked at. A sweep whose proposals don't depend on who was
+first has to end as one that nobody has killed.
 """
 
 import argparse
@@ -88,7 +88,8 @@ def main(words: list[str] | None = None) -> int:
     places = Counter(where.partition(":")[0] for where in tally.kills.elements())
     print(
         f"{places.total()} kills, at {len(places.keys() & POINTS.keys())} of {len(POINTS)} points and at any "
-        f"time, in {tally.sweeps} sweeps and {tally.runs} runs, {minutes:.0f} minutes; {len(tally.wrong)} faults"
+        f"time, in {tally.sweeps} sweeps, {tally.runs} runs and {minutes:.0f} minutes; "
+        f"{len(tally.wrong)} faults"
     )
     if not tally.wrong:
         shutil.rmtree(root)

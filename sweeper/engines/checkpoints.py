@@ -108,9 +108,7 @@ def newest(trial_folder: Path, mind: Callable[[str], None] = lambda _: None) -> 
     )
     for folder in reversed(folders):
         if (sealed := _valid(folder)) is None:
-            mind(
-                f"the checkpoint {folder} is damaged: the trial goes on from the one before it, or from its start"
-            )
+            mind(f"the checkpoint {folder} is damaged: the one before it is used, or the trial begins anew")
             continue
         state = sealed.state
         if state.best_folder is not None and _valid(trial_folder / state.best_folder) is None:
