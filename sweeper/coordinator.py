@@ -199,12 +199,14 @@ class Coordinator:
                 continue
             trained = running.examples - (running.started_at or 0)
             self._losses[number] += 1
-            ending, reason = Ending.SUSPENDED, why
+            ending, told = Ending.SUSPENDED, why
             if self._losses[number] > self._retries and not self._stop:
                 ending = Ending.FAILED
-                reason += f"; that was worker {self._losses[number]} of this trial, and "
-                reason += f"executor.retries={self._retries} allows no more"
-            self.finish(Outcome(number, running.spec.attempt, ending, trained, "", reason))
+                told = (
+                    f"{why}; that was worker {self._losses[number]} of this trial, and "
+                    f"executor.retries={self._retries} allows no more"
+                )
+            self.finish(Outcome(number, running.spec.attempt, ending, trained, "", told))
 
     # How
 
