@@ -115,6 +115,16 @@ def test_a_trial_fails_when_it_has_lost_more_workers_than_it_may(tmp_path):
     assert take(coordinator).trial == 1
 
 
+def test_trials_that_are_lost_together_have_each_their_own_reason(tmp_path):
+    coordinator, study, _ = after_base(tmp_path, "executor.retries=0")
+    numbers = [take(coordinator).trial, take(coordinator).trial]
+    coordinator.lost(numbers, "its worker ended with exit code 7")
+    assert {study.record(number).reason for number in numbers} == {
+        "its worker ended with exit code 7; that was worker 1 of this trial, and executor.retries=0 "
+        "allows no more"
+    }
+
+
 def test_a_base_model_that_loses_its_workers_is_done_without(tmp_path):
     coordinator, _, _ = open_coordinator(tmp_path, "executor.retries=0")
     coordinator.lost([take(coordinator).trial])
