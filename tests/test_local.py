@@ -57,6 +57,14 @@ def test_each_worker_sees_its_own_device(tmp_path, planted, capsys):
     assert sorted(re.findall(r"sees (\d)", capsys.readouterr().err)) == ["5", "7"]
 
 
+def test_workers_have_no_way_to_the_databases(tmp_path, planted, capsys, monkeypatch):
+    planted("print('has', [name for name in os.environ if name[:7] in ('MLFLOW_', 'SWEEPER')], flush=True)")
+    monkeypatch.setenv("SWEEPER_STUDY", f"sqlite:///{tmp_path / 'study.db'}")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+    run(tmp_path, overrides=("budget.trials=1",))
+    assert "has ['SWEEPER_CACHE']" in capsys.readouterr().err
+
+
 def test_workers_share_the_cores_unless_told_otherwise(tmp_path, planted, capsys, monkeypatch):
     planted("print('has', os.environ['OMP_NUM_THREADS'], 'threads', flush=True)")
     monkeypatch.delenv("OMP_NUM_THREADS")

@@ -11,14 +11,13 @@ from typing import Any
 
 from sweeper.config import ExecutorConfig
 from sweeper.errors import ClusterError
+from sweeper.executors.line import OF_THE_COORDINATOR
 
 _OBJECT_STORE_BYTES = 100 * 2**20
 """Of a cluster started here: nothing but messages crosses it. Ray wants 75 MiB at least."""
 
 _REACH_SECONDS = 10.0
 """For a connection to a cluster that is there."""
-_OF_THE_COORDINATOR = ("SWEEPER_STUDY", "MLFLOW_", "PG")
-"""Beginnings of the names of environment variables by which databases are reached."""
 
 
 @contextmanager
@@ -89,7 +88,7 @@ def _join(ray: Any, address: str) -> None:
 @contextmanager
 def _environment_of_workers(threads: int) -> Iterator[None]:
     """What a cluster started here gives its workers: no way to the databases, their share of the cores."""
-    names = [name for name in os.environ if name.startswith(_OF_THE_COORDINATOR)]
+    names = [name for name in os.environ if name.startswith(OF_THE_COORDINATOR)]
     hidden = {name: os.environ.pop(name) for name in names}
     shares = "OMP_NUM_THREADS" not in os.environ
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))

@@ -9,6 +9,9 @@ from sweeper.messages import Decision, Done, Outcome, Progress, TrialSpec, Wait
 if TYPE_CHECKING:
     from sweeper.coordinator import Coordinator
 
+OF_THE_COORDINATOR = ("SWEEPER_STUDY", "MLFLOW_", "PG")
+"""Beginnings of the names of environment variables by which databases are reached: workers don't see them."""
+
 
 class Line:
     """The coordinator's end of a worker's channel.

@@ -16,7 +16,7 @@ from sweeper.config import Config
 from sweeper.coordinator import Coordinator
 from sweeper.errors import SweeperError, SweepFailed
 from sweeper.executors import spawned
-from sweeper.executors.line import Line
+from sweeper.executors.line import OF_THE_COORDINATOR, Line
 from sweeper.executors.places import Place, in_words, threads_each
 from sweeper.layout import Layout
 
@@ -224,6 +224,10 @@ class _Process:
 
 
 def _environment(place: Place, threads: int) -> dict[str, str]:
-    """That of this process, pinned to the place's device; a number of threads that is given stays."""
+    """That of this process, without ways to the databases, pinned to the place's device.
+
+    A number of threads that is given stays.
+    """
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(OF_THE_COORDINATOR)}
     pinned = {} if place.visible is None else {"CUDA_VISIBLE_DEVICES": place.visible}
-    return {"OMP_NUM_THREADS": str(threads)} | dict(os.environ) | pinned
+    return {"OMP_NUM_THREADS": str(threads)} | inherited | pinned
