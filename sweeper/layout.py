@@ -142,10 +142,11 @@ class Layout:
     def clear_away(self) -> None:
         """Remove what killed processes have left half written or deleted; for the lock's holder alone."""
         shutil.rmtree(self.doomed, ignore_errors=True)
-        for path in (*self.folder.glob(".*"), *self.inbox.glob(".*")):
-            writer = path.suffix[1:]
-            if writer.isdecimal() and not is_alive(int(writer)):
-                path.unlink(missing_ok=True)
+        for folder in (self.folder, self.inbox, self.verdict.folder):
+            for path in folder.glob(".*"):
+                writer = path.suffix[1:]
+                if writer.isdecimal() and not is_alive(int(writer)):
+                    path.unlink(missing_ok=True)
 
     @staticmethod
     def attempt(trial_folder: Path, attempt: int) -> Path:

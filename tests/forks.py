@@ -39,15 +39,13 @@ class Ended:
     orphans: tuple[int, ...]
     """Processes of the run that were still there some time after it."""
     seconds: float
-    cpu: float
 
 
 @dataclass(frozen=True)
 class Kill:
-    """A signal that is sent `after` so many seconds, or as soon as `text` has been printed."""
+    """A signal that is sent `after` so many seconds."""
 
-    after: float = 0.0
-    text: str = ""
+    after: float
     signal: int = signal.SIGKILL
     victim: str = "coordinator"
     """Or a `worker` of it, the eldest of its children; itself where it has none."""
@@ -94,14 +92,12 @@ class Forks:
             "arguments": list(arguments),
             "folder": str(folder),
             "environment": dict(environment or {}),
-            "kill": None if kill is None else [kill.after, kill.text, kill.signal, kill.victim],
+            "kill": None if kill is None else [kill.after, kill.signal, kill.victim],
             "timeout": timeout,
         }
         print(json.dumps(order), file=self._process.stdin, flush=True)
         answer = json.loads(self._process.stdout.readline())
-        return Ended(
-            answer["code"], answer["output"], tuple(answer["orphans"]), answer["seconds"], answer["cpu"]
-        )
+        return Ended(answer["code"], answer["output"], tuple(answer["orphans"]), answer["seconds"])
 
 
 def _serve(modules: Sequence[str]) -> None:
@@ -122,18 +118,17 @@ def _carry_out(order: Mapping[str, Any]) -> dict[str, Any]:
     child = os.fork()
     if child == 0:
         os._exit(_child(order, output, imported))
-    kill, status = order["kill"], 0
-    while not (found := os.wait4(child, os.WNOHANG))[0]:
+    kill = order["kill"]
+    while not (found := os.waitpid(child, os.WNOHANG))[0]:
         seconds = time.monotonic() - began
-        if kill is not None and seconds >= kill[0] and kill[1] in _text(output):
-            os.kill(child if kill[3] == "coordinator" else next(iter(_children(child)), child), kill[2])
+        if kill is not None and seconds >= kill[0]:
+            _, number, victim = kill
             kill = None
+            os.kill(child if victim == "coordinator" else next(iter(_children(child)), child), number)
         if seconds > order["timeout"]:
             os.kill(child, signal.SIGKILL)
         time.sleep(0.003)
-    status = found[1]
-    cpu = found[2].ru_utime + found[2].ru_stime
-    code = os.waitstatus_to_exitcode(status)
+    code = os.waitstatus_to_exitcode(found[1])
     seconds = time.monotonic() - began
     if imported.exists():
         # What this run had to import, the next one finds imported.
@@ -141,7 +136,7 @@ def _carry_out(order: Mapping[str, Any]) -> dict[str, Any]:
             with contextlib.suppress(Exception):
                 importlib.import_module(module)
         imported.unlink()
-    return {"code": code, "output": _text(output), "orphans": _orphans(), "seconds": seconds, "cpu": cpu}
+    return {"code": code, "output": _text(output), "orphans": _orphans(), "seconds": seconds}
 
 
 def _child(order: Mapping[str, Any], output: Path, imported: Path) -> int:

@@ -27,7 +27,10 @@ from tests.forks import Forks
 from tests.journeys import TRAINED, Journey, write_inputs
 from tests.sweeps import REPLAY, configure, open_coordinator
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="orphans are found as Linux tells of them")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="orphans are found as Linux tells of them"),
+    pytest.mark.timeout(1800),  # sixty runs, a minute and a half on an idle core
+]
 
 SOURCES = sorted((Path(__file__).parents[1] / "sweeper").rglob("*.py"))
 JUDGED = (*TRAINED, "budget.finalists=1", "budget.seeds=1")

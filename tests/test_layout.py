@@ -89,7 +89,12 @@ def test_what_dead_processes_have_left_is_removed_and_nothing_else(tmp_path: Pat
     layout = Layout(tmp_path, "mine")
     ended = subprocess.Popen(["true"])
     ended.wait()
-    left = [layout.folder / f".report.html.{ended.pid}", layout.inbox / f".0001-ab.json.{ended.pid}"]
+    names = (
+        layout.folder / ".report.html",
+        layout.inbox / ".0001-ab.json",
+        layout.verdict.folder / ".t.json",
+    )
+    left = [path.with_name(f"{path.name}.{ended.pid}") for path in names]
     kept = [layout.folder / f".report.html.{os.getpid()}", layout.folder / ".mine", layout.report]
     for path in (*left, *kept, layout.doomed / "study.json"):
         path.parent.mkdir(parents=True, exist_ok=True)
