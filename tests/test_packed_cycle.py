@@ -1,5 +1,7 @@
 """A cycle: how rows are cut into passes and grouped, and that cutting changes no loss and no gradient."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -49,6 +51,18 @@ def test_every_row_is_in_one_pass_and_passes_keep_to_the_budget(sizes, budget):
         max(tokens),
         max(length(row) for s in parts for row in s.rows),
     )
+
+
+def test_what_a_decoder_of_its_own_reads_counts_too():
+    rows = [replace(row, input_ids=range(inputs), labels=range(10)) for inputs in (30, 6) for row in ROWS[:2]]
+    parts = [Share(0, rows, range(4), 0.0, 0.0)]
+    cut = {kind: [part.places for part in passes(parts, 80, kind)] for kind in ("causal", "seq2seq")}
+    assert cut == {"causal": [(0, 1), (2, 3)], "seq2seq": [(0, 1), (2, 3)]}
+    assert [part.places for part in passes(parts, 79, "causal")] == [(0, 1), (2, 3)]
+    assert [part.places for part in passes(parts, 79, "seq2seq")] == [(0,), (1,), (2, 3)]
+    assert largest(parts, 79, "causal") == (60, 30)
+    assert largest(parts, 79, "seq2seq") == (40, 40)
+    assert largest(parts, 80, "seq2seq") == (80, 40)
 
 
 def test_groups_are_as_large_as_they_can_be():

@@ -497,6 +497,13 @@ def run_on(base, *specs):
     return channel
 
 
+def test_llama_likes_that_drop_attention_weights_are_trained_alone(tmp_path, other_base):
+    base = other_base(lambda model: setattr(model.config, "attention_dropout", 0.1))
+    (outcome,) = run_on(base, tiny.spec(tmp_path, tiny.settings())).outcomes
+    assert (outcome.ending, outcome.engine) == (Ending.FINISHED, "trainer")
+    assert outcome.warnings[0] == "trained by the engine trainer: the base model drops attention weights"
+
+
 def test_a_base_in_bfloat16_trains_adapters_in_float32(tmp_path, other_base):
     specs = several(tmp_path / "16", *MIXED[:2])
     half = run_on(other_base(lambda model: model.to(torch.bfloat16)), *specs)

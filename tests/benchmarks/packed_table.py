@@ -17,6 +17,8 @@ _COLUMNS = (
     "peak GB: packed, `trainer`",
 )
 _COLOURS = ("#2f6db3", "#0b7a5f", "#c2600c", "#7a5bb5")
+_TEXT = 12
+"""Pixels between two names."""
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 640, 360, 56, 48, 40, 90
 
 
@@ -101,13 +103,18 @@ def svg(machine: str, jobs: Sequence[Mapping[str, Any]]) -> str:
         parts.append(_text(8, at + 4, f"{y:.3g}"))
     parts += [_text(place(x, 0)[0] - 12, _HEIGHT - _BOTTOM + 18, f"{x:,}") for x in tokens]
     parts.append(_text(_LEFT, _HEIGHT - 8, "tokens per trial-step"))
+    ends: list[float] = []
     for colour, (shape, curve) in zip(_COLOURS, curves.items(), strict=False):
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in curve))
         parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
         for point in curve:
             x, y = place(*point)
             parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
-        parts.append(_text(place(*curve[-1])[0] + 8, place(*curve[-1])[1] + 4, shape))
+        x, y = place(*curve[-1])
+        while any(abs(y - other) < _TEXT for other in ends):
+            y += _TEXT
+        ends.append(y)
+        parts.append(_text(x + 8, y + 4, shape))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif">'
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#ffffff"/>{"".join(parts)}</svg>\n'

@@ -208,6 +208,7 @@ def prepare(arguments: argparse.Namespace, root: Path) -> Bench:
 
     rates = LEARNING_RATES[: arguments.trials]
     overrides = [
+        "engine=trainer",
         "+experiment=summarize",
         "space=empty",
         f"+space.learning_rate={{choices: [{', '.join(map(str, rates))}]}}",
