@@ -15,7 +15,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install browser sweep test lint format bench bench-audit bench-packed ui clean
+.PHONY: help install browser sweep test lint format bench bench-audit bench-packed bench-scale bench-search ui clean
 
 help: ## List these targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -66,6 +66,12 @@ bench-audit: install ## Time the audit of 10,000, 30,000 and 100,000 rows
 
 bench-packed: install ## Time the packed engine against one trial after another; on a GPU for figures
 	$(BIN)/python -m tests.benchmarks.packed $(ARGS)
+
+bench-scale: install ## What ten thousand trials cost the coordinator, against plain Optuna and MLflow
+	$(BIN)/python -m tests.benchmarks.scale $(ARGS)
+
+bench-search: install ## How good each search is for the same device time, on recorded trials
+	$(BIN)/python -m tests.benchmarks.search_quality $(ARGS)
 
 clean: ## Remove .venv and what tools cache; sweeps/ stays
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import optuna
 from optuna.pruners import BasePruner, NopPruner
@@ -189,9 +189,8 @@ class Study:
         optuna.delete_study(study_name=name, storage=open_storage(url))
 
     def step(self) -> AbstractContextManager[None]:
-        """What is stored in this block is in the database at its end, or none of it if the process is killed."""
-        assert isinstance(self._storage, SoleWriter), "only Study.open gives a study to write"
-        return self._storage.step()
+        """What is stored in this block is in the database at its end; after a kill, all of it or nothing."""
+        return cast(SoleWriter, self._storage).step()
 
     @_one_step
     def propose(self, budget: int, sampler: SamplerConfig) -> TrialRecord | None:

@@ -1,8 +1,9 @@
 """How good a search is, for the same device time: make bench-search
 
-Sweeps are played on recorded curves of real trials: a proposed trial is the recorded one with the nearest settings.
-Every method gets the device time of so many whole trials, begins with the default settings as every sweep does, and
-is scored by the best value among its finished trials. Seed by seed it is compared with random search.
+Sweeps are played on recorded curves of real trials: a proposed trial is the recorded one with the nearest
+settings. Every method gets the device time of so many whole trials, begins with the default settings as every
+sweep does, and is scored by the best value among its finished trials. Seed by seed it is compared with random
+search.
 """
 
 import argparse
