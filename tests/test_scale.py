@@ -1,4 +1,4 @@
-"""What the proof of scale rests on: what a report costs doesn't grow with the sweep, and nothing is done twice."""
+"""What the proof of scale rests on: a report costs the same in any sweep, and nothing is done twice."""
 
 from collections import Counter
 from collections.abc import Iterator
