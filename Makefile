@@ -17,7 +17,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install browser sweep test lint format bench bench-audit bench-packed torture ui clean
+.PHONY: help install browser sweep test lint format bench bench-audit bench-packed bench-scale bench-search torture ui clean
 
 help: ## List these targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -68,6 +68,12 @@ bench-audit: install ## Time the audit of 10,000, 30,000 and 100,000 rows
 
 bench-packed: install ## Time the packed engine against one trial after another; on a GPU for figures
 	$(BIN)/python -m tests.benchmarks.packed $(ARGS)
+
+bench-scale: install ## What ten thousand trials cost the coordinator, against plain Optuna and MLflow
+	$(BIN)/python -m tests.benchmarks.scale $(ARGS)
+
+bench-search: install ## How good each search is for the same device time, on recorded trials
+	$(BIN)/python -m tests.benchmarks.search_quality $(ARGS)
 
 torture: install ## Kill sweeps at random, and look for what is lost: SEED=1 KILLS=200
 	$(BIN)/python -m tests.torture --seed $(SEED) --kills $(KILLS) $(ARGS)

@@ -131,7 +131,7 @@ class PeerPruner(BasePruner):
 
 
 class _Finished:
-    """The values of finished trials, which never change: a long study is not looked through at each report."""
+    """The values of finished trials, which never change: no report has to look through a long study."""
 
     def __init__(self, study: Study) -> None:
         self.study = study

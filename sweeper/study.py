@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import optuna
 from optuna.pruners import BasePruner, NopPruner
@@ -200,9 +200,8 @@ class Study:
         return [trial.number for trial in left]
 
     def step(self) -> AbstractContextManager[None]:
-        """What is stored in this block is in the database at its end, or none of it after a kill."""
-        assert isinstance(self._storage, SoleWriter), "only Study.open gives a study to write"  # noqa: S101
-        return self._storage.step()
+        """What is stored in this block is in the database at its end; after a kill, all of it or nothing."""
+        return cast(SoleWriter, self._storage).step()
 
     @_one_step
     def propose(self, budget: int, sampler: SamplerConfig) -> TrialRecord | None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from json import dumps, loads
-from typing import Any
+from typing import Any, cast
 
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.exceptions import StorageInternalError
@@ -78,7 +78,7 @@ class BatchStorage(RDBStorage):
                     if row.table is _TRIAL and not row.is_there:
                         number = values.pop("trial_id")
                         inserted = connection.execute(_INSERT[_TRIAL], values).inserted_primary_key
-                        new[number] = inserted[0]
+                        (new[number],) = cast(tuple[int], inserted)
                         continue
                     if "trial_id" in values:
                         number = values["trial_id"]
@@ -249,8 +249,8 @@ class SoleWriter(InMemoryStorage):
             }
         if table is _REPORT:
             stored = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
-            value, kind = stored(trial.intermediate_values[key])
-            return {"step": key, "intermediate_value": value, "intermediate_value_type": kind}
+            report, type_of_report = stored(trial.intermediate_values[key])
+            return {"step": key, "intermediate_value": report, "intermediate_value_type": type_of_report}
         if table is _VALUE:
             value, kind = models.TrialValueModel.value_to_stored_repr(trial.values[key])
             return {"objective": key, "value": value, "value_type": kind}

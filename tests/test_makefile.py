@@ -23,6 +23,8 @@ TARGETS = [
         "bench",
         "bench-audit",
         "bench-packed",
+        "bench-scale",
+        "bench-search",
         "torture",
     ),
     *("ui", "clean"),

@@ -2,13 +2,13 @@
 
     python -m tests.benchmarks.scale --sizes 100 300 --plain 20     # does it run at all?
 
-256 simulated workers play synthetic learning curves with ten reports a trial; study and MLflow are SQLite files.
-The sweep is resumed at every size: the time to open it and to hand out the next trial is measured, then the cost of
-the trials that follow, until everything is in both databases. In the same run the same trials are made with plain
-Optuna and MLflow's fluent API, each with its defaults.
+256 simulated workers play synthetic learning curves with ten reports a trial; study and MLflow are SQLite
+files. The sweep is resumed at every size: the time to open it and to hand out the next trial is measured,
+then the cost of the trials that follow, until everything is in both databases. In the same run trials of the
+same kind are made with plain Optuna and MLflow's fluent API, each with its defaults.
 
-What the sampler costs is measured on its own: it is Optuna's, grows with the trials that it models, and the sweep
-itself draws at random.
+What the sampler costs is measured on its own: it is Optuna's, grows with the trials that it models, and the
+sweep itself draws at random.
 """
 
 import argparse

@@ -1,8 +1,9 @@
 """How good a search is, for the same device time: make bench-search
 
-Sweeps are played on recorded curves of real trials: a proposed trial is the recorded one with the nearest settings.
-Every method gets the device time of so many whole trials, begins with the default settings as every sweep does, and
-is scored by the best value among its finished trials. Seed by seed it is compared with random search.
+Sweeps are played on recorded curves of real trials: a proposed trial is the recorded one with the nearest
+settings. Every method gets the device time of so many whole trials, begins with the default settings as every
+sweep does, and is scored by the best value among its finished trials. Seed by seed it is compared with random
+search.
 """
 
 import argparse
@@ -61,7 +62,9 @@ def play(method: str, curves: Sequence[Curve], whole_trials: float, seed: int) -
     """One sweep by `method`, with the device time of so many whole trials on average."""
     config, space = configured(method)
     marks = [mark for mark, _ in curves[0].reports[1:]]
-    study = optuna.create_study(direction="maximize", pruner=make_pruner(config.pruner, marks[0], marks[-1]))
+    pruner = make_pruner(config.pruner, marks[0], marks[-1])
+    # Hyperband deals out its brackets by the study's name.
+    study = optuna.create_study(study_name=f"{method}, seed {seed}", direction="maximize", pruner=pruner)
     study.enqueue_trial(dict(space.defaults))
     left = whole_trials * mean(curve.seconds for curve in curves)
     best, number = 0.0, 0

@@ -1,7 +1,14 @@
 """A base model small enough to record many real trials with: python -m tests.benchmarks.small_base FOLDER
 
-A Llama of a million weights, trained from nothing as a language model on the docstrings of PACKAGES. Trials then
-fine-tune it like any other base model.
+A Llama of a million weights, trained from nothing as a language model on the docstrings of PACKAGES. Trials
+then fine-tune it like any other base model. tests/data/curves_small.jsonl was recorded with it:
+
+    python -m sweeper +experiment=classify model=custom model.name=FOLDER model.dtype=float32 \\
+        sweep.name=recorded pruner=none sampler=quasi_random verdict=none budget.trials=150 \\
+        budget.failures_in_row=100 data.sizes.train=768 data.sizes.validation=512 task.max_input_tokens=32 \\
+        task.evaluation.batch_size=64 task.evaluation.marks_per_epoch=8 trial.learning_rate=2e-3 \\
+        'space.batch_size.choices=[4,8,16,32]' space.learning_rate.low=2e-4 space.learning_rate.high=0.1
+    python -m tests.benchmarks.record_curves recorded tests/data/curves_small.jsonl
 """
 
 import sys
