@@ -18,6 +18,7 @@ from sweeper.events import TrialRecord
 from sweeper.layout import Layout, write_atomically
 from sweeper.messages import BASE, TrialState
 from sweeper.objectives import violations, why_no_best
+from sweeper.postgres import with_driver
 from sweeper.pretrained import ResolvedModel, architecture, first_line, load_tokenizer, resolve
 from sweeper.report import card_text, read_facts
 from sweeper.stored import stored, tracking_of
@@ -177,7 +178,7 @@ def register(choice: Choice, model: Path | None = None) -> tuple[str, str]:
     if model is None:
         with tempfile.TemporaryDirectory(dir=choice.layout.folder, prefix=".export.") as temporary:
             return register(choice, write_export(choice, True, Path(temporary) / "model"))
-    uri = tracking_of(choice.config).uri or choice.layout.tracking_url
+    uri = with_driver(tracking_of(choice.config).uri or choice.layout.tracking_url)
     name = choice.layout.name.replace("/", "-")
     try:
         return name, _register(choice, model, uri, name, _PIPELINES[kind])
