@@ -18,6 +18,7 @@ from sweeper.failpoints import reach
 from sweeper.layout import Layout, write_atomically
 from sweeper.messages import BASE, TrialState
 from sweeper.objectives import violations, why_no_best
+from sweeper.postgres import with_driver
 from sweeper.pretrained import ResolvedModel, architecture, first_line, load_tokenizer, resolve
 from sweeper.report import card_text, read_facts
 from sweeper.stored import stored, tracking_of
@@ -184,7 +185,8 @@ def register(choice: Choice, model: Path | None = None) -> tuple[str, str]:
             return register(choice, write_export(choice, True, temporary / "model"))
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    uri = opened(tracking_of(choice.config).uri or choice.layout.tracking_url, "tracking.uri")
+    configured = tracking_of(choice.config).uri or choice.layout.tracking_url
+    uri = with_driver(opened(configured, "tracking.uri"))
     name = choice.layout.name.replace("/", "-")
     try:
         return name, _register(choice, model, uri, name, _PIPELINES[kind])
