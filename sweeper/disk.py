@@ -45,7 +45,7 @@ def needs(config: Config, trained: int, kept_already: int = 0) -> Needs:
     best weights stay, also of the runs of the verdict; the best of all are copied once, and once for MLflow.
     """
     engine, budget = config.engine, config.budget
-    at_once = 1 if engine.name == "trainer" else engine.slots or _SLOTS
+    at_once = (config.executor.workers or 1) * (1 if engine.name == "trainer" else engine.slots or _SLOTS)
     soon = _BASIS + min(at_once, budget.trials) * 3 * _IN_A_CHECKPOINT * trained
     runs = (budget.finalists + 1) * budget.seeds if config.verdict.name != "none" else 0
     kept = max(0, budget.trials + runs - kept_already)

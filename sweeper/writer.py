@@ -18,7 +18,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Table, and_, bindparam
+from sqlalchemy import Connection, Table, and_, bindparam, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from sweeper.failpoints import reach
@@ -73,6 +73,8 @@ class BatchStorage(RDBStorage):
         batches: dict[tuple[Table, bool], list[dict[str, Any]]] = {}
         try:
             with self.engine.begin() as connection:
+                if written := self._written(connection, rows, max(ids.values(), default=0)):
+                    return written
                 for row in rows:
                     values = dict(row.values)
                     if row.table is _TRIAL and not row.is_there:
@@ -92,6 +94,21 @@ class BatchStorage(RDBStorage):
         except SQLAlchemyError as error:
             raise StorageInternalError(f"{len(rows)} rows could not be written") from error
         return new
+
+    def _written(self, connection: Connection, rows: Sequence[Row], newest: int) -> dict[int, int]:
+        """Ids of the new trials among `rows` if these were committed by a try whose answer was lost."""
+        new = [row.values for row in rows if row.table is _TRIAL and not row.is_there]
+        if not new:
+            return {}
+        columns = _TRIAL.c
+        found = connection.execute(
+            select(columns.number, columns.trial_id).where(
+                columns.trial_id > newest,
+                columns.study_id == new[0]["study_id"],
+                columns.number.in_([values["number"] for values in new]),
+            )
+        )
+        return {row.number: row.trial_id for row in found}
 
 
 class SoleWriter(InMemoryStorage):

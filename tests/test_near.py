@@ -152,7 +152,7 @@ def one_template(number: int) -> list[str]:
 @pytest.mark.parametrize(
     ("make", "different"),
     [(copies, 1), (almost_copies, 1), (one_template, 5000)],
-    ids=lambda value: str(value),
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_many_alike_take_time_in_proportion(make: object, different: int) -> None:
     assert callable(make)

@@ -4,6 +4,7 @@ import math
 import random
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -12,7 +13,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
 from sweeper.database import open_storage, sole_writer
-from sweeper.writer import SoleWriter
+from sweeper.writer import BatchStorage, SoleWriter
 
 STEP = {"low": 0.0, "high": 1.0}
 
@@ -101,6 +102,24 @@ def test_a_step_is_in_the_database_at_its_end_and_not_before(url: str) -> None:
         assert len(study.trials) == 1
         assert stored(url).trials == []
     assert [trial.user_attrs for trial in stored(url).trials] == [{"a": 1}]
+
+
+def test_a_commit_whose_answer_was_lost_is_not_made_twice(url: str) -> None:
+    writer = opened(url)
+    write = BatchStorage.write
+
+    def answered_late(self: BatchStorage, *said: Any) -> dict[int, int]:
+        write(self, *said)
+        return write(self, *said)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BatchStorage, "write", answered_late)
+        study = optuna.load_study(storage=writer, study_name="sweep")
+        for x in (0.1, 0.2):
+            study.enqueue_trial({"x": x}, user_attrs={"origin": "asked"})
+    study.tell(study.ask(), 1.0)
+    assert [trial.number for trial in stored(url).get_trials()] == [0, 1]
+    assert told(stored(url)) == told(study)
 
 
 def test_what_the_database_refused_goes_with_the_next_step(url: str, tmp_path: Path) -> None:

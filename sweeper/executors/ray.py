@@ -132,8 +132,12 @@ class _Crew:
             if member.line is not None:
                 times = 1 if member.has_loaded else _LOADING
                 bearable = times * (self._executor.silence_seconds or math.inf)
-                if member.line.silence > bearable:
+                if member.line.silence > bearable and not self._has_called(member):
                     self._lose(member, f"said nothing for {bearable:g} s")
+
+    def _has_called(self, member: _Member) -> bool:
+        """Whether its call waits here: for a database, the coordinator itself may have been silent."""
+        return bool(self._ray.wait([member.call], timeout=0)[0])
 
     def disband(self) -> None:
         """End all workers, those too that Ray has found no device for."""
