@@ -122,10 +122,12 @@ class Coordinator:
 
     def close(self, reason: str = "") -> None:
         """End, or leave for now; every listener hears the result."""
-        self._save_time()
-        records, best = self._study.records(), self._study.best()
-        for listener in self._listeners:
-            listener.closed(records, best, reason or self._stop or "finished")
+        try:
+            self._save_time()
+        finally:  # a screen has to be left in order, whatever the database says
+            records, best = self._study.records(), self._study.best()
+            for listener in self._listeners:
+                listener.closed(records, best, reason or self._stop or "finished")
 
     def stop(self, reason: str) -> None:
         """Hand out nothing more and suspend what runs; safe to call from a signal handler."""
@@ -220,6 +222,8 @@ class Coordinator:
                     f"executor.retries={self._retries} allows no more"
                 )
             self.finish(Outcome(number, running.spec.attempt, ending, trained, "", told))
+            if ending is Ending.FAILED:
+                checkpoints.clear(running.spec.folder)  # its engine is gone
 
     # How
 

@@ -15,7 +15,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from sweeper import postgres
 from sweeper.credentials import masked, without_secrets
-from sweeper.errors import StudyError, SweeperError
+from sweeper.errors import StudyError, SweeperError, first_line
 from sweeper.patience import PATIENCE_SECONDS, Patient
 from sweeper.writer import BatchStorage, SoleWriter
 
@@ -107,10 +107,17 @@ def _check_format(path: Path) -> None:
 
 
 def damage(path: Path) -> str:
-    """What SQLite finds wrong with the database at `path`; empty if it is sound."""
+    """What SQLite finds wrong with the database at `path`; empty if it is sound.
+
+    Raises StudyError if it can't look: the file isn't there, or somebody has locked it.
+    """
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    except sqlite3.OperationalError as error:
+        raise StudyError(
+            f"{path} can't be looked at ({error}); see who has it, or whether it is there, and try again"
+        ) from error
     except sqlite3.DatabaseError as error:
         return str(error)
     return "" if found == "ok" else str(found)
@@ -181,8 +188,8 @@ def _open_server(url: str, lasting: bool) -> BatchStorage:
     options: dict[str, Any] = {"pool_pre_ping": True} if lasting else {"poolclass": sqlalchemy.NullPool}
     with postgres.alone(url, "tables of the study"):
         storage = BatchStorage(postgres.with_driver(url), engine_kwargs=options)
-    # Without the lock on its sweep a process must not write again after that.
-    sqlalchemy.event.listen(storage.engine, "connect", lambda *_: postgres.renew_held(url))
+    # Without the lock on its sweep a process must not write: its session may end while this one lives.
+    sqlalchemy.event.listen(storage.engine, "begin", lambda _: postgres.renew_held(url))
     return storage
 
 
@@ -195,7 +202,7 @@ def unusable(url: str, error: Exception) -> StudyError:
         )
     if not isinstance(error, _OPENING):
         raise error
-    why = without_secrets(_first_line(error).replace(url, masked(url)))
+    why = without_secrets(first_line(error).replace(url, masked(url)))
     return StudyError(
         f"the study database {masked(url)} can't be used: {why}. Check the URL "
         "(sweep.study), the file's permissions, and that its server runs"
@@ -215,8 +222,3 @@ def _relax_sync(connection: Any, _record: Any) -> None:
     # With a write-ahead log this survives a killed process; only a power failure may lose the last commits.
     if connection.execute("PRAGMA journal_mode").fetchone() == ("wal",):
         connection.execute("PRAGMA synchronous=NORMAL")
-
-
-def _first_line(error: BaseException) -> str:
-    cause = getattr(error, "orig", None) or error
-    return str(cause).splitlines()[0] if str(cause) else type(cause).__name__

@@ -10,6 +10,7 @@
     │   ├── StudyError              the study: in use, changed under the same name, no database
     │   └── ExportError             nothing to export, or nowhere to
     ├── TrialError                  one trial failed; the sweep goes on
+    ├── DeviceError                 a device that only another process can use again
     ├── StorageError                a disk is full, or the study database was away for too long
     ├── VerdictError                test scores that can't be compared
     ├── CardError                   a model card that would lack a section
@@ -89,6 +90,10 @@ class TrialError(SweeperError):
     """One trial failed, for the reason given; other trials are not affected."""
 
 
+class DeviceError(SweeperError):
+    """A device is in a state that only the end of this process gets it out of."""
+
+
 class StorageError(SweeperError):
     """A disk or a database gave out on the way; what it holds is sound, and the same command goes on."""
 
@@ -103,3 +108,9 @@ class CardError(SweeperError):
 
 class SweepFailed(SweeperError):
     """The sweep stopped without a usable result."""
+
+
+def first_line(error: BaseException | None) -> str:
+    """The first line of what an error says, of its driver's one for SQLAlchemy's; else its kind."""
+    said = getattr(error, "orig", None) or error
+    return next(iter(str(said).strip().splitlines()), type(said).__name__)

@@ -12,14 +12,14 @@ from sweeper import lock, verdict
 from sweeper.compose import read_config
 from sweeper.config import Config
 from sweeper.credentials import masked, opened, without_secrets
-from sweeper.errors import CardError, ExportError
+from sweeper.errors import CardError, ExportError, first_line
 from sweeper.events import TrialRecord
 from sweeper.failpoints import reach
 from sweeper.layout import Layout, write_atomically
 from sweeper.messages import BASE, TrialState
 from sweeper.objectives import violations, why_no_best
 from sweeper.postgres import with_driver
-from sweeper.pretrained import ResolvedModel, architecture, first_line, load_tokenizer, resolve
+from sweeper.pretrained import ResolvedModel, architecture, load_tokenizer, resolve
 from sweeper.report import card_text, read_facts
 from sweeper.stored import stored, tracking_of
 

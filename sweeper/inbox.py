@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sweeper.config.types import STRICT, NonNegative
 from sweeper.entry import Scalar
-from sweeper.errors import ConfigError, Fault, SweeperError
+from sweeper.errors import ConfigError, Fault, InputError
 from sweeper.events import TrialRecord
 from sweeper.failpoints import reach
 from sweeper.layout import Layout, write_atomically
@@ -108,7 +108,7 @@ class Inbox:
                         stops[command.trial] = command.reason
                     elif state is TrialState.WAITING:
                         ended.append(study.give_up(command.trial, command.reason))
-            except SweeperError as error:
+            except InputError as error:
                 refused = path.with_suffix(".refused")
                 os.replace(path, refused)
                 reach("inbox.refused")

@@ -82,7 +82,11 @@ def launch(
         try:
             executor.run(coordinator)
         finally:
-            coordinator.close(conclude())
+            reason = ""
+            try:
+                reason = conclude()
+            finally:
+                coordinator.close(reason)
     return End(coordinator.stopped, interruption.happened, coordinator.failures)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.config import LoraSettings, ModelConfig, TaskConfig, TrialSettings
-from sweeper.errors import ModelError
+from sweeper.errors import ModelError, first_line
 from sweeper.pretrained import (
     Architecture,
     ResolvedModel,
@@ -15,7 +15,6 @@ from sweeper.pretrained import (
     auto_class,
     choose_device,
     choose_dtype,
-    first_line,
     load_tokenizer,
     quiet,
     target_names,

@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import DBAPIError
 
 from sweeper.disk import raise_if_full
-from sweeper.errors import StorageError
+from sweeper.errors import StorageError, first_line
 
 PATIENCE_SECONDS = 300.0
 """How long a sweep waits for its study database."""
@@ -50,28 +50,27 @@ class Patient:
                     found = method(*arguments, **options)
                     self._given_up = False
                     return found
-                except UpdateFinishedTrialError:
-                    if not is_told:
-                        raise
-                    return True  # only the answer to the first try was lost
                 except StorageInternalError as error:
                     cause = error.__cause__
                     raise_if_full(error, self._called)
                     if not _passes(cause):
-                        raise
+                        raise StorageError(
+                            f"the study database {self._called} took nothing more ({first_line(cause)}). "
+                            "What was trained is kept; see to the database, then the same command goes on"
+                        ) from error
                     waited = time.monotonic() - started
                     if self._given_up or waited >= self._patience:
                         self._given_up = True  # what is still to be said at the end need not wait again
                         raise StorageError(
                             f"the study database {self._called} could not be used for {waited:.0f} s "
-                            f"({_first_line(cause)}). What was trained is kept; when the database is back, "
+                            f"({first_line(cause)}). What was trained is kept; when the database is back, "
                             "the same command goes on"
                         ) from error
                     if not is_told:
                         _log.warning(
                             "The study database %s can't be used at the moment (%s); waiting for it.",
                             self._called,
-                            _first_line(cause),
+                            first_line(cause),
                         )
                         is_told = True
                     time.sleep(min(_PAUSE_SECONDS, self._patience / 10))
@@ -89,7 +88,3 @@ def _passes(error: BaseException | None) -> bool:
     state = getattr(error.orig, "sqlstate", None)
     is_operational = type(error.orig).__name__ in ("OperationalError", "InterfaceError")
     return error.connection_invalidated or (str(state).startswith(_GONE) if state else is_operational)
-
-
-def _first_line(error: BaseException | None) -> str:
-    return next(iter(str(getattr(error, "orig", error)).splitlines()), "")

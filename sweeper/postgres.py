@@ -15,11 +15,12 @@ from typing import Any
 import sqlalchemy
 from sqlalchemy.exc import SQLAlchemyError
 
-from sweeper.errors import StudyError
+from sweeper.errors import StorageError, StudyError
 
 _CONNECT_SECONDS = "10"
 _ACQUIRE_SECONDS = 2.0
 """A killed holder's session is gone in milliseconds; so long its end is waited for."""
+_SET_UP_SECONDS = 60.0
 _MINUTE_OF_SILENCE = {
     "tcp_keepalives_idle": "30",
     "tcp_keepalives_interval": "10",
@@ -68,6 +69,8 @@ class SessionLock:
         about = {"application_name": f"sweeper, process {os.getpid()} on {socket.gethostname()}"[:63]}
         for setting, value in (about | _MINUTE_OF_SILENCE).items():
             self._ask("SELECT set_config(:setting, :value, false)", setting=setting, value=value)
+        with suppress(SQLAlchemyError):  # older servers don't know it, and end no session for being idle
+            self._ask("SELECT set_config('idle_session_timeout', '0', false)")
         while not self._ask("SELECT pg_try_advisory_lock(:key)", key=self._key):
             if time.monotonic() > deadline:
                 who = self._ask(_HOLDER, key=self._key)
@@ -77,14 +80,14 @@ class SessionLock:
         return None
 
     def renew(self) -> None:
-        """Take the lock again if the server has dropped it; raises StudyError if somebody else has it now."""
+        """Take the lock again if the server has dropped it; raises StorageError if it is another's now."""
         if self._session is not None:
             with suppress(SQLAlchemyError):
                 self._ask("SELECT 1")
                 return
         self.release()
         if holder := self.acquire():
-            raise StudyError(
+            raise StorageError(
                 f"the server dropped the lock on `{self._name}`, and {holder} has it now: this process "
                 "leaves the sweep to it"
             )
@@ -128,18 +131,26 @@ def holding(url: str, name: str) -> Iterator[str | None]:
 
 
 def renew_held(url: str) -> None:
-    """Take this process's locks again that the server at `url` has dropped; raises StudyError if it can't."""
+    """Take this process's locks again that the server at `url` has dropped. Raises as `renew` does."""
     for lock in _held.get(url, []):
         lock.renew()
 
 
 @contextmanager
 def alone(url: str, name: str) -> Iterator[None]:
-    """Wait for the lock `name`, then hold it meanwhile: for setting up what several may want to at once."""
+    """Wait for the lock `name`, then hold it meanwhile: for setting up what several may want to at once.
+
+    Raises StudyError if somebody else has it for more than a minute.
+    """
     lock = SessionLock(url, name)
+    deadline = time.monotonic() + _SET_UP_SECONDS
     try:
-        while lock.acquire() is not None:
-            pass
+        while (holder := lock.acquire()) is not None:
+            if time.monotonic() > deadline:
+                raise StudyError(
+                    f"{holder} has been setting up the {name} on the server for over {_SET_UP_SECONDS:g} s; "
+                    "see whether it hangs, and end it if it does"
+                )
         yield
     finally:
         lock.release()

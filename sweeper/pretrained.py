@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sweeper.config import LoraSettings, ModelConfig, TaskConfig, TrialSettings
-from sweeper.errors import ModelError
+from sweeper.errors import ModelError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -330,11 +330,6 @@ def _is_adaptable(module: Any) -> bool:
     from transformers.pytorch_utils import Conv1D
 
     return isinstance(module, (torch.nn.Linear, torch.nn.Embedding, Conv1D))
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception of a library says, without what it adds to it."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def quiet() -> None:

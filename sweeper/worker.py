@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sweeper.config import Config
 from sweeper.engines import make_engine, needs_model
-from sweeper.errors import ModelError
+from sweeper.errors import ModelError, first_line
 from sweeper.messages import Channel
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def run(config: Config, rows_folder: Path, channel: Channel) -> None:
 def _load(config: Config, labels: Sequence[str]) -> "BaseModel":
     from sweeper.engines.evaluate import out_of_memory
     from sweeper.modeling import BaseModel
-    from sweeper.pretrained import first_line, resolve
+    from sweeper.pretrained import resolve
 
     try:
         return BaseModel.load(config.model, resolve(config.model), config.task, labels)

@@ -19,7 +19,7 @@ from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, Table, and_, bindparam, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from sweeper.failpoints import reach
 
@@ -44,10 +44,12 @@ _KEYS: Mapping[Table, tuple[str, ...]] = {
 }
 """Optuna's tables, and by what a row of each is found."""
 _INSERT = {table: table.insert() for table in _KEYS}
-_UPDATE = {
-    table: table.update().where(and_(*(table.c[name] == bindparam(f"at_{name}") for name in names)))
+_AT = {
+    table: and_(*(table.c[name] == bindparam(f"at_{name}") for name in names))
     for table, names in _KEYS.items()
 }
+_UPDATE = {table: table.update().where(at) for table, at in _AT.items()}
+_DELETE = {table: table.delete().where(at) for table, at in _AT.items()}
 
 
 @dataclass(frozen=True)
@@ -67,36 +69,46 @@ class BatchStorage(RDBStorage):
     def write(self, rows: Sequence[Row], ids: Mapping[int, int]) -> dict[int, int]:
         """Write all rows, or none; gives the ids of the trials among them that are new.
 
-        `ids`: of the other trials, by number. Raises StorageInternalError, as Optuna's own methods do.
+        `ids`: of the other trials, by number. Rows that are there already, because the answer to an earlier
+        try was lost, are replaced. Raises StorageInternalError, as Optuna's own methods do.
         """
-        new: dict[int, int] = {}
-        batches: dict[tuple[Table, bool], list[dict[str, Any]]] = {}
         try:
-            with self.engine.begin() as connection:
-                if written := self._written(connection, rows, max(ids.values(), default=0)):
-                    return written
-                for row in rows:
-                    values = dict(row.values)
-                    if row.table is _TRIAL and not row.is_there:
-                        number = values.pop("trial_id")
+            try:
+                return self._write(rows, ids)
+            except IntegrityError:
+                return self._write(rows, ids, anew=True)
+        except SQLAlchemyError as error:
+            raise StorageInternalError(f"{len(rows)} rows could not be written") from error
+
+    def _write(self, rows: Sequence[Row], ids: Mapping[int, int], anew: bool = False) -> dict[int, int]:
+        """`anew`: rows that are not expected there make room first."""
+        batches: dict[tuple[Table, bool], list[dict[str, Any]]] = {}
+        with self.engine.begin() as connection:
+            new = self._written(connection, rows, max(ids.values(), default=0))
+            for row in rows:
+                values = dict(row.values)
+                is_there = row.is_there
+                if "trial_id" in values:
+                    number = values.pop("trial_id")
+                    if row.table is _TRIAL and not is_there and number not in new:
                         inserted = connection.execute(_INSERT[_TRIAL], values).inserted_primary_key
                         (new[number],) = cast(tuple[int], inserted)
                         continue
-                    if "trial_id" in values:
-                        number = values["trial_id"]
-                        values["trial_id"] = new[number] if number in new else ids[number]
-                    if row.is_there:
-                        values |= {f"at_{name}": values.pop(name) for name in _KEYS[row.table]}
-                    batches.setdefault((row.table, row.is_there), []).append(values)
-                for (table, is_there), batch in batches.items():
-                    connection.execute((_UPDATE if is_there else _INSERT)[table], batch)
-                reach("study.written")
-        except SQLAlchemyError as error:
-            raise StorageInternalError(f"{len(rows)} rows could not be written") from error
+                    values["trial_id"] = new[number] if number in new else ids[number]
+                    is_there = is_there or row.table is _TRIAL
+                if is_there:
+                    values |= {f"at_{name}": values.pop(name) for name in _KEYS[row.table]}
+                batches.setdefault((row.table, is_there), []).append(values)
+            for (table, is_there), batch in batches.items():
+                if anew and not is_there:
+                    places = [{f"at_{key}": one[key] for key in _KEYS[table]} for one in batch]
+                    connection.execute(_DELETE[table], places)
+                connection.execute((_UPDATE if is_there else _INSERT)[table], batch)
+            reach("study.written")
         return new
 
     def _written(self, connection: Connection, rows: Sequence[Row], newest: int) -> dict[int, int]:
-        """Ids of the new trials among `rows` if these were committed by a try whose answer was lost."""
+        """Ids of those new trials among `rows` that were committed by a try whose answer was lost."""
         new = [row.values for row in rows if row.table is _TRIAL and not row.is_there]
         if not new:
             return {}
@@ -116,7 +128,7 @@ class SoleWriter(InMemoryStorage):
 
     Every change is in memory at once, and in the database when its `step` ends, all changes of a step
     together: after a kill the step has happened, or it hasn't. What the database refuses stays noted, and
-    goes with the next step.
+    goes with the next step; so does what an error has interrupted.
     """
 
     def __init__(self, database: BaseStorage, backend: BatchStorage, name: str) -> None:

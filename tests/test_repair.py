@@ -21,8 +21,8 @@ from sweeper.layout import Layout
 from sweeper.messages import TrialState
 from sweeper.study import Study
 from sweeper.tracking import quiet_mlflow
-from sweeper.tracking.ui import ui_command, ui_environment
 from sweeper.tracking.store import client_of
+from sweeper.tracking.ui import ui_command, ui_environment
 from tests.sweeps import JUDGED, REPLAY
 
 

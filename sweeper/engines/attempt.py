@@ -22,7 +22,7 @@ from sweeper.engines.evaluate import Evaluator, free_memory, out_of_memory, over
 from sweeper.engines.order import TrainingRows
 from sweeper.engines.recent import Recent
 from sweeper.engines.training import TrialTrainer, gradients
-from sweeper.errors import StorageError, TrialError
+from sweeper.errors import DeviceError, StorageError, TrialError, first_line
 from sweeper.layout import Layout
 from sweeper.messages import (
     Channel,
@@ -101,8 +101,8 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
     def outcome(self) -> Outcome:
         """Run the attempt to its end.
 
-        As exceptions leave only KeyboardInterrupt and SystemExit, and StorageError: a full disk, or a study
-        database that is away, is not the trial's fault.
+        As exceptions leave only KeyboardInterrupt, SystemExit, StorageError and DeviceError: a full disk, a
+        study database that is away, a device that is lost are not the trial's fault.
         """
         ending, adapter = Ending.FINISHED, None
         try:
@@ -119,6 +119,12 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
             raise
         except Exception as error:
             checkpoints.drop_unfinished(self.folder)
+            if isinstance(error, torch.AcceleratorError):
+                raise DeviceError(
+                    f"the device gave up in trial {self._spec.trial} ({first_line(error)}): whatever this "
+                    "process asks of it would fail. Its trials go on from their checkpoints in another "
+                    "process; without one, run the same command again"
+                ) from error
             raise_if_full(error, self.folder)
             ending, reason = Ending.FAILED, f"{type(error).__name__}: {error}"
         if ending is Ending.FINISHED and self._state.best_folder is not None:

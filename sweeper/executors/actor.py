@@ -10,7 +10,8 @@ from typing import Any
 
 from sweeper import worker
 from sweeper.config import Config
-from sweeper.errors import ClusterError
+from sweeper.errors import ClusterError, DeviceError
+from sweeper.executors.line import DEVICE_LOST
 from sweeper.messages import Decision, Done, Outcome, Progress, TrialSpec, Wait
 
 
@@ -77,6 +78,8 @@ class Worker:
             self._ask(ARRIVED)
             worker.run(config, rows, self)
             self._calls.put(None)
+        except DeviceError:
+            os._exit(DEVICE_LOST)
         except Exception as error:
             self._calls.put(error)
 

@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from sweeper.config import Config, TrackingConfig
 from sweeper.messages import Decision, Done, Outcome, Progress, TrialSpec, Wait
 
 if TYPE_CHECKING:
@@ -11,6 +13,14 @@ if TYPE_CHECKING:
 
 OF_THE_COORDINATOR = ("SWEEPER_STUDY", "MLFLOW_", "PG")
 """Beginnings of the names of environment variables by which databases are reached: workers don't see them."""
+
+DEVICE_LOST = 70
+"""Exit code of a worker's process that can't use its device any more; another process may."""
+
+
+def for_workers(config: Config) -> Config:
+    """What workers get of a configuration: nothing that leads to databases."""
+    return replace(config, sweep=replace(config.sweep, study=None), tracking=TrackingConfig("none"))
 
 
 class Line:

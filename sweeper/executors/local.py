@@ -1,10 +1,12 @@
 """Workers in processes of their own on this machine: one for each GPU, or several that share a device."""
 
 import logging
+import math
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
@@ -16,7 +18,7 @@ from sweeper.config import Config
 from sweeper.coordinator import Coordinator
 from sweeper.errors import SweeperError, SweepFailed
 from sweeper.executors import spawned
-from sweeper.executors.line import OF_THE_COORDINATOR, Line
+from sweeper.executors.line import OF_THE_COORDINATOR, Line, for_workers
 from sweeper.executors.places import Place, in_words, threads_each
 from sweeper.layout import Layout
 
@@ -28,6 +30,8 @@ _LEAVE_SECONDS = 5.0
 """For a process whose pipe has ended, or that was killed."""
 _LOADING = 6
 """Times the silence that counts as hanging: imports, a model on a slow disk."""
+_ALIKE_SECONDS = 60.0
+"""Between lines of several workers that count as one."""
 _STARTS = 3
 """Workers that may be lost at one place, one after another, before they have taken a trial."""
 
@@ -67,11 +71,11 @@ class _Crew:
         self.error: SweeperError | None = None
         """Why the sweep can't go on."""
         self._coordinator = coordinator
-        self._work = (config, layout.rows)
+        self._work = (for_workers(config), layout.rows)
         self._silence = config.executor.silence_seconds or 0.0
         self._threads = threads
         self._is_over = False
-        self._told: set[str] = set()
+        self._told: dict[str, float] = {}
 
     def start(self, place: Place, in_vain: int = 0) -> None:
         """A new worker at `place`, where so many before it have not come to take a trial."""
@@ -119,11 +123,12 @@ class _Crew:
         self._is_over = self._is_over or worker.line.is_done
 
     def _tell(self, worker: "_Process") -> None:
-        """What several workers print alike is told once."""
+        """What several workers print alike at about the same time is told once."""
+        now = time.monotonic()
         for line in worker.lines():
-            if line not in self._told:
+            if now - self._told.get(line, -math.inf) > _ALIKE_SECONDS:
                 print(line, file=sys.stderr)
-            self._told.add(line)
+                self._told[line] = now
 
     def _lose(self, worker: "_Process", how: str) -> None:
         """Give back the trials of a worker that is gone, and replace it if there is something left to do."""

@@ -10,17 +10,17 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeper.config import Config, TrackingConfig
+from sweeper.config import Config
 from sweeper.coordinator import Coordinator
 from sweeper.engines import needs_model
 from sweeper.errors import SweeperError, SweepFailed
 from sweeper.executors.actor import Call, Site, Worker
 from sweeper.executors.cluster import cluster
-from sweeper.executors.line import Line
+from sweeper.executors.line import Line, for_workers
 from sweeper.layout import Layout, write_atomically
 
 _LOOK_SECONDS = 0.5
@@ -93,11 +93,9 @@ class _Crew:
         self._looked = 0.0
         needs = _needs(config, ray.cluster_resources())
         self._on_gpus = needs["num_gpus"] > 0
-        # What leads to databases stays here.
-        config = replace(config, sweep=replace(config.sweep, study=None), tracking=TrackingConfig("none"))
         actor: Any = ray.remote(Worker)
         self._actor = actor.options(max_restarts=0, max_task_retries=0, **needs)
-        self._work = (config, rows, site)
+        self._work = (for_workers(config), rows, site)
 
     @property
     def is_done(self) -> bool:

@@ -19,12 +19,12 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from sweeper import worker
-from sweeper.errors import SweeperError, SweepFailed
+from sweeper.errors import DeviceError, SweeperError, SweepFailed
+from sweeper.executors.line import DEVICE_LOST
 from sweeper.messages import Decision, Done, Outcome, Progress, TrialSpec, Wait
 
 _DEATH_SIGNAL = 1
 """PR_SET_PDEATHSIG of prctl(2)."""
-
 FAIL = "fail"
 """Beside a channel's three verbs: said with the error that ended the worker."""
 
@@ -61,6 +61,9 @@ def main(pipe: int, parent: int) -> None:
     try:
         config, rows = connection.recv()
         worker.run(config, rows, _Piped(connection))
+    except DeviceError as error:
+        print(error, file=sys.stderr, flush=True)
+        os._exit(DEVICE_LOST)
     except SweeperError as error:
         connection.send((FAIL, error))
     except Exception as error:
@@ -69,9 +72,8 @@ def main(pipe: int, parent: int) -> None:
         connection.send((FAIL, SweepFailed(told)))
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(
-        0
-    )  # a GPU's libraries take their time to leave in order, and there is nothing left to put in order
+    # A GPU's libraries take their time to leave in order, and there is nothing left to put in order.
+    os._exit(0)
 
 
 def _end_with(parent: int) -> None:

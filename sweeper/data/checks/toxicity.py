@@ -12,7 +12,7 @@ from sweeper.config import ModelConfig
 from sweeper.data.checks.tally import Sample, Tally
 from sweeper.data.findings import Batch, Finding
 from sweeper.data.personal import masked_part
-from sweeper.errors import DataError, ModelError
+from sweeper.errors import DataError, ModelError, first_line
 
 SAMPLED = 1000
 """Rows that are looked at, up to a tenth of a second each; all, where there are no more."""
@@ -125,6 +125,6 @@ def _load(folder: Path) -> tuple[Any, Any]:
         raise DataError(f"data.audit.toxicity: {error}") from error
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise DataError(
-            f"data.audit.toxicity: {folder} can't be loaded ({pretrained.first_line(error)}); {_GET_ONE}"
+            f"data.audit.toxicity: {folder} can't be loaded ({first_line(error)}); {_GET_ONE}"
         ) from error
     return classifier.eval().to(pretrained.choose_device(model)), tokenizer
