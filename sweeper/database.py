@@ -106,13 +106,15 @@ def _check_format(path: Path) -> None:
         ) from None
 
 
-def damage(path: Path) -> str:
+def damage(path: Path, patience: float = 5.0) -> str:
     """What SQLite finds wrong with the database at `path`; empty if it is sound.
 
-    Raises StudyError if it can't look: the file isn't there, or somebody has locked it.
+    Raises StudyError if it can't look: the file isn't there, or somebody has locked it for over `patience`
+    seconds.
     """
     try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        uri = f"{path.resolve().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(uri, uri=True, timeout=patience)) as connection:
             (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     except sqlite3.OperationalError as error:
         raise StudyError(

@@ -69,10 +69,10 @@ class Server:
     def sql(self, statement: str) -> None:
         self._run("psql", self.url(), "-q", "-c", statement)
 
-    def cut(self) -> None:
-        """End every session but this one, as a network does that forgets connections."""
+    def cut(self, which: str = "true") -> None:
+        """End every session `which` but this one, as a network does that forgets connections."""
         everyone = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        self.sql(f"{everyone} WHERE usename = 'sweeper' AND pid <> pg_backend_pid()")
+        self.sql(f"{everyone} WHERE usename = 'sweeper' AND pid <> pg_backend_pid() AND {which}")
 
     def __enter__(self) -> "Server":
         self.start()

@@ -106,12 +106,15 @@ def test_a_trial_fails_when_it_has_lost_more_workers_than_it_may(tmp_path):
     for attempt in (1, 2, 3):
         spec = take(coordinator)
         assert (spec.trial, spec.attempt) == (0, attempt)
+        checkpoint = spec.folder / f"attempt-{attempt}" / "step-000001"
+        checkpoint.mkdir(parents=True)
         coordinator.lost([0], "its worker said nothing for 600 s")
     assert [r.state.value for r in recorder.of("ended") if r.number == 0] == ["waiting", "waiting", "failed"]
     assert study.record(0).reason == (
         "its worker said nothing for 600 s; that was worker 3 of this trial, and executor.retries=2 "
         "allows no more"
     )
+    assert not list(spec.folder.glob("attempt-*")), "nobody goes on from its checkpoints"
     assert take(coordinator).trial == 1
 
 

@@ -120,6 +120,19 @@ def test_one_that_never_comes_up_is_given_up_while_others_train(tmp_path, plante
     assert "with exit code 7 on GPU 1: going on without one there" in caplog.text
 
 
+def test_one_whose_device_is_lost_makes_room_for_another(tmp_path, planted, capsys):
+    planted(
+        "import sweeper.worker\n"
+        "from sweeper.errors import DeviceError\n"
+        "def run(*given):\n"
+        "    raise DeviceError('the device gave up')\n"
+        "sweeper.worker.run = run"
+    )
+    with pytest.raises(SweepFailed, match=r"3 workers in a row .* the last one ended with exit code 70"):
+        run(tmp_path)
+    assert "the device gave up" in capsys.readouterr().err
+
+
 def test_one_that_breaks_off_shows_its_traceback_and_saves_the_others(tmp_path, planted, capsys, monkeypatch):
     planted(
         "if os.environ['CUDA_VISIBLE_DEVICES'] == '1':\n"

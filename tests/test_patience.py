@@ -3,11 +3,11 @@
 import optuna
 import psycopg
 import pytest
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage, get_storage
-from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError, StatementError
 
+from sweeper.errors import StorageError
 from sweeper.patience import Patient
 
 
@@ -17,12 +17,11 @@ class Lossy(RDBStorage):
     losses = 0
     cause: Exception = OperationalError("COMMIT", {}, psycopg.OperationalError("the connection is lost"))
 
-    def set_trial_state_values(self, *arguments, **options):
-        done = super().set_trial_state_values(*arguments, **options)
+    def set_trial_user_attr(self, *arguments, **options):
+        super().set_trial_user_attr(*arguments, **options)
         if self.losses:
             self.losses -= 1
             raise StorageInternalError("the answer is lost") from self.cause
-        return done
 
 
 @pytest.fixture
@@ -35,18 +34,20 @@ def a_trial(storage) -> int:
     return study.ask()._trial_id
 
 
-def test_an_ending_whose_answer_got_lost_is_not_told_twice(storage):
+def test_what_may_succeed_later_is_tried_again(storage):
     number = a_trial(storage)
     storage.losses = 1
-    assert Patient(storage, "study", patience=60.0).set_trial_state_values(number, TrialState.COMPLETE, [1.0])
-    assert storage.get_trial(number).value == 1.0
-    with pytest.raises(UpdateFinishedTrialError, match="has already finished"):
-        Patient(storage, "study").set_trial_state_values(number, TrialState.FAIL)
-
-
-def test_what_will_never_succeed_is_not_tried_again(storage):
-    number = a_trial(storage)
-    storage.losses, storage.cause = 1, StatementError("too long", "INSERT", {}, ValueError())
-    with pytest.raises(StorageInternalError, match="the answer is lost"):
-        Patient(storage, "study", patience=60.0).set_trial_state_values(number, TrialState.COMPLETE, [1.0])
+    Patient(storage, "study", patience=60.0).set_trial_user_attr(number, "key", 1)
     assert storage.losses == 0
+    assert storage.get_trial(number).user_attrs == {"key": 1}
+
+
+def test_what_will_never_succeed_is_not_tried_again_and_no_fault_of_a_trial(storage):
+    number = a_trial(storage)
+    storage.losses, storage.cause = (
+        2,
+        StatementError("disk I/O error", "INSERT", {}, ValueError("disk I/O error")),
+    )
+    with pytest.raises(StorageError, match=r"the study database study took nothing more \(disk I/O error\)"):
+        Patient(storage, "study", patience=60.0).set_trial_user_attr(number, "key", 1)
+    assert storage.losses == 1

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import lock
+from sweeper import lock, postgres
 from sweeper.__main__ import main
 from sweeper.database import open_storage
 from sweeper.errors import StorageError, StudyError
@@ -194,23 +194,35 @@ def test_a_lock_that_somebody_else_took_meanwhile_is_not_taken_back(server, url)
     server.cut()
     assert second.acquire() is None
     with pytest.raises(
-        StudyError, match=r"the server dropped the lock on `sweep`, and process .* has it now"
+        StorageError, match=r"the server dropped the lock on `sweep`, and process .* has it now"
     ):
         first.renew()
     second.release()
 
 
 def test_a_writer_without_its_lock_writes_no_more(server, url):
-    storage = open_storage(url)
+    storage = open_storage(url, lasting=True)
     study = storage.create_new_study([], "s")
     with holding(url, "s") as holder:
         assert holder is None
-        server.cut()
+        server.cut("application_name LIKE 'sweeper%'")
         with holding(url, "s") as holder:
-            assert holder is None, "dropped with its session"
-            with pytest.raises(StudyError, match=r"and process .* has it now"):
+            assert holder is None, "dropped with its session, while the one that writes lives on"
+            with pytest.raises(StorageError, match=r"and process .* has it now"):
                 storage.set_study_user_attr(study, "key", 1)
     storage.set_study_user_attr(study, "key", 2)
+
+
+def test_what_somebody_else_sets_up_for_too_long_is_given_up(url, monkeypatch):
+    monkeypatch.setattr(postgres, "_SET_UP_SECONDS", 0.0)
+    with (
+        alone(url, "tables"),
+        pytest.raises(
+            StudyError, match=r"process .* has been setting up the tables on the server for over 0 s"
+        ),
+        alone(url, "tables"),
+    ):
+        pass
 
 
 def test_what_is_done_alone_waits_for_its_turn(url):

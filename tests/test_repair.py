@@ -17,6 +17,8 @@ import pytest
 
 from sweeper import lock
 from sweeper.__main__ import main
+from sweeper.database import damage
+from sweeper.errors import StudyError
 from sweeper.layout import Layout
 from sweeper.messages import TrialState
 from sweeper.study import Study
@@ -172,6 +174,19 @@ def test_a_damaged_database_is_named(layout, capsys, name, way_out):
     told = capsys.readouterr().err
     assert f"{name} is damaged (" in told
     assert way_out in told
+
+
+def test_a_database_that_cannot_be_looked_at_is_not_called_damaged(tmp_path):
+    path = tmp_path / "study.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("CREATE TABLE t (x)")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StudyError, match=r"study.db can't be looked at \(database is locked\)"):
+            damage(path, patience=0.1)
+        other.execute("COMMIT")
+    assert damage(path) == ""
+    with pytest.raises(StudyError, match=r"nothing.db can't be looked at \(unable to open database file\)"):
+        damage(tmp_path / "nothing.db")
 
 
 def test_a_sweep_that_is_not_there(capsys):

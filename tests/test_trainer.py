@@ -13,7 +13,7 @@ from sweeper import metrics
 from sweeper.engines import checkpoints
 from sweeper.engines.batches import collate, logits, read_rows
 from sweeper.engines.evaluate import Evaluator, out_of_memory, overfitting
-from sweeper.errors import TrialError
+from sweeper.errors import DeviceError, TrialError
 from sweeper.messages import BASE, Decision, Ending, Evaluation
 from sweeper.modeling import BaseModel
 from tests import tiny
@@ -257,6 +257,18 @@ def test_out_of_memory_with_one_row_fails_the_trial(tmp_path, monkeypatch):
     assert outcome.ending is Ending.FAILED
     assert "out of memory with one row per forward pass; set model.gradient_checkpointing" in outcome.reason
     assert not list((tmp_path / "0000").rglob("*.safetensors"))
+
+
+def test_a_lost_device_is_no_fault_of_the_trial(tmp_path):
+    def gone(module, args, kwargs):
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    handle = tiny.base().model.register_forward_pre_hook(gone, with_kwargs=True)
+    try:
+        with pytest.raises(DeviceError, match=r"the device gave up in trial 0 \(CUDA error: an illegal"):
+            tiny.run(tiny.spec(tmp_path, tiny.settings()))
+    finally:
+        handle.remove()
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from typing import Any
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
-from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
 from sweeper.database import open_storage, sole_writer
+from sweeper.errors import StorageError
 from sweeper.writer import BatchStorage, SoleWriter
 
 STEP = {"low": 0.0, "high": 1.0}
@@ -117,7 +117,11 @@ def test_a_commit_whose_answer_was_lost_is_not_made_twice(url: str) -> None:
         study = optuna.load_study(storage=writer, study_name="sweep")
         for x in (0.1, 0.2):
             study.enqueue_trial({"x": x}, user_attrs={"origin": "asked"})
-    study.tell(study.ask(), 1.0)
+        trial = study.ask()
+        trial.suggest_float("x", **STEP)
+        trial.report(0.5, 1)
+        trial.set_user_attr("key", "value")
+        study.tell(trial, 1.0)
     assert [trial.number for trial in stored(url).get_trials()] == [0, 1]
     assert told(stored(url)) == told(study)
 
@@ -128,7 +132,7 @@ def test_what_the_database_refused_goes_with_the_next_step(url: str, tmp_path: P
     study.ask()
     with sqlite3.connect(tmp_path / "study.db") as beside:
         beside.execute("CREATE TRIGGER no BEFORE INSERT ON trials BEGIN SELECT RAISE(ABORT, 'no'); END")
-    with pytest.raises(StorageInternalError, match="could not be written"):
+    with pytest.raises(StorageError, match="took nothing more"):
         study.ask()
     assert len(stored(url).trials) == 1
     with sqlite3.connect(tmp_path / "study.db") as beside:
