@@ -21,12 +21,12 @@ def heard(caplog):
 def run(*specs, slots=None, **more):
     bench = workbench(tiny.config(), tiny.base(), tiny.rows())
 
-    def packed():
+    def packed(slots=slots):
         return PackedEngine(bench, slots, 1000)
 
     channel = tiny.Script(specs)
     with tiny.one_thread():
-        AutoEngine(bench, packed, TrainerEngine(bench, {"packed": packed}), **more).run(channel)
+        AutoEngine(bench, packed, TrainerEngine(bench, {"packed": lambda: packed(1)}), **more).run(channel)
     return channel
 
 
@@ -93,7 +93,7 @@ def test_a_trial_goes_on_with_the_engine_that_it_began_with(tmp_path, engine):
     spec = tiny.spec(tmp_path, tiny.settings())
     begun = (f"engine={engine}", "engine.report_seconds=1e-9", *["engine.slots=1"] * (engine == "packed"))
     tiny.run(spec, decide=leave, overrides=begun)
-    channel = run(replace(spec, attempt=2), slots=1, probed=("cpu",))
+    channel = run(replace(spec, attempt=2), probed=("cpu",))
     (outcome,) = channel.outcomes
     assert (outcome.engine, outcome.ending, outcome.examples) == (engine, Ending.FINISHED, 16)
     # What was tried is told with how far the trial has come: its examples are counted from there.

@@ -229,6 +229,20 @@ def test_a_trial_goes_on_with_the_engine_that_it_began_with(tmp_path):
         assert first.train_losses | second.train_losses == whole.train_losses
 
 
+@pytest.mark.parametrize("engine", ["trainer", "auto"])
+def test_handed_on_to_go_on_packed_a_trial_has_one_slot_and_no_number_is_tried(tmp_path, engine):
+    spec = tiny.spec(tmp_path, tiny.settings())
+    run(spec, decide=lambda p: Decision.SUSPEND if p.examples == 8 else Decision.CONTINUE)
+    passes = []
+    handle = tiny.base().model.register_forward_pre_hook(lambda model, _: passes.append(model.training))
+    try:
+        second = tiny.run(replace(spec, attempt=2), overrides=(f"engine={engine}",))
+    finally:
+        handle.remove()
+    assert (second.outcomes[0].engine, second.outcomes[0].examples) == ("packed", 16)
+    assert sum(passes) == 4, "as many as there are steps left"
+
+
 def test_waiting_for_a_trial_holds_nobody_up(tmp_path):
     def arrive(progress):
         if progress.evaluation is not None and progress.examples == 24:

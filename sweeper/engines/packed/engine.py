@@ -128,7 +128,7 @@ class PackedEngine:
         return True
 
     def _make_way(self, newcomer: Tenant) -> None:
-        """For one whose adapter found no memory: it waits until others have left, or has fewer slots beside it.
+        """For one whose adapter found no memory: it waits until others have left; alone, it has fewer slots.
 
         A stack for a larger rank is larger in every slot.
         """
