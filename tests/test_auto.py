@@ -1,5 +1,6 @@
 """The engine `auto`: packed only where it was seen to be faster."""
 
+import itertools
 import logging
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from sweeper.engines.auto import AutoEngine
+from sweeper.engines.packed import probe
 from sweeper.engines.packed.engine import PackedEngine
 from sweeper.engines.trainer import TrainerEngine, workbench
 from sweeper.messages import BASE, Decision, Ending, Wait
@@ -77,6 +79,31 @@ def test_a_trial_that_cannot_be_probed_ends_alone_and_the_next_one_is_probed(tmp
     (failed,) = caplog.messages
     assert failed.startswith("engine=auto: the probe with trial 0 failed: ")
     assert [report.trial for report in channel.reports if "packed_slots" in report.metrics] == [1]
+
+
+def test_a_trial_that_cannot_be_timed_alone_leaves_no_number_of_slots(tmp_path, monkeypatch):
+    """Eight rows fit: one slot of the first trial, two of the second."""
+    faults = ["mat1 and mat2 shapes cannot be multiplied"]
+
+    def faulty(module, args, kwargs):
+        rows = len(kwargs["input_ids"])  # alone they are laid end to end, as one
+        if module.training and rows == 1 and faults:
+            raise RuntimeError(faults.pop())
+        if module.training and rows > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(probe.time, "perf_counter", itertools.count().__next__)
+    handle = tiny.base().model.register_forward_pre_hook(faulty, with_kwargs=True)
+    try:
+        specs = [
+            tiny.spec(tmp_path, tiny.settings(batch_size=size), trial=i) for i, size in enumerate((8, 4))
+        ]
+        channel = run(*specs, probed=("cpu",))
+    finally:
+        handle.remove()
+    assert [outcome.engine for outcome in channel.outcomes] == ["trainer", "packed"]
+    (told,) = (report for report in channel.reports if "packed_slots" in report.metrics)
+    assert (told.trial, told.metrics["packed_slots"]) == (1, 2)
 
 
 def test_where_nothing_can_be_packed_nothing_is_probed(tmp_path, caplog):
