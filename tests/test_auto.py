@@ -1,5 +1,6 @@
 """The engine `auto`: packed only where it was seen to be faster."""
 
+import itertools
 import logging
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from sweeper.engines.auto import AutoEngine
+from sweeper.engines.packed import probe
 from sweeper.engines.packed.engine import PackedEngine
 from sweeper.engines.trainer import TrainerEngine, workbench
 from sweeper.messages import BASE, Decision, Ending, Wait
@@ -21,12 +23,12 @@ def heard(caplog):
 def run(*specs, slots=None, **more):
     bench = workbench(tiny.config(), tiny.base(), tiny.rows())
 
-    def packed():
+    def packed(slots=slots):
         return PackedEngine(bench, slots, 1000)
 
     channel = tiny.Script(specs)
     with tiny.one_thread():
-        AutoEngine(bench, packed, TrainerEngine(bench, {"packed": packed}), **more).run(channel)
+        AutoEngine(bench, packed, TrainerEngine(bench, {"packed": lambda: packed(1)}), **more).run(channel)
     return channel
 
 
@@ -79,6 +81,31 @@ def test_a_trial_that_cannot_be_probed_ends_alone_and_the_next_one_is_probed(tmp
     assert [report.trial for report in channel.reports if "packed_slots" in report.metrics] == [1]
 
 
+def test_a_trial_that_cannot_be_timed_alone_leaves_no_number_of_slots(tmp_path, monkeypatch):
+    """Eight rows fit: one slot of the first trial, two of the second."""
+    faults = ["mat1 and mat2 shapes cannot be multiplied"]
+
+    def faulty(module, args, kwargs):
+        rows = len(kwargs["input_ids"])  # alone they are laid end to end, as one
+        if module.training and rows == 1 and faults:
+            raise RuntimeError(faults.pop())
+        if module.training and rows > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(probe.time, "perf_counter", itertools.count().__next__)
+    handle = tiny.base().model.register_forward_pre_hook(faulty, with_kwargs=True)
+    try:
+        specs = [
+            tiny.spec(tmp_path, tiny.settings(batch_size=size), trial=i) for i, size in enumerate((8, 4))
+        ]
+        channel = run(*specs, probed=("cpu",))
+    finally:
+        handle.remove()
+    assert [outcome.engine for outcome in channel.outcomes] == ["trainer", "packed"]
+    (told,) = (report for report in channel.reports if "packed_slots" in report.metrics)
+    assert (told.trial, told.metrics["packed_slots"]) == (1, 2)
+
+
 def test_where_nothing_can_be_packed_nothing_is_probed(tmp_path, caplog):
     channel = run(tiny.spec(tmp_path, tiny.settings(neftune_noise=5.0)), probed=("cpu",))
     assert channel.outcomes[0].engine == "trainer"
@@ -93,7 +120,7 @@ def test_a_trial_goes_on_with_the_engine_that_it_began_with(tmp_path, engine):
     spec = tiny.spec(tmp_path, tiny.settings())
     begun = (f"engine={engine}", "engine.report_seconds=1e-9", *["engine.slots=1"] * (engine == "packed"))
     tiny.run(spec, decide=leave, overrides=begun)
-    channel = run(replace(spec, attempt=2), slots=1, probed=("cpu",))
+    channel = run(replace(spec, attempt=2), probed=("cpu",))
     (outcome,) = channel.outcomes
     assert (outcome.engine, outcome.ending, outcome.examples) == (engine, Ending.FINISHED, 16)
     # What was tried is told with how far the trial has come: its examples are counted from there.

@@ -14,7 +14,9 @@ from sweeper.engines import checkpoints, make_engine
 from sweeper.engines.batches import read_rows
 from sweeper.engines.evaluate import Evaluator
 from sweeper.engines.packed import cycle
+from sweeper.engines.packed.adapters import fresh
 from sweeper.engines.packed.engine import PackedEngine
+from sweeper.engines.packed.stack import Stack
 from sweeper.engines.trainer import workbench
 from sweeper.messages import BASE, Decision, Ending, Wait
 from sweeper.modeling import BaseModel
@@ -227,6 +229,20 @@ def test_a_trial_goes_on_with_the_engine_that_it_began_with(tmp_path):
         assert first.train_losses | second.train_losses == whole.train_losses
 
 
+@pytest.mark.parametrize("engine", ["trainer", "auto"])
+def test_handed_on_to_go_on_packed_a_trial_has_one_slot_and_no_number_is_tried(tmp_path, engine):
+    spec = tiny.spec(tmp_path, tiny.settings())
+    run(spec, decide=lambda p: Decision.SUSPEND if p.examples == 8 else Decision.CONTINUE)
+    passes = []
+    handle = tiny.base().model.register_forward_pre_hook(lambda model, _: passes.append(model.training))
+    try:
+        second = tiny.run(replace(spec, attempt=2), overrides=(f"engine={engine}",))
+    finally:
+        handle.remove()
+    assert (second.outcomes[0].engine, second.outcomes[0].examples) == ("packed", 16)
+    assert sum(passes) == 4, "as many as there are steps left"
+
+
 def test_waiting_for_a_trial_holds_nobody_up(tmp_path):
     def arrive(progress):
         if progress.evaluation is not None and progress.examples == 24:
@@ -378,6 +394,80 @@ def test_out_of_memory_with_one_row_trials_leave_until_the_rest_fits(tmp_path, m
     ]
     again = run(replace(specs[1], attempt=2), slots=1)
     assert again.outcomes[0].ending is Ending.FINISHED
+
+
+@pytest.fixture
+def weights_that_fit(monkeypatch):
+    """Lets no stack of more adapter weights be made."""
+    real = Stack.fitted
+
+    def limit(most):
+        def fitted(stack, newcomers, slots):
+            made = real(stack, newcomers, slots)
+            if made.weights.numel() > most:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return made
+
+        monkeypatch.setattr(Stack, "fitted", fitted)
+
+    return limit
+
+
+def weights_of(rank):
+    """Adapter weights of a trial on all layers."""
+    pairs = fresh(tiny.base(), tiny.settings(lora_rank=rank), 0).adapter.weights.values()
+    return sum(a.numel() + b.numel() for a, b in pairs)
+
+
+def test_a_larger_rank_without_memory_waits_until_it_is_alone(tmp_path, weights_that_fit, caplog):
+    *small, large = several(tmp_path, *[tiny.settings(lora_rank=4)] * 2, tiny.settings(lora_rank=100))
+    alone = run(replace(large, folder=tmp_path / "alone"))
+    weights_that_fit(weights_of(128))
+    channel = run(*small, large, replace(large, attempt=2))
+    assert [(one.trial, one.ending, one.examples) for one in channel.outcomes] == [
+        (2, Ending.SUSPENDED, 0),
+        *((trial, Ending.FINISHED, 24) for trial in range(3)),
+    ]
+    assert caplog.messages == [
+        f"out of memory: engine.slots goes down from {many} to {few} for the trials to come, too"
+        for many, few in ((3, 2), (2, 1))
+    ]
+    assert of(channel, 2).train_losses == pytest.approx(alone.train_losses, abs=1e-5)
+
+
+def test_an_adapter_that_does_not_fit_alone_fails_its_trial_and_no_other(tmp_path, weights_that_fit):
+    specs = several(tmp_path, tiny.settings(lora_rank=100), tiny.settings(lora_rank=4))
+    weights_that_fit(weights_of(8))
+    large, small = run(*specs).outcomes
+    assert (large.ending, small.ending) == (Ending.FAILED, Ending.FINISHED)
+    assert "out of memory" in large.reason
+
+
+def test_a_stack_that_cannot_be_made_smaller_stays_as_it_is(tmp_path, monkeypatch, caplog):
+    real_work, real_fitted = cycle.Layers.at_work, Stack.fitted
+
+    def hungry(layers, stack, groups, dropout=None):
+        if layers._model.training and not any("slots" in told for told in caplog.messages):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return real_work(layers, stack, groups, dropout)
+
+    refused = []
+
+    def fitted(stack, newcomers, slots):
+        if slots == 2 and not newcomers:
+            refused.append(slots)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return real_fitted(stack, newcomers, slots)
+
+    monkeypatch.setattr(cycle.Layers, "at_work", hungry)
+    monkeypatch.setattr(Stack, "fitted", fitted)
+    channel = run(*several(tmp_path, tiny.settings(), tiny.settings(epochs=2), tiny.settings()))
+    assert refused
+    assert {one.trial: one.ending for one in channel.outcomes} == {
+        0: Ending.FINISHED,
+        1: Ending.FINISHED,
+        2: Ending.SUSPENDED,
+    }
 
 
 def test_out_of_memory_alone_with_one_row_fails_the_trial(tmp_path):

@@ -109,12 +109,11 @@ def test_where_twice_as_many_do_not_fit_the_most_that_do_are_tried(tries):
 
 
 def test_a_gpus_memory_is_counted_by_torch(monkeypatch):
-    class Properties:
-        total_memory = 1_000
-
     device = torch.device("cuda", 0)
     counters = {
-        "get_device_properties": lambda _: Properties,
+        # Of 2,000 bytes others hold 1,000.
+        "mem_get_info": lambda _: (600, 2_000),
+        "memory_reserved": lambda _: 400,
         "reset_peak_memory_stats": lambda _: None,
         "memory_allocated": lambda _: 300,
         "max_memory_allocated": lambda _: 700,

@@ -7,9 +7,10 @@ from functools import partial
 import pytest
 import torch
 
+from sweeper.engines.order import TrainingRows
 from sweeper.engines.packed.layers import Layers
 from sweeper.engines.packed.memory import Memory, NoLimit
-from sweeper.engines.packed.probe import MOST, Probe, Tried, speed_alone
+from sweeper.engines.packed.probe import MOST, TIMES, Probe, Tried, longest, speed_alone
 from sweeper.engines.trainer import workbench
 from sweeper.engines.training import wait_for
 from tests import tiny
@@ -93,12 +94,50 @@ def test_one_slot_that_does_not_fit_has_no_speed(bench, layers):
         assert probe(bench, layers).fewer(6) == Tried(1, 0.0)
 
 
-def test_alone_rows_are_halved_until_they_fit(bench):
+def test_alone_rows_are_halved_until_they_fit():
+    # A model that pads: its passes show how many rows they have.
+    bench = workbench(tiny.config(), tiny.base("seq2seq"), tiny.rows("seq2seq"))
     with tiny.one_thread(), shortage(bench, 1) as asked:
         assert speed_alone(bench, SETTINGS) > 0
-    assert asked == [4, 2, 1, 1, 1, 1]
+    assert asked == [4, 2, *[1] * 4 * (1 + TIMES)], "the whole batch, one row at a time"
     with shortage(bench, 0):
         assert speed_alone(bench, SETTINGS) == 0
+
+
+def test_alone_a_step_is_timed_whole(bench, monkeypatch):
+    """Packed steps are, too."""
+    done = []
+    for where, name in ((torch.nn.utils, "clip_grad_norm_"), (torch.optim.AdamW, "step")):
+        real = getattr(where, name)
+
+        def noted(*args, real=real, name=name, **kwargs):
+            done.append(name)
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(where, name, noted)
+    with tiny.one_thread():
+        speed_alone(bench, SETTINGS)
+    assert done == ["clip_grad_norm_", "step"] * (1 + TIMES)
+
+
+def with_rows(bench, kind, sizes, copies):
+    """A bench of such a kind of model whose rows have so many inputs and labels."""
+    like = bench.train_rows.rows[0]
+
+    def rows(some):
+        return [replace(like, input_ids=[6] * a, labels=[6] * b) for a, b in some]
+
+    train = TrainingRows(rows(sizes), [rows(some) for some in copies])
+    return replace(bench, base=tiny.base(kind), train_rows=train)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("causal", [(9, 9), (8, 8), (7, 1)]), ("seq2seq", [(9, 9), (8, 8), (2, 9)])]
+)
+def test_the_longest_rows_are_those_that_take_most_of_a_pass(bench, kind, expected):
+    sizes, copies = [(7, 1), (2, 9), (8, 8), (1, 1)], [[], [(9, 9), (3, 1)], [], []]
+    found = longest(with_rows(bench, kind, sizes, copies), replace(SETTINGS, batch_size=3))
+    assert [(len(row.input_ids), len(row.labels)) for row in found] == expected
 
 
 @pytest.mark.parametrize(

@@ -30,12 +30,13 @@ def make_engine(config: Config, base: "BaseModel | None" = None, rows: "Prepared
 
     bench = workbench(config, base, rows)
 
-    def packed() -> "PackedEngine":
+    def packed(slots: int | None = config.engine.slots) -> "PackedEngine":
         from sweeper.engines.packed.engine import PackedEngine
 
-        return PackedEngine(bench, config.engine.slots, config.engine.token_budget or sys.maxsize)
+        return PackedEngine(bench, slots, config.engine.token_budget or sys.maxsize)
 
-    trainer = TrainerEngine(bench, {"packed": packed})
+    # One trial at a time is handed on: nothing is to be tried for it.
+    trainer = TrainerEngine(bench, {"packed": lambda: packed(slots=1)})
     if config.engine.name == "auto":
         return AutoEngine(bench, packed, trainer)
     return packed() if config.engine.name == "packed" else trainer

@@ -52,14 +52,16 @@ class AutoEngine:
         while not isinstance(work := channel.next_trial(), Done):
             if isinstance(work, Wait):
                 time.sleep(work.seconds)
-            elif work.is_base or packed.why_alone(work) or (speeds := self._probe(packed, work)) is None:
+                continue
+            speeds = None if work.is_base or packed.why_alone(work) else self._probe(packed, work)
+            if speeds is None:
                 train_alone(self._bench, channel, work)
-            else:
-                # Whatever is answered, the trial is going to hear it again at its own first report.
-                channel.report(_told(work, speeds))
-                engine: Engine = packed if speeds[PACKED] > speeds[TRAINER] else self._trainer
-                engine.run(Ahead(channel, work, then=channel.next_trial))
-                return
+                continue
+            # Whatever is answered, the trial is going to hear it again at its own first report.
+            channel.report(_told(work, speeds))
+            engine: Engine = packed if speeds[PACKED] > speeds[TRAINER] else self._trainer
+            engine.run(Ahead(channel, work, then=channel.next_trial))
+            return
 
     def _probe(self, packed: "PackedEngine", spec: TrialSpec) -> dict[str, float] | None:
         """What both were seen to do, or None if the trial can't be probed: it is to end as on its own."""
@@ -72,10 +74,12 @@ class AutoEngine:
     def _speeds(self, packed: "PackedEngine", settings: TrialSettings) -> dict[str, float]:
         from sweeper.engines.packed.probe import speed_alone
 
+        # Alone first: what can't be tried alone leaves no number of slots behind.
+        alone = speed_alone(self._bench, settings)
         together = packed.choose_slots(settings)
         return {
             PACKED: together.examples_per_second,
-            TRAINER: speed_alone(self._bench, settings),
+            TRAINER: alone,
             "packed_slots": float(together.slots),
         }
 

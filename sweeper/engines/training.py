@@ -122,12 +122,17 @@ def losses(
 
 def gradients(model: Any, base: BaseModel, batch: Batch, settings: TrialSettings) -> None:
     """One forward and backward pass, waited for."""
+    backward(model, base, batch, settings)
+    model.zero_grad()
+    wait_for(base.device)
+
+
+def backward(model: Any, base: BaseModel, batch: Batch, settings: TrialSettings) -> None:
+    """Add the gradients of a batch's loss to those that are there."""
     model.train()
     batch = {name: tensor.to(base.device) for name, tensor in batch.items()}
     loss, _ = losses(model, base, batch, settings.label_smoothing, autocast=settings.method == "full")
     loss.backward()  # type: ignore[no-untyped-call]
-    model.zero_grad()
-    wait_for(base.device)
 
 
 def wait_for(device: torch.device) -> None:

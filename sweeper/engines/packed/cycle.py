@@ -59,7 +59,9 @@ class Pass:
 def passes(shares: Sequence[Share], budget: int, kind: Architecture) -> list[Pass]:
     """All rows of `shares`, cut so that no pass but one of a single row has more than `budget` tokens."""
     sizes = {
-        (i, place): _size(row, kind) for i, share in enumerate(shares) for place, row in enumerate(share.rows)
+        (i, place): size_of(row, kind)
+        for i, share in enumerate(shares)
+        for place, row in enumerate(share.rows)
     }
     found: list[Pass] = []
     chosen: list[tuple[int, int]] = []
@@ -74,7 +76,7 @@ def passes(shares: Sequence[Share], budget: int, kind: Architecture) -> list[Pas
     return [*found, _pass(chosen)]
 
 
-def _size(row: Row, kind: Architecture) -> tuple[int, int]:
+def size_of(row: Row, kind: Architecture) -> tuple[int, int]:
     """Tokens that the model reads, and those that a decoder of its own does."""
     return len(row.input_ids), len(row.labels) if kind == "seq2seq" else 0
 
@@ -89,9 +91,9 @@ def largest(shares: Sequence[Share], budget: int, kind: Architecture) -> tuple[i
     tokens = []
     for one in passes(shares, budget, kind):
         rows = (shares[i].rows[place] for i, place in zip(one.shares, one.places, strict=True))
-        inputs, answers = zip(*(_size(row, kind) for row in rows), strict=True)
+        inputs, answers = zip(*(size_of(row, kind) for row in rows), strict=True)
         tokens.append(len(inputs) * (max(inputs) + max(answers)))
-    return max(tokens), max(sum(_size(row, kind)) for share in shares for row in share.rows)
+    return max(tokens), max(sum(size_of(row, kind)) for share in shares for row in share.rows)
 
 
 @dataclass(frozen=True)

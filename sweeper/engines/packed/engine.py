@@ -109,16 +109,41 @@ class PackedEngine:
         tenant = Tenant(self._bench, channel, spec, slot, self._listen)
         self._tenants.append(tenant)
         with _own_end(tenant):
-            adapter = tenant.arrive()
-            if self._slots is None:
-                self._slots = self._probe(spec.settings).choose().slots
-            self._stack = self._stack.fitted([adapter.form], self._slots)
-            self._stack.put(slot, adapter)
+            while not self._is_in(tenant, spec.settings):
+                self._make_way(tenant)
             tenant.settle_in()
+
+    def _is_in(self, newcomer: Tenant, settings: TrialSettings) -> bool:
+        """Put a newcomer's adapter into its slot; False where memory runs out."""
+        try:
+            adapter = newcomer.arrive()
+            if self._slots is None:
+                self._slots = self._probe(settings).choose().slots
+            self._stack = self._stack.fitted([adapter.form], self._width)
+            self._stack.put(newcomer.slot, adapter)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            return False
+        return True
+
+    def _make_way(self, newcomer: Tenant) -> None:
+        """For one whose adapter found no memory: it waits until others have left; alone, it has fewer slots.
+
+        A stack for a larger rank is larger in every slot.
+        """
+        free_memory()
+        if len(self._tenants) > 1:
+            self._lower_slots(len(self._tenants) - 1)
+            newcomer.turn_back()
+        if self._width == 1:
+            raise TrialError(NO_MEMORY)
+        self._lower_slots(self._width // 2)
 
     def _let_out(self, channel: Channel) -> None:
         """Say of those that are done how they ended, and free their slots."""
-        for tenant in [one for one in self._tenants if one.is_done]:
+        leaving = [one for one in self._tenants if one.is_done]
+        for tenant in leaving:
             if tenant.wants_test:
                 with _own_end(tenant), self._at_work(tenant):
                     self._stack.put(tenant.slot, tenant.best())
@@ -127,8 +152,36 @@ class PackedEngine:
             if tenant.slot < self._stack.slots:  # it may have ended before the stack was made
                 self._stack.clear(tenant.slot)
             finish(channel, tenant)
-        if self._slots is not None and self._stack.slots > self._slots:
-            self._stack = self._stack.fitted((), self._slots)
+        if leaving and not self._shrink():
+            free_memory()
+
+    def _shrink(self) -> bool:
+        """Hold no more slots than are needed, and nothing for nobody; False where memory doesn't do for both.
+
+        The larger stack is as good then, until somebody leaves again.
+        """
+        if self._tenants and self._stack.slots <= self._width:
+            return True
+        try:
+            self._stack = self._stack.fitted((), self._width)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            return False
+        return True
+
+    @property
+    def _width(self) -> int:
+        """Slots that the stack needs: some may lie beyond a number that was lowered, until they are free."""
+        return max([self._slots or 1, *(tenant.slot + 1 for tenant in self._tenants)])
+
+    def _lower_slots(self, slots: int) -> None:
+        _LOG.warning(
+            "out of memory: engine.slots goes down from %s to %d for the trials to come, too",
+            self._slots,
+            slots,
+        )
+        self._slots = slots
 
     def _probe(self, settings: TrialSettings) -> Probe:
         memory = memory_of(self._base.device)
@@ -176,12 +229,7 @@ class PackedEngine:
             _end(self._tenants, TrialError(NO_MEMORY))
         else:
             last = max(self._tenants, key=lambda tenant: tenant.slot)
-            _LOG.warning(
-                "out of memory: engine.slots goes down from %d to %d for the trials to come, too",
-                self._slots,
-                last.slot,
-            )
-            self._slots = last.slot
+            self._lower_slots(len(self._tenants) - 1)
             with _own_end(last):
                 last.leave(partial(self._stack.take, last.slot))
 

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 
 _SHARE = 0.9
-"""Of a device's memory, so much may be asked for."""
+"""Of the memory that nobody else holds, so much may be asked for."""
 
 _HELD, _PASSING = 16, 16
 """Bytes per adapter weight: held in the stack (weight, gradient, two moments), and passing at most (what
@@ -31,7 +31,8 @@ class CudaMemory:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self.room = _SHARE * torch.cuda.get_device_properties(device).total_memory
+        free, _ = torch.cuda.mem_get_info(device)
+        self.room = _SHARE * (free + torch.cuda.memory_reserved(device))
 
     def begin(self) -> int:
         """As torch counts it."""

@@ -4,22 +4,23 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import TypeVar
 
 import torch
 
 from sweeper.config import TrialSettings
 from sweeper.engines.attempt import Workbench
-from sweeper.engines.batches import Row, collate
+from sweeper.engines.batches import Batch, Row, collate
 from sweeper.engines.evaluate import free_memory, out_of_memory
 from sweeper.engines.packed.adapters import fresh
-from sweeper.engines.packed.cycle import Share, gradients, largest
+from sweeper.engines.packed.cycle import Share, gradients, largest, size_of
 from sweeper.engines.packed.layers import Layers
 from sweeper.engines.packed.memory import Memory, Taken
 from sweeper.engines.packed.optimizer import Step, update
 from sweeper.engines.packed.stack import Stack
-from sweeper.engines.training import gradients as gradients_alone
-from sweeper.engines.training import wait_for
+from sweeper.engines.training import backward, wait_for
+from sweeper.modeling import BaseModel
 
 MOST = 32
 _GROWTH = 0.1
@@ -123,31 +124,42 @@ def _worth(best: Tried, slots: int) -> float:
 
 
 def speed_alone(bench: Workbench, settings: TrialSettings) -> float:
-    """Examples per second of one trial trained as the engine `trainer` does, on the same rows.
+    """Examples per second of one trial's optimizer step as the engine `trainer` makes it, on the same rows.
 
-    With half of them as long as memory runs out; 0 if it does with one row.
+    With half as many per pass as long as memory runs out; 0 if it does with one row. What Trainer does around
+    its steps is not counted.
     """
-    rows = longest(bench, settings)[: bench.micro_batch]
-    while rows:
-        speed = _if_it_fits(partial(_speed_on, bench, settings, rows))
-        if speed is not None:
-            return speed
-        rows = rows[: len(rows) // 2]
+    rows, base = longest(bench, settings), bench.base
+    size = min(bench.micro_batch, len(rows))
+    while size:
+        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+        batches = [collate(part, base.kind, base.tokenizer.pad_token_id) for part in parts]
+        seconds = _if_it_fits(partial(_step_alone, base, settings, batches))
+        if seconds is not None:
+            return len(rows) / seconds
+        size //= 2
     return 0.0
 
 
-def _speed_on(bench: Workbench, settings: TrialSettings, rows: Sequence[Row]) -> float:
-    base = bench.base
-    batch = collate(rows, base.kind, base.tokenizer.pad_token_id)
+def _step_alone(base: BaseModel, settings: TrialSettings, batches: Sequence[Batch]) -> float:
+    """Seconds of a step over `batches`."""
     with base.put_on(settings, 0) as model:
+        weights = [one for one in model.parameters() if one.requires_grad]
+        optimizer = torch.optim.AdamW(weights, settings.learning_rate, weight_decay=settings.weight_decay)
 
         def work() -> float:
             started = time.perf_counter()
-            gradients_alone(model, base, batch, settings)
+            for batch in batches:
+                backward(model, base, batch, settings)
+            if settings.max_grad_norm:
+                torch.nn.utils.clip_grad_norm_(weights, settings.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            wait_for(base.device)
             return time.perf_counter() - started
 
-        work()  # the first pass warms up
-        return len(rows) / min(work() for _ in range(TIMES))
+        work()  # the first step warms up
+        return min(work() for _ in range(TIMES))
 
 
 def _if_it_fits(work: "Callable[[], T]") -> "T | None":
@@ -166,6 +178,7 @@ T = TypeVar("T")
 
 
 def longest(bench: Workbench, settings: TrialSettings) -> Sequence[Row]:
-    """An effective batch of the longest rows."""
-    rows = sorted(bench.train_rows.rows, key=lambda row: len(row.input_ids), reverse=True)
+    """An effective batch of the rows with most tokens, augmented copies among them."""
+    every = chain(bench.train_rows.rows, *bench.train_rows.copies)
+    rows = sorted(every, key=lambda row: sum(size_of(row, bench.base.kind)), reverse=True)
     return rows[: settings.batch_size]

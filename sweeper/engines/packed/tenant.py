@@ -61,6 +61,10 @@ class Tenant(Attempt):
         """Tell again what an earlier attempt found."""
         self._tell_again()
 
+    def turn_back(self) -> None:
+        """End as suspended before the first step: what there is to go on with is on the disk already."""
+        self._obey(Decision.SUSPEND)
+
     @property
     def is_due(self) -> bool:
         """True if a mark has been passed and not been evaluated."""
