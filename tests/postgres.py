@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from types import TracebackType
 
-PASSWORD = "s3cr3t-canary"  # noqa: S105
+PASSWORD = "s3cr3t-canary"  # noqa: S105 - what tests look for
 _NOBODY = 65534
 
 
