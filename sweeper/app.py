@@ -46,6 +46,7 @@ from sweeper.stored import as_yaml, names, public, stored, stored_config, study_
 from sweeper.study import Study
 from sweeper.tables import harmless, number
 from sweeper.tracking import NullTracker, make_tracker
+from sweeper.tracking.store import check_uri
 from sweeper.tracking.ui import ui_command, ui_environment
 from sweeper.trials import trials
 
@@ -57,7 +58,9 @@ def run(overrides: Sequence[str]) -> int:
     layout = Layout(config.sweep.folder, config.sweep.name)
     url = study_url(config, layout)
     check_database(url)
-    refuse_shared(url, opened(config.tracking.uri or layout.tracking_url, "tracking.uri"))
+    tracking = opened(config.tracking.uri or layout.tracking_url, "tracking.uri")
+    check_uri(tracking)
+    refuse_shared(url, tracking)
     _obey_signals()
     with naming(layout.folder), lock.hold(layout, url):
         known = _known(url, config, space, layout)

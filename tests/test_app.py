@@ -36,6 +36,16 @@ def test_a_sweep_prints_its_trials_and_its_result(capsys):
     assert "python -m sweeper show summarize" in out
 
 
+@pytest.mark.parametrize("uri", ["foo", "mlruns/", "file:///tmp/mlruns", "ftp://me:hush@x/y", "http:/x"])
+def test_what_mlflow_cannot_use_is_refused_before_anything_is_done(uri, capsys):
+    assert main([*QUICK, "tracking=mlflow", f"tracking.uri='{uri}'"]) == 2
+    told = capsys.readouterr().err
+    assert "tracking.uri: is nothing that MLflow can use" in told
+    assert "begins with one of http, https, databricks, sqlite, postgresql" in told
+    assert "hush" not in told
+    assert not Path("sweeps").exists()
+
+
 def test_a_finished_sweep_prints_its_result_again_and_more_trials_continue_it(capsys):
     main(QUICK)
     first = capsys.readouterr().out
