@@ -237,7 +237,9 @@ def _silence_faults(engine: EngineConfig, executor: ExecutorConfig) -> list[Faul
     report, silence = engine.report_seconds, executor.silence_seconds
     if report is None or silence is None or silence >= _REPORTS_IN_SILENCE * report:
         return []
-    why = f"must be at least {_REPORTS_IN_SILENCE} times engine.report_seconds, {report:g} (given: {silence:g})"
+    why = (
+        f"must be at least {_REPORTS_IN_SILENCE} times engine.report_seconds, {report:g} (given: {silence:g})"
+    )
     return [Fault("executor.silence_seconds", f"{why}; raise it, or lower engine.report_seconds")]
 
 

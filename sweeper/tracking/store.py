@@ -27,7 +27,8 @@ def check_uri(uri: str) -> None:
                     "tracking.uri",
                     f"is nothing that MLflow can use (given: {masked(uri)}); write a server like "
                     "https://mlflow.example, a database like sqlite:///sweeps/mlflow.db or "
-                    f"postgresql://user@host/name, or databricks. It begins with one of {', '.join(_SCHEMES)}",
+                    f"postgresql://user@host/name, or databricks. It begins with one of "
+                    f"{', '.join(_SCHEMES)}",
                 )
             ]
         )
