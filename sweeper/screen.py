@@ -12,7 +12,7 @@ from sweeper.data.findings import printable
 from sweeper.events import Measurement, SweepInfo, TrialRecord
 from sweeper.messages import BASE, TrialState
 from sweeper.objectives import best_of, violations
-from sweeper.tables import describe, goals_in_words, harmless, minutes, number
+from sweeper.tables import describe, goals_in_words, harmless, minutes, number, trials_in_words
 
 _PLAIN_WIDTH = 120
 """Columns of a table that goes into a file or a pipe."""
@@ -58,9 +58,13 @@ class Screen:
                 self.say(f"Going on: {over} of {sweep.budget} runs are done")
             return
         rows = ", ".join(f"{data.rows} {data.split}" for data in sweep.data)
-        self.say(f"Sweep {sweep.name}: {sweep.model}; rows: {rows or 'none'}; {sweep.budget} trials")
+        self.say(
+            f"Sweep {sweep.name}: {sweep.model}; rows: {rows or 'none'}; {trials_in_words(sweep.budget)}"
+        )
         for line in goals_in_words(sweep):
             self.say(line)
+        if sweep.trained_by:
+            self.say(f"Trained by {sweep.trained_by}")
         if over:
             self.say(f"Going on: {over} of {sweep.budget} trials are done")
         if BASE in self._records:
