@@ -106,6 +106,7 @@ def _fault(section: str, kind: type, item: dict[str, Any]) -> Fault:
 def wording(item: Mapping[str, Any]) -> str:
     """One of pydantic's errors in our words: what is allowed, what was given."""
     wanted = item["msg"].replace("Input should be", "must be").replace("String should", "must")
+    wanted = wanted.removeprefix("Value error, ")  # of a check of ours
     return f"{wanted} (given: {item['input']!r})"
 
 

@@ -206,6 +206,16 @@ FAULTS = [
         "executor.silence_seconds: must be at least 5 times engine.report_seconds, 2 (given: 9.5); raise it",
     ),
     ("engine.report_seconds", 300, "5 times engine.report_seconds, 300 (given: 600); raise it, or lower"),
+    (
+        "executor.address",
+        "foo",
+        "executor.address: must be auto, or HOST:PORT of the cluster's head, such as",
+    ),
+    (
+        "sweep.name",
+        "nul",
+        "sweep.name: can't be the name of a folder on every system; give another name (given",
+    ),
     ("executor.workers", 0, "executor.workers: must be greater than or equal to 1 (given: 0)"),
     ("engine.report_seconds", None, "engine.report_seconds: is needed for engine=auto"),
     ("verdict.level", None, "verdict.level: is needed for verdict=holdout"),

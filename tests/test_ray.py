@@ -197,7 +197,9 @@ def test_a_cluster_that_was_killed_and_left_its_address_behind_is_told_at_once(m
 
 
 def test_rays_client_is_no_way_in(tmp_path):
-    with pytest.raises(ConfigError, match=r"executor\.address: must match pattern .* 'ray://head:10001'"):
+    with pytest.raises(
+        ConfigError, match=r"executor\.address: must be auto, or HOST:PORT .* 'ray://head:10001'"
+    ):
         configure(tmp_path, "executor=ray", "executor.address=ray://head:10001")
 
 
