@@ -44,8 +44,9 @@ from sweeper.screen import Screen, make_screen
 from sweeper.space import Space
 from sweeper.stored import as_yaml, names, public, stored, stored_config, study_url, tracking_of
 from sweeper.study import Study
-from sweeper.tables import harmless, number
+from sweeper.tables import harmless, number, trials_in_words
 from sweeper.tracking import NullTracker, make_tracker
+from sweeper.tracking.store import check_uri
 from sweeper.tracking.ui import ui_command, ui_environment
 from sweeper.trials import trials
 
@@ -57,7 +58,9 @@ def run(overrides: Sequence[str]) -> int:
     layout = Layout(config.sweep.folder, config.sweep.name)
     url = study_url(config, layout)
     check_database(url)
-    refuse_shared(url, opened(config.tracking.uri or layout.tracking_url, "tracking.uri"))
+    tracking = opened(config.tracking.uri or layout.tracking_url, "tracking.uri")
+    check_uri(tracking)
+    refuse_shared(url, tracking)
     _obey_signals()
     with naming(layout.folder), lock.hold(layout, url):
         known = _known(url, config, space, layout)
@@ -249,7 +252,9 @@ def delete_sweep(folder: Path, name: str, yes: bool) -> int:
     study = Study.known(url, name, layout.folder)
     count = 0 if study is None else len([r for r in study.records() if r.number != BASE])
     if not yes:
-        answer = screen.console.input(f"Delete sweep {harmless(name)} with its {count} trials? \\[y/N] ")
+        answer = screen.console.input(
+            f"Delete sweep {harmless(name)} with its {trials_in_words(count)}? \\[y/N] "
+        )
         if answer.strip().lower() not in ("y", "yes"):
             screen.say("Nothing was deleted.")
             return 1

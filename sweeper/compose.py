@@ -152,6 +152,10 @@ def _explain(error: Exception, overrides: Sequence[str]) -> Fault:
         return Fault("configuration", words.replace("@_global_", ""))
     name = key.group(1)
     groups = [o for o in overrides if not re.match(r"^[+~]*[a-z_]+\.", o) and name not in o]
+    group = name.partition(".")[0]
+    having = [f"{group}={one}" for one in _members(group) if name in dotted(_plain([f"{group}={one}"]))]
+    if having and group != "space":
+        return Fault(name, f"is no setting of the {group} that is chosen; these have it: {', '.join(having)}")
     known = list(dotted(_plain(groups)))
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
     hint = f"did you mean `{near[0]}`?" if near else "no such name"

@@ -17,11 +17,13 @@ _OF_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 def opened(given: str, setting: str) -> str:
     """The URL that `given` stands for: itself, or for `@FILE` the one word in that file.
 
-    `setting` is where it was given. Raises ConfigError for a file that isn't there, that others than its
-    owner have rights to, or that holds something else.
+    `setting` is where it was given. Raises ConfigError where no file is named, or one that isn't there, that
+    others than its owner have rights to, or that holds something else.
     """
     if not given.startswith("@"):
         return given
+    if given == "@":
+        raise _fault(setting, "@ names no file; write @FILE")
     path = Path(given[1:]).expanduser()
     try:
         with path.open(encoding="utf-8") as file:
@@ -37,6 +39,8 @@ def opened(given: str, setting: str) -> str:
             f"{path} holds a secret, and others than its owner have rights to it ({rights:04o}); take them "
             f"away: chmod 600 {shlex.quote(str(path))}",
         )
+    if not words:
+        raise _fault(setting, f"{path} is empty; write the URL into it")
     if len(words) != 1:
         raise _fault(setting, f"{path} must hold one URL and nothing else; it holds {len(words)} words")
     return words[0]

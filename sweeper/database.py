@@ -24,13 +24,16 @@ _ASKED = 10
 _log = logging.getLogger(__name__)
 
 
-def sqlite_path(url: str) -> Path | None:
-    """The file behind an SQLite URL; None for any other database. Raises StudyError if `url` is none."""
+def sqlite_path(url: str, setting: str = "sweep.study") -> Path | None:
+    """The file behind an SQLite URL; None for any other database.
+
+    `setting` is where `url` was given. Raises StudyError if it is no URL of a database.
+    """
     try:
         parsed = sqlalchemy.make_url(url)
     except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
         raise StudyError(
-            "sweep.study is no database URL; write it like sqlite:///sweeps/study.db or "
+            f"{setting} is no database URL; write it like sqlite:///sweeps/study.db or "
             "postgresql+psycopg://user@host/name"
         ) from error
     if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
@@ -42,18 +45,18 @@ def refuse_shared(study: str, tracking: str | None) -> None:
     """Raise StudyError if study and MLflow were to share a database: each keeps the version of its tables in
     a table of the same name.
     """
-    if tracking is None or tracking.startswith(("http:", "https:")):
+    if tracking is None or tracking.startswith(("http:", "https:", "databricks")):
         return
-    if _place(study) == _place(tracking):
+    if _place(study, "sweep.study") == _place(tracking, "tracking.uri"):
         raise StudyError(
             f"sweep.study and tracking.uri name the same database ({masked(study)}); give each a database of "
             "its own, on the same server if you like"
         )
 
 
-def _place(url: str) -> object:
+def _place(url: str, setting: str) -> object:
     """What tells databases apart."""
-    path = sqlite_path(url)
+    path = sqlite_path(url, setting)
     if path is not None:
         return path.resolve()
     parsed = sqlalchemy.make_url(url)

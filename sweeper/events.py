@@ -133,6 +133,8 @@ class SweepInfo:
     """Runs of the verdict that comes at the end."""
     workers: int = 1
     """That train at the same time."""
+    trained_by: str = ""
+    """How many workers are where, in words."""
     is_verdict: bool = False
     """The trials are runs of a verdict: settings of a sweep, trained again and scored on the test rows."""
     also: tuple[ObjectiveConfig, ...] = ()

@@ -59,7 +59,7 @@ def launch(
     """
     config = inputs.config
     executor = make_executor(config, layout)
-    info = replace(info, workers=executor.workers)
+    info = replace(info, workers=executor.workers, trained_by=executor.about)
     coordinator = Coordinator(
         study,
         layout,
@@ -72,8 +72,6 @@ def launch(
         config.executor.retries or 0,
     )
     coordinator.open()
-    if not info.is_verdict:
-        screen.say(f"Trained by {executor.about}")
     # What is loaded by now stays: looked through in a full collection, it would keep workers waiting.
     gc.collect()
     gc.freeze()

@@ -106,6 +106,7 @@ def _fault(section: str, kind: type, item: dict[str, Any]) -> Fault:
 def wording(item: Mapping[str, Any]) -> str:
     """One of pydantic's errors in our words: what is allowed, what was given."""
     wanted = item["msg"].replace("Input should be", "must be").replace("String should", "must")
+    wanted = wanted.removeprefix("Value error, ")  # of a check of ours
     return f"{wanted} (given: {item['input']!r})"
 
 
@@ -141,6 +142,8 @@ def _contradictions(sections: Mapping[str, Any]) -> list[Fault]:
         faults += _column_faults(task, data)
     if task is not None and sections["engine"] is not None:
         faults += _replay_faults(task, sections["engine"])
+    if sections["engine"] is not None and sections["executor"] is not None:
+        faults += _silence_faults(sections["engine"], sections["executor"])
     faults += _trial_faults(sections)
     for group in ("sampler", "pruner", "engine", "executor", "verdict"):
         faults += _option_faults(group, sections[group])
@@ -224,6 +227,21 @@ def _replay_faults(task: TaskConfig, engine: EngineConfig) -> list[Fault]:
         for i, one in enumerate(task.also)
         if one.metric in COSTS and one.metric != "seconds"
     ]
+
+
+_REPORTS_IN_SILENCE = 5
+"""Reports that a worker must have missed before it may count as hung."""
+
+
+def _silence_faults(engine: EngineConfig, executor: ExecutorConfig) -> list[Fault]:
+    """A worker would count as hung between two of its reports."""
+    report, silence = engine.report_seconds, executor.silence_seconds
+    if report is None or silence is None or silence >= _REPORTS_IN_SILENCE * report:
+        return []
+    why = (
+        f"must be at least {_REPORTS_IN_SILENCE} times engine.report_seconds, {report:g} (given: {silence:g})"
+    )
+    return [Fault("executor.silence_seconds", f"{why}; raise it, or lower engine.report_seconds")]
 
 
 def _trial_faults(sections: Mapping[str, Any]) -> list[Fault]:

@@ -60,7 +60,7 @@ def _tell_mlflow(study: Study, runs: Study | None, config: Config, layout: Layou
         return
     tracking = tracking_of(config)
     uri = opened(tracking.uri or layout.tracking_url, "tracking.uri")
-    path = sqlite_path(uri) if uri.startswith("sqlite:") else None
+    path = sqlite_path(uri, "tracking.uri") if uri.startswith("sqlite:") else None
     if path is not None and path.exists() and (found := damage(path)):
         raise StudyError(
             f"{path} is damaged ({found}). Move it away, then repair every sweep in {layout.root}: it is "

@@ -12,7 +12,7 @@ from sweeper.data.findings import printable
 from sweeper.events import Measurement, SweepInfo, TrialRecord
 from sweeper.messages import BASE, TrialState
 from sweeper.objectives import best_of, violations
-from sweeper.tables import describe, goals_in_words, harmless, minutes, number
+from sweeper.tables import describe, goals_in_words, harmless, minutes, number, trials_in_words
 
 _PLAIN_WIDTH = 120
 """Columns of a table that goes into a file or a pipe."""
@@ -58,9 +58,13 @@ class Screen:
                 self.say(f"Going on: {over} of {sweep.budget} runs are done")
             return
         rows = ", ".join(f"{data.rows} {data.split}" for data in sweep.data)
-        self.say(f"Sweep {sweep.name}: {sweep.model}; rows: {rows or 'none'}; {sweep.budget} trials")
+        self.say(
+            f"Sweep {sweep.name}: {sweep.model}; rows: {rows or 'none'}; {trials_in_words(sweep.budget)}"
+        )
         for line in goals_in_words(sweep):
             self.say(line)
+        if sweep.trained_by:
+            self.say(f"Trained by {sweep.trained_by}")
         if over:
             self.say(f"Going on: {over} of {sweep.budget} trials are done")
         if BASE in self._records:
@@ -92,13 +96,7 @@ class Screen:
         self._records[trial.number] = trial
         if self._sweep is None:
             return
-        found = number(trial.objective, trial.error)
-        if self._sweep.is_verdict:
-            found = (number(trial.test.objective, trial.test.error) if trial.test else "-") + " on test rows"
-        value = f"{self._sweep.objective.metric} {found}"
-        name = "Base model" if trial.number == BASE else f"{self._name(trial)} {trial.state.value}"
-        seconds = f", {trial.seconds:.0f} s" if trial.seconds else ""
-        self.say(f"{name}: {value}{seconds}" + (f" ({trial.reason})" if trial.reason else ""))
+        self.say(self._end_in_words(trial, self._sweep))
         for warning in trial.warnings:
             self.say(f"  Mind: {warning}")
         for violation in violations(trial, self._sweep.goals):
@@ -108,6 +106,22 @@ class Screen:
 
     def closed(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reason: str) -> None:
         """Nothing: the command prints the result once all listeners are through."""
+
+    def _end_in_words(self, trial: TrialRecord, sweep: SweepInfo) -> str:
+        name = "Base model" if trial.number == BASE else self._name(trial)
+        if trial.state is TrialState.WAITING and trial.reason:
+            return f"{name} is to go on with another worker: {trial.reason}"
+        seconds = f"{trial.seconds:.0f} s" if trial.seconds else ""
+        if sweep.is_verdict:
+            found = f"{number(trial.test.objective, trial.test.error)} on test rows" if trial.test else ""
+        else:
+            found = number(trial.objective, trial.error) if trial.objective is not None else ""
+        told = name if trial.number == BASE and found else f"{name} {trial.state.value}"
+        if found:
+            told += f": {sweep.objective.metric} {found}" + (f", {seconds}" if seconds else "")
+        elif seconds:
+            told += f" after {seconds}"
+        return told + (f" ({trial.reason})" if trial.reason else "")
 
     def _name(self, trial: TrialRecord) -> str:
         return f"{'Run' if trial.repeat else 'Trial'} {trial.number}"

@@ -219,3 +219,8 @@ def _signed(amount: float) -> str:
 def minutes(seconds: float) -> str:
     """A duration in words."""
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def trials_in_words(count: int) -> str:
+    """So many trials."""
+    return f"{count} trial{'' if count == 1 else 's'}"

@@ -71,6 +71,11 @@ def test_the_command_line_of_hydra(overrides):
     [
         (["sweep.naem=x"], r"sweep\.naem: unknown name; did you mean `sweep\.name`\?"),
         (["trial.lora.rnak=3"], r"trial\.lora\.rnak: unknown name; did you mean `trial\.lora\.rank`\?"),
+        (
+            ["executor=inline", "executor.workers=2"],
+            r"executor\.workers: is no setting of the executor that is chosen; these have it: executor=auto, "
+            "executor=local, executor=ray",
+        ),
         (["space.warmup.low=0"], r"A new entry of the space is added with a plus: '\+space\.warmup\.low="),
         (["model=gpt5"], r"model/gpt5.*smollm2_135m"),
         (["+experiment=sumarize"], r"experiment/sumarize.*summarize"),

@@ -69,7 +69,8 @@ def test_rights_of_others_are_refused_with_the_command_that_takes_them_away(tmp_
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("", "must hold one URL and nothing else; it holds 0 words"),
+        ("", "is empty; write the URL into it"),
+        ("\n", "is empty; write the URL into it"),
         (f"{CANARY} {CANARY}", "must hold one URL and nothing else; it holds 2 words"),
         (f"{CANARY}\xff", "is no text in UTF-8; write the URL into it"),
     ],
@@ -86,3 +87,5 @@ def test_an_absent_file_is_named(tmp_path):
         opened(f"@{tmp_path / 'nowhere'}", "tracking.uri")
     with pytest.raises(ConfigError, match="can't be read: Is a directory"):
         opened(f"@{tmp_path}", "tracking.uri")
+    with pytest.raises(ConfigError, match=r"tracking\.uri: @ names no file; write @FILE"):
+        opened("@", "tracking.uri")

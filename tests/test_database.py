@@ -23,6 +23,8 @@ def test_passwords_are_masked():
 def test_no_url():
     with pytest.raises(StudyError, match=r"sweep\.study is no database URL; write it like sqlite:///"):
         sqlite_path("study.db")
+    with pytest.raises(StudyError, match=r"tracking\.uri is no database URL"):
+        refuse_shared("sqlite:///study.db", "postgresql://me@host:port/mlflow")
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,8 @@ def test_study_and_mlflow_need_databases_of_their_own(study, tracking):
 
 
 @pytest.mark.parametrize(
-    "tracking", [None, "https://host/sweeps", "postgresql://host/mlflow", "sqlite:///a.db"]
+    "tracking",
+    [None, "https://host/sweeps", "databricks://me", "postgresql://host/mlflow", "sqlite:///a.db"],
 )
 def test_databases_of_their_own_are_taken(tracking):
     refuse_shared("postgresql://host/sweeps", tracking)

@@ -200,6 +200,22 @@ FAULTS = [
     ("pruner", {"name": "patient"}, "pruner.patience: is needed for pruner=patient"),
     ("executor", {"name": "local"}, "executor.retries: is needed for executor=local"),
     ("executor.silence_seconds", None, "executor.silence_seconds: is needed for executor=auto"),
+    (
+        "executor.silence_seconds",
+        9.5,
+        "executor.silence_seconds: must be at least 5 times engine.report_seconds, 2 (given: 9.5); raise it",
+    ),
+    ("engine.report_seconds", 300, "5 times engine.report_seconds, 300 (given: 600); raise it, or lower"),
+    (
+        "executor.address",
+        "foo",
+        "executor.address: must be auto, or HOST:PORT of the cluster's head, such as",
+    ),
+    (
+        "sweep.name",
+        "nul",
+        "sweep.name: can't be the name of a folder on every system; give another name (given",
+    ),
     ("executor.workers", 0, "executor.workers: must be greater than or equal to 1 (given: 0)"),
     ("engine.report_seconds", None, "engine.report_seconds: is needed for engine=auto"),
     ("verdict.level", None, "verdict.level: is needed for verdict=holdout"),
@@ -210,6 +226,10 @@ FAULTS = [
 def test_a_fault_says_what_is_allowed(composed: dict[str, Any], name: str, value: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         load(changed(composed, name, value))
+
+
+def test_a_silence_of_five_reports_is_taken(composed: dict[str, Any]) -> None:
+    assert load(changed(composed, "executor.silence_seconds", 10.0)).executor.silence_seconds == 10.0
 
 
 def test_constraints_and_further_objectives_are_read_and_measured(composed: dict[str, Any]) -> None:

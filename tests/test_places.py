@@ -59,6 +59,16 @@ def test_more_workers_than_gpus_take_are_refused(tmp_path, gpus):
         places(tmp_path, "executor.workers=3")
 
 
+@pytest.mark.parametrize("unused", [("model.device=cpu",), ("engine=replay",), ("executor=local",)])
+def test_workers_that_share_no_gpu_are_refused_unless_they_are_counted(tmp_path, gpus, unused):
+    gpus(0 if "executor=local" in unused else 2)
+    shared = (*unused, "executor.workers_per_device=3")
+    told = r"executor\.workers_per_device: 3 workers can't share a GPU.*set executor\.workers=3"
+    with pytest.raises(ConfigError, match=told):
+        places(tmp_path, *shared)
+    assert len(places(tmp_path, *shared, "executor.workers=2")) == 2
+
+
 @pytest.mark.parametrize("count", [0, 4])
 def test_on_the_cpu_there_are_as_many_as_are_asked_for(tmp_path, gpus, count):
     gpus(count)

@@ -186,8 +186,20 @@ def test_a_cluster_that_is_not_there_is_told_at_once(monkeypatch, address):
         pass
 
 
+def test_a_cluster_that_was_killed_and_left_its_address_behind_is_told_at_once(monkeypatch, tmp_path):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (left := tmp_path / "ray" / "ray_current_cluster").parent.mkdir()
+    left.write_text("127.0.0.1:1\n")
+    refused = f"no Ray cluster at 127.0.0.1:1 .from {left}. that lets this process in .*Connection refused"
+    with pytest.raises(ClusterError, match=refused), cluster(ExecutorConfig(name="ray", address="auto")):
+        pass
+
+
 def test_rays_client_is_no_way_in(tmp_path):
-    with pytest.raises(ConfigError, match=r"executor\.address: must match pattern .* 'ray://head:10001'"):
+    with pytest.raises(
+        ConfigError, match=r"executor\.address: must be auto, or HOST:PORT .* 'ray://head:10001'"
+    ):
         configure(tmp_path, "executor=ray", "executor.address=ray://head:10001")
 
 

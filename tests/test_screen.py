@@ -76,6 +76,43 @@ def test_with_several_workers_each_line_says_whose_it_is_and_they_share_the_work
     ]
 
 
+def test_a_sweep_that_goes_on_says_by_whom_before_how_long(sweep):
+    info, record = sweep
+    screen = Screen(Console(file=StringIO(), width=40, highlight=False))
+    command = f"Go on with: python -m sweeper {'+space.learning_rate={low: 1e-5, high: 1e-3} ' * 3}"
+    base = replace(record, number=BASE, cost={"train_examples_per_second": 4.0, "evaluation_seconds": 3.0})
+    one = replace(info, budget=1, verdict_runs=0, data=(), trained_by="2 workers on the CPU")
+    screen.opened(one, [base])
+    screen.say(command)
+    told = screen.console.file.getvalue().splitlines()
+    assert told == [
+        f"Sweep summarize: {info.model}; rows: none; 1 trial",
+        "Trained by 2 workers on the CPU",
+        "About 30 s to go, less where trials are pruned",
+        command,
+    ], "each in a line of its own, to be copied"
+
+
+def test_an_end_without_an_objective_names_none_and_a_lost_worker_is_no_end(sweep):
+    info, record = sweep
+    screen = Screen(Console(file=StringIO(), width=100, highlight=False))
+    screen.opened(info, [record])
+    ends = [
+        replace(record, state=TrialState.FAILED, objective=None, error=None, reason="the loss is nan"),
+        replace(record, state=TrialState.WAITING),
+        replace(record, state=TrialState.WAITING, objective=None, reason="its worker was ended by SIGKILL"),
+        replace(record, number=BASE, state=TrialState.WAITING, objective=None, seconds=0.0),
+    ]
+    for end in ends:
+        screen.ended(end)
+    assert screen.console.file.getvalue().splitlines()[-4:] == [
+        "Trial 0 failed after 30 s (the loss is nan)",
+        "Trial 0 waiting: rougeL 0.200 ± 0.020, 30 s",
+        "Trial 0 is to go on with another worker: its worker was ended by SIGKILL",
+        "Base model waiting",
+    ]
+
+
 def test_a_verdict_is_told_by_its_runs_and_their_sides(sweep):
     info, record = sweep
     info = replace(info, name="summarize/verdict", budget=6, verdict_runs=0, is_verdict=True)

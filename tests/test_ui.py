@@ -18,10 +18,11 @@ from tests.conftest import Server
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "lab.example", ""])  # noqa: S104 - nothing listens there
 def test_an_address_for_others_demands_names(host, capsys):
-    assert main(["ui", "--host", host]) == 2
+    assert main(["ui", "--host", host, "--port", "5017"]) == 2
     said = capsys.readouterr().err
     assert "has no login: who reaches it can read, change and delete every run" in said
     assert "--allow-hosts " in said
+    assert "use a tunnel: ssh -L 5017:127.0.0.1:5017 HOST" in said
 
 
 @pytest.mark.parametrize(

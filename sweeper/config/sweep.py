@@ -18,6 +18,12 @@ def _is_free(name: str) -> str:
     return name
 
 
+def _is_address(text: str) -> str:
+    if not re.fullmatch(r"auto|[^/\s]+:\d+", text):
+        raise ValueError("must be auto, or HOST:PORT of the cluster's head, such as 10.0.0.5:6379")
+    return text
+
+
 @dataclass(frozen=True)
 class SweepConfig:
     """What this sweep is called and where it lives."""
@@ -117,7 +123,7 @@ class ExecutorConfig:
     """How many; null: one per GPU, or one on the CPU. Those on a CPU share its cores."""
     workers_per_device: Positive | None = None
     """How many share a GPU."""
-    address: Annotated[str, Field(pattern=r"^(auto|[^/\s]+:\d+)$")] | None = None
+    address: Annotated[str, AfterValidator(_is_address)] | None = None
     """ray: the cluster to join, as host:port, or `auto` for the one that this machine is a node of; null: one
     is started on this machine."""
     silence_seconds: PositiveFloat | None = None

@@ -5,8 +5,10 @@ import os
 import secrets
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from sweeper.config import ExecutorConfig
@@ -71,18 +73,30 @@ def _start(ray: Any, workers: int | None) -> None:
 
 
 def _join(ray: Any, address: str) -> None:
-    address = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    found_in = ""
     try:
+        if address == "auto":
+            address, found_in = _of_this_machine()
         if address != "auto":  # Ray itself would try for minutes
             host, _, port = address.rpartition(":")
             socket.create_connection((host.strip("[]"), int(port)), _REACH_SECONDS).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise ClusterError(
-            f"executor.address: no Ray cluster at {address} that lets this process in ({error}); this "
-            "machine must be one of its nodes (`ray start --address=HOST:PORT`) and have its token "
+            f"executor.address: no Ray cluster at {address} {found_in}that lets this process in ({error}); "
+            "this machine must be one of its nodes (`ray start --address=HOST:PORT`) and have its token "
             "(RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or ~/.ray/auth_token); executor.address=null starts one"
         ) from error
+
+
+def _of_this_machine() -> tuple[str, str]:
+    """The address that Ray means by `auto`, and where it was found; `auto` if Ray has to look for itself."""
+    if named := os.environ.get("RAY_ADDRESS"):
+        return named, "(from RAY_ADDRESS) "
+    folder = os.environ.get("TMPDIR", "/tmp") if sys.platform == "linux" else "/tmp"  # noqa: S108 - Ray's own
+    file = Path(os.environ.get("RAY_TMPDIR", folder), "ray", "ray_current_cluster")
+    # `ray start` writes it, and a cluster that was killed leaves it behind.
+    return (file.read_text().strip(), f"(from {file}) ") if file.exists() else ("auto", "")
 
 
 @contextmanager

@@ -22,13 +22,15 @@ class Place:
 def find_places(config: Config) -> tuple[Place, ...]:
     """A place for each worker that the configuration asks for on this machine.
 
-    Raises ConfigError for more workers than GPUs can take, ModelError if there is no such device.
+    Raises ConfigError for more workers than GPUs can take, or workers that should share one where there is
+    none; ModelError if there is no such device.
     """
-    executor = config.executor
-    if not needs_model(config):
-        return (Place(""),) * (executor.workers or 1)
-    gpus, each = _devices(config.model), executor.workers_per_device or 1
+    executor, each = config.executor, config.executor.workers_per_device or 1
+    gpus = _devices(config.model) if needs_model(config) else (Place(""),)
     if gpus[0].visible is None:
+        if executor.workers is None and each > 1:
+            fault = f"{each} workers can't share a GPU, for none is used here; set executor.workers={each}"
+            raise ConfigError([Fault("executor.workers_per_device", fault)])
         return gpus * (executor.workers or 1)
     most = len(gpus) * each
     count = executor.workers or most

@@ -266,7 +266,7 @@ class MlflowTracker:
 
     def _database_exists(self) -> bool:
         """False if MLflow's SQLite file is gone; other stores can't be looked at so cheaply."""
-        database = sqlite_path(self._uri) if self._uri.startswith("sqlite:") else None
+        database = sqlite_path(self._uri, "tracking.uri") if self._uri.startswith("sqlite:") else None
         return database is None or database.exists()
 
     # On the thread

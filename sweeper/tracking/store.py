@@ -7,9 +7,31 @@ from typing import Any
 
 from filelock import FileLock
 
+from sweeper.credentials import masked
 from sweeper.database import sqlite_path, write_ahead
+from sweeper.errors import ConfigError, Fault
 from sweeper.failpoints import reach
 from sweeper.postgres import alone, is_postgres, with_driver
+
+_SCHEMES = ("http", "https", "databricks", "sqlite", "postgresql", "postgres", "mysql", "mssql")
+"""What MLflow's client takes; it has given up folders (`./mlruns`)."""
+
+
+def check_uri(uri: str) -> None:
+    """Raise ConfigError if MLflow can't keep anything at `uri`, whatever is or isn't there."""
+    scheme, is_url, _ = uri.partition("://")
+    if uri != "databricks" and not (is_url and scheme.partition("+")[0] in _SCHEMES):
+        raise ConfigError(
+            [
+                Fault(
+                    "tracking.uri",
+                    f"is nothing that MLflow can use (given: {masked(uri)}); write a server like "
+                    "https://mlflow.example, a database like sqlite:///sweeps/mlflow.db or "
+                    f"postgresql://user@host/name, or databricks. It begins with one of "
+                    f"{', '.join(_SCHEMES)}",
+                )
+            ]
+        )
 
 
 def client_of(uri: str) -> Any:
@@ -101,7 +123,7 @@ def _set_up_database(uri: str, artifacts: Path) -> None:
 
     MLflow's own set-up leaves a database that can't be used when it is killed or done twice at once.
     """
-    path = sqlite_path(uri)
+    path = sqlite_path(uri, "tracking.uri")
     if path is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)

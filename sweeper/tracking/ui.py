@@ -23,7 +23,7 @@ def ui_command(layout: Layout, port: int, host: str = "127.0.0.1", allowed: Sequ
     The server answers to the loopback's names and to `allowed` (NAME or NAME:PORT). Raises ConfigError for an
     address beyond the loopback without such names, and for what is no name.
     """
-    _check(host, allowed)
+    _check(host, port, allowed)
     # MLflow's own default takes private addresses by how they begin, and so 10.evil.example as well.
     asked_by = ["127.0.0.1", "127.0.0.1:*", "localhost", "localhost:*", "[::1]", "[[]::1]:*"]
     asked_by += [form for name in allowed for form in (name, f"{name}:*")]
@@ -41,7 +41,7 @@ def ui_command(layout: Layout, port: int, host: str = "127.0.0.1", allowed: Sequ
     ]
 
 
-def _check(host: str, allowed: Sequence[str]) -> None:
+def _check(host: str, port: int, allowed: Sequence[str]) -> None:
     faults = [
         Fault("--allow-hosts", f"{name!r} is no name of a host, like lab.example or lab.example:8080")
         for name in allowed
@@ -53,7 +53,8 @@ def _check(host: str, allowed: Sequence[str]) -> None:
                 f"--host {host}",
                 "lets other machines in, and the MLflow UI has no login: who reaches it can read, change and "
                 "delete every run. Say by which names it may be asked, e.g. "
-                f"--allow-hosts {gethostname()}, or leave --host out and use a tunnel: ssh -L",
+                f"--allow-hosts {gethostname()}, or leave --host out and use a tunnel: "
+                f"ssh -L {port}:127.0.0.1:{port} HOST",
             )
         )
     if faults:
