@@ -8,6 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 ARGS ?=
+JOBS ?= 2
 SEED ?= 1
 KILLS ?= 200
 # Started, not only looked up: a version manager's stand-in may be on the path and refuse to run.
@@ -48,8 +49,8 @@ browser: ## Install Chromium (Debian, Ubuntu; as root): without one the tests of
 	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
 	else echo "No Chromium here, and no right to install one: the tests in a browser are going to be skipped"; fi
 
-test: install ## Run the tests, offline
-	$(BIN)/python -m pytest $(ARGS)
+test: install ## Run the tests, offline: JOBS=2 files of them side by side
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: install ## Check style, format and types
 	$(BIN)/ruff check .
