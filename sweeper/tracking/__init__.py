@@ -37,6 +37,8 @@ _REST = 3.0
 """The thread rests this many times as long as it sends: with hundreds of workers the batches grow instead."""
 _MOST_SECONDS = 60.0
 """Longest pause between two tries to reach a tracking server that is away."""
+_TRIES = 3
+"""A server that was away so often in a row is asked once more when the sweep ends, and not waited for."""
 _JOIN_SECONDS = 180.0
 """closed() waits this long at most for a server that answers, but slowly."""
 
@@ -294,7 +296,7 @@ class MlflowTracker:
                         self._cause(error),
                     )
                 if self._closed is not None:
-                    if time.monotonic() >= self._closed.deadline:
+                    if failures > _TRIES or time.monotonic() >= self._closed.deadline:
                         return
                     pause = 0.0
                     time.sleep(min(1.0, self._patience))
