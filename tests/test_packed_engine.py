@@ -435,6 +435,24 @@ def test_a_larger_rank_without_memory_waits_until_it_is_alone(tmp_path, weights_
     assert of(channel, 2).train_losses == pytest.approx(alone.train_losses, abs=1e-5)
 
 
+def test_who_holds_a_slot_beyond_a_lowered_number_keeps_it(tmp_path, weights_that_fit, caplog):
+    """Trial 3 finds slot 0 free and no memory: the others hold slots 1 and 2, and two are left."""
+    long = tiny.settings(epochs=2)
+    specs = [
+        *several(tmp_path, tiny.settings()),
+        *(tiny.spec(tmp_path, long, trial=i, marks=(48,)) for i in (1, 2)),
+        tiny.spec(tmp_path, tiny.settings(lora_rank=100), trial=3),
+        tiny.spec(tmp_path, tiny.settings(), trial=4),
+    ]
+    weights_that_fit(weights_of(128))
+    endings = [(one.trial, one.ending) for one in run(*specs).outcomes]
+    assert endings[:2] == [(0, Ending.FINISHED), (3, Ending.SUSPENDED)]
+    assert sorted(endings[2:]) == [(trial, Ending.FINISHED) for trial in (1, 2, 4)]
+    assert [told for told in caplog.messages if "slots" in told] == [
+        "out of memory: engine.slots goes down from 3 to 2 for the trials to come, too"
+    ]
+
+
 def test_an_adapter_that_does_not_fit_alone_fails_its_trial_and_no_other(tmp_path, weights_that_fit):
     specs = several(tmp_path, tiny.settings(lora_rank=100), tiny.settings(lora_rank=4))
     weights_that_fit(weights_of(8))
