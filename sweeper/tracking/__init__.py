@@ -253,7 +253,8 @@ class MlflowTracker:
         self._trials.clear()
         self._closed = _Closed(tuple(trials), best, reason, time.monotonic())
         self._catch_up(trials)
-        runs = SweepRuns(self._uri, self._experiment, self._layout, sweep, self._sent.identity)
+        known = [trial.number for trial in trials]
+        runs = SweepRuns(self._uri, self._experiment, self._layout, sweep, self._sent.identity, known)
         try:
             runs.connect()
             self._send(runs)
