@@ -105,7 +105,7 @@ class SessionLock:
         return int.from_bytes(hashlib.sha256(f"sweeper {self._name}".encode()).digest()[:8], signed=True)
 
     def _ask(self, statement: str, **values: Any) -> Any:
-        assert self._session is not None  # noqa: S101
+        assert self._session is not None  # noqa: S101 - tells mypy what the caller has seen to
         return self._session.execute(sqlalchemy.text(statement), values).scalar()
 
 

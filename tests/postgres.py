@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from types import TracebackType
 
-PASSWORD = "s3cr3t-canary"  # noqa: S105
+PASSWORD = "s3cr3t-canary"  # noqa: S105 - of a server of the tests' own
 _NOBODY = 65534
 
 

@@ -149,7 +149,7 @@ def test_a_node_without_the_sweeps_folder_is_named(tmp_path, monkeypatch):
 
 
 def test_a_cluster_started_here_is_for_this_user_on_this_machine_alone(monkeypatch):
-    secret = "postgresql://someone:canary@somewhere/study"  # noqa: S105
+    secret = "postgresql://someone:canary@somewhere/study"  # noqa: S105 - a canary
     for name in ("SWEEPER_STUDY", "MLFLOW_TRACKING_URI", "PGPASSWORD"):
         monkeypatch.setenv(name, secret)
     signal.signal(signal.SIGTERM, handler := lambda *_: None)

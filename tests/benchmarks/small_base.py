@@ -63,7 +63,7 @@ def _tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     words.pre_tokenizer, words.decoder = ByteLevel(add_prefix_space=False), Decoder()
     special = ["<pad>", "<eos>"]
     words.train_from_iterator(texts, BpeTrainer(vocab_size=4096, special_tokens=special, show_progress=False))
-    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>")  # noqa: S106
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="<eos>")  # noqa: S106 - names of tokens
 
 
 def _batches(words: PreTrainedTokenizerFast, texts: list[str]) -> Iterator[torch.Tensor]:
