@@ -135,20 +135,8 @@ def assert_equal_to_plain(
 
 
 @pytest.mark.usefixtures("in_double")
-@pytest.mark.parametrize(
-    ("family", "slots"),
-    [
-        ("llama", 1),
-        ("llama", 3),
-        ("llama", 8),
-        ("qwen2", 3),
-        ("qwen2", 8),
-        ("qwen3", 1),
-        ("qwen3", 3),
-        ("t5", 1),
-        ("t5", 3),
-    ],
-)
+@pytest.mark.parametrize("slots", [1, 3, 8])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_whole_runs_in_double_precision(tmp_path, family, slots):
     """With refills, a pruned trial and one that becomes NaN among them."""
     trials = mixed(slots + 2, family)
