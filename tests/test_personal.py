@@ -62,7 +62,7 @@ def draw(rng: random.Random, kind: str) -> str:
         case "private key":
             return f"-----BEGIN PRIVATE KEY-----\n{some(800)}\n-----END PRIVATE KEY-----"
         case _:
-            return f"api_key={some(32)}"
+            return f"api_key={some(16)}{digits(1)}{some(15)}"
 
 
 @pytest.fixture(scope="module")
