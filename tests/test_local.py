@@ -15,9 +15,10 @@ from sweeper.executors.local import LocalExecutor
 from sweeper.executors.places import Place
 from sweeper.layout import Layout
 from sweeper.messages import TrialState
+from tests.processes import read_until
 from tests.sweeps import REPLAY, Recorder, configure, open_coordinator
 from tests.test_executor_contract import Striking, in_trial_0, is_alive, workers
-from tests.test_resume import read_until, records
+from tests.test_resume import records
 
 IN_A_WORKER = """
 import os, sys

@@ -24,6 +24,7 @@ from sweeper.study import Study
 from sweeper.tracking import quiet_mlflow
 from sweeper.tracking.store import client_of
 from tests.postgres import PASSWORD, Server
+from tests.processes import read_until
 from tests.sweeps import REPLAY
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*was deleted while still open:ResourceWarning")
@@ -57,15 +58,6 @@ def sweep(folder: Path, url: str, *overrides: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
     )
-
-
-def read_until(process: subprocess.Popen[str], text: str) -> str:
-    seen = ""
-    for line in process.stdout:
-        seen += line
-        if text in line:
-            return seen
-    pytest.fail(f"{text!r} was never printed:\n{seen}")
 
 
 def records(url: str):

@@ -17,6 +17,7 @@ from sweeper.engines.replay import ReplayEngine
 from sweeper.launch import STOPPING
 from sweeper.messages import BASE, TrialState
 from sweeper.study import Study
+from tests.processes import read_until
 from tests.sweeps import REPLAY, configure, open_coordinator
 
 SWEEP = [sys.executable, "-m", "sweeper", *REPLAY, "engine.speedup=150"]
@@ -31,15 +32,6 @@ def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
 def records(folder: Path):
     url = f"sqlite:///{folder / 'sweeps' / 'study.db'}"
     return Study.read(url, "summarize", folder / "sweeps" / "summarize").records()
-
-
-def read_until(process: subprocess.Popen[str], text: str) -> str:
-    seen = ""
-    for line in process.stdout:
-        seen += line
-        if text in line:
-            return seen
-    pytest.fail(f"{text!r} was never printed:\n{seen}")
 
 
 def test_killed_again_and_again(tmp_path):

@@ -19,6 +19,7 @@ from sweeper.messages import BASE, TrialState
 from sweeper.stored import stored
 from sweeper.study import Study
 from sweeper.verdict import VerdictFacts
+from tests.processes import read_until
 from tests.sweeps import JUDGED
 
 LAYOUT = Layout(Path("sweeps"), "summarize")
@@ -282,13 +283,6 @@ def test_bounds_of_time_do_not_count_for_it(capsys):
 def start(*overrides: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "sweeper", *JUDGED, "budget.trials=3", "engine.speedup=100", *overrides]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def read_until(process: "subprocess.Popen[str]", text: str) -> None:
-    for line in process.stdout:
-        if text in line:
-            return
-    pytest.fail(f"{text!r} was never printed")
 
 
 def test_killed_and_interrupted_it_goes_on_where_it_was(capsys):

@@ -11,8 +11,7 @@ from typing import Any
 from sweeper import worker
 from sweeper.config import Config
 from sweeper.errors import ClusterError, DeviceError
-from sweeper.executors.line import DEVICE_LOST
-from sweeper.messages import Decision, Done, Outcome, Progress, TrialSpec, Wait
+from sweeper.executors.line import DEVICE_LOST, Caller
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ ARRIVED = "arrived"
 """Beside a channel's verbs: the actor has got its device, and begins to load."""
 
 
-class Worker:
+class Worker(Caller):
     """The actor: the engine in a thread of its own, and the methods by which the coordinator hears of it."""
 
     def __init__(self, config: Config, rows: Path, site: Site) -> None:
@@ -75,7 +74,7 @@ class Worker:
     def _work(self, config: Config, rows: Path, site: Site) -> None:
         try:
             site.enter()
-            self._ask(ARRIVED)
+            self.ask(ARRIVED)
             worker.run(config, rows, self)
             self._calls.put(None)
         except DeviceError:
@@ -83,19 +82,7 @@ class Worker:
         except Exception as error:
             self._calls.put(error)
 
-    # As a channel, in the engine's thread
-
-    def next_trial(self) -> TrialSpec | Wait | Done:
-        work: TrialSpec | Wait | Done = self._ask("next_trial")
-        return work
-
-    def report(self, progress: Progress) -> Decision:
-        decision: Decision = self._ask("report", progress)
-        return decision
-
-    def finish(self, outcome: Outcome) -> None:
-        self._ask("finish", outcome)
-
-    def _ask(self, verb: str, *said: Any) -> Any:
+    def ask(self, verb: str, *said: Any) -> Any:
+        """As a channel, in the engine's thread."""
         self._calls.put((verb, *said))
         return self._replies.get()

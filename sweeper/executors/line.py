@@ -1,9 +1,10 @@
 """The line between the coordinator and one worker elsewhere: what both ends of it have to know."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweeper.config import Config, TrackingConfig
 from sweeper.messages import Decision, Done, Outcome, Progress, TrialSpec, Wait
@@ -21,6 +22,28 @@ DEVICE_LOST = 70
 def for_workers(config: Config) -> Config:
     """What workers get of a configuration: nothing that leads to databases."""
     return replace(config, sweep=replace(config.sweep, study=None), tracking=TrackingConfig("none"))
+
+
+class Caller(ABC):
+    """The worker's end: a channel whose calls go to wherever the coordinator is."""
+
+    @abstractmethod
+    def ask(self, verb: str, *said: Any) -> Any:
+        """Have the coordinator's method `verb` called with what is `said`; gives its answer."""
+
+    def next_trial(self) -> TrialSpec | Wait | Done:
+        """As a channel's."""
+        work: TrialSpec | Wait | Done = self.ask("next_trial")
+        return work
+
+    def report(self, progress: Progress) -> Decision:
+        """As a channel's."""
+        decision: Decision = self.ask("report", progress)
+        return decision
+
+    def finish(self, outcome: Outcome) -> None:
+        """As a channel's."""
+        self.ask("finish", outcome)
 
 
 class Line:

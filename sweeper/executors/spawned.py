@@ -20,8 +20,7 @@ from typing import Any
 
 from sweeper import worker
 from sweeper.errors import DeviceError, SweeperError, SweepFailed
-from sweeper.executors.line import DEVICE_LOST
-from sweeper.messages import Decision, Done, Outcome, Progress, TrialSpec, Wait
+from sweeper.executors.line import DEVICE_LOST, Caller
 
 _DEATH_SIGNAL = 1
 """PR_SET_PDEATHSIG of prctl(2)."""
@@ -29,24 +28,13 @@ FAIL = "fail"
 """Beside a channel's three verbs: said with the error that ended the worker."""
 
 
-class _Piped:
+class _Piped(Caller):
     """A channel whose other end is in the parent."""
 
     def __init__(self, connection: "Connection[Any, Any]") -> None:
         self._connection = connection
 
-    def next_trial(self) -> TrialSpec | Wait | Done:
-        work: TrialSpec | Wait | Done = self._ask("next_trial")
-        return work
-
-    def report(self, progress: Progress) -> Decision:
-        decision: Decision = self._ask("report", progress)
-        return decision
-
-    def finish(self, outcome: Outcome) -> None:
-        self._ask("finish", outcome)
-
-    def _ask(self, verb: str, *said: Any) -> Any:
+    def ask(self, verb: str, *said: Any) -> Any:
         self._connection.send((verb, *said))
         return self._connection.recv()
 
