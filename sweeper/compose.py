@@ -149,7 +149,10 @@ def _explain(error: Exception, overrides: Sequence[str]) -> Fault:
             text = text.replace(override, masked_override(override))
         text = text.partition("Config search path:")[0]
         words = without_secrets(" ".join(line.strip() for line in text.splitlines() if line.strip()))
-        return Fault("configuration", words.replace("@_global_", ""))
+        words = words.replace("@_global_", "")
+        option = re.search(r"Could not find '(\w+)/([^']+)'", words)
+        near = difflib.get_close_matches(option[2], _members(option[1]), n=1) if option else []
+        return Fault("configuration", words + (f"; did you mean `{near[0]}`?" if near else ""))
     name = key.group(1)
     groups = [o for o in overrides if not re.match(r"^[+~]*[a-z_]+\.", o) and name not in o]
     group = name.partition(".")[0]

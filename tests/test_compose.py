@@ -96,6 +96,7 @@ def test_an_unknown_option_is_told_without_the_search_path():
     with pytest.raises(ConfigError, match="Available options in 'experiment': classify") as refusal:
         compose(["+experiment=sumarize"])
     assert "search path" not in str(refusal.value)
+    assert str(refusal.value).endswith("instruct summarize; did you mean `summarize`?")
 
 
 def test_an_empty_space_is_a_fault_unless_one_trial_is_wanted():
