@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sweeper.config import Config, TrackingConfig
+from sweeper.errors import SweepFailed
 from sweeper.messages import Decision, Done, Outcome, Progress, TrialSpec, Wait
 
 if TYPE_CHECKING:
@@ -17,6 +18,21 @@ OF_THE_COORDINATOR = ("SWEEPER_STUDY", "MLFLOW_", "PG")
 
 DEVICE_LOST = 70
 """Exit code of a worker's process that can't use its device any more; another process may."""
+
+LOOK_SECONDS = 0.5
+"""Between two looks at how the workers are; calls are answered as they come."""
+
+STARTS = 3
+"""Workers that may be lost at one place, one after another, before they have taken a trial."""
+
+_LOADING = 6
+"""Times the silence that counts as hanging: imports, a model on a slow disk."""
+
+
+def broke_off(error: BaseException) -> SweepFailed:
+    """What an error that nobody has foreseen means for the sweep."""
+    told = f"a worker broke off with {type(error).__name__}: {error}"
+    return SweepFailed(f"{told}. What was trained is kept; when that is mended, the same command goes on")
 
 
 def for_workers(config: Config) -> Config:
@@ -70,6 +86,11 @@ class Line:
     def silence(self) -> float:
         """Seconds since the worker was last heard, or since it was started."""
         return self._clock() - self._heard
+
+    def hangs(self, seconds: float) -> str:
+        """In words, if the worker has been silent for more than the `seconds` that it may be; else empty."""
+        bearable = seconds if self.has_loaded else _LOADING * seconds
+        return f"said nothing for {bearable:g} s" if self.silence > bearable else ""
 
     def next_trial(self) -> TrialSpec | Wait | Done:
         """As a channel's."""

@@ -18,22 +18,16 @@ from sweeper.config import Config
 from sweeper.coordinator import Coordinator
 from sweeper.errors import SweeperError, SweepFailed
 from sweeper.executors import spawned
-from sweeper.executors.line import OF_THE_COORDINATOR, Line, for_workers
+from sweeper.executors.line import LOOK_SECONDS, OF_THE_COORDINATOR, STARTS, Line, for_workers
 from sweeper.executors.places import Place, in_words, threads_each
 from sweeper.layout import Layout
 
 _LOG = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 0.5
-"""Between two looks at how the workers are."""
 _LEAVE_SECONDS = 5.0
 """For a process whose pipe has ended, or that was killed."""
-_LOADING = 6
-"""Times the silence that counts as hanging: imports, a model on a slow disk."""
 _ALIKE_SECONDS = 60.0
 """Between lines of several workers that count as one."""
-_STARTS = 3
-"""Workers that may be lost at one place, one after another, before they have taken a trial."""
 
 
 class LocalExecutor:
@@ -85,7 +79,7 @@ class _Crew:
     def answer(self) -> None:
         """Answer every worker that has called, and tell what they have printed."""
         sources = {source: one for one in self.workers if not one.is_gone for source in one.sources}
-        for source in wait(list(sources), _LOOK_SECONDS):
+        for source in wait(list(sources), LOOK_SECONDS):
             worker = sources[source]
             if source is worker.pipe:
                 self._answer(worker)
@@ -96,14 +90,13 @@ class _Crew:
         """Bury the dead, kill those that hang, and those that still load when nothing is left to do."""
         for worker in list(self.workers):
             line = worker.line
-            bearable = self._silence if line.has_loaded else _LOADING * self._silence
             if worker.is_gone:
                 self._lose(worker, worker.bury())
             elif worker.pipe.poll():
                 pass  # it has called meanwhile
-            elif line.silence > bearable:
+            elif how := line.hangs(self._silence):
                 worker.kill()
-                self._lose(worker, f"said nothing for {bearable:g} s")
+                self._lose(worker, how)
             elif (self._is_over or self._coordinator.stopped) and not line.has_loaded:
                 worker.kill()
                 self._lose(worker, "was not needed any more")
@@ -139,7 +132,7 @@ class _Crew:
         if self._is_over or self._coordinator.stopped:
             return
         in_vain = 0 if worker.line.has_trained else worker.in_vain + 1
-        if in_vain < _STARTS:
+        if in_vain < STARTS:
             self.start(worker.place, in_vain)
             return
         told = f"{in_vain} workers in a row were lost before they took a trial; the last one {how}"

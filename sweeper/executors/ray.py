@@ -20,15 +20,8 @@ from sweeper.engines import needs_model
 from sweeper.errors import SweeperError, SweepFailed
 from sweeper.executors.actor import Call, Site, Worker
 from sweeper.executors.cluster import cluster
-from sweeper.executors.line import Line, for_workers
+from sweeper.executors.line import LOOK_SECONDS, STARTS, Line, broke_off, for_workers
 from sweeper.layout import Layout, write_atomically
-
-_LOOK_SECONDS = 0.5
-"""Between two looks at how the workers are; calls are answered as they come."""
-_LOADING = 6
-"""Times the silence that counts as hanging: imports, a model on a slow disk."""
-_STARTS = 3
-"""So many times as many workers as there are to be may be lost in a row before they have taken a trial."""
 
 
 class RayExecutor:
@@ -106,7 +99,7 @@ class _Crew:
     def fill(self) -> None:
         """Ask Ray for the workers that are missing; one appears as soon as there is a device for it."""
         now = time.monotonic()
-        if self._is_over or self._coordinator.stopped or now < self._looked + _LOOK_SECONDS:
+        if self._is_over or self._coordinator.stopped or now < self._looked + LOOK_SECONDS:
             return
         self._looked = now
         for _ in range(self._wanted() - len(self._members)):
@@ -117,9 +110,9 @@ class _Crew:
         """Answer all workers that have called, or wait a moment for one that does."""
         members = {member.call: member for member in self._members}
         if not members:
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(LOOK_SECONDS)
             return
-        self._ray.wait(list(members), timeout=_LOOK_SECONDS)
+        self._ray.wait(list(members), timeout=LOOK_SECONDS)
         come, _ = self._ray.wait(list(members), num_returns=len(members), timeout=0)
         for call in come:
             self._answer(members[call])
@@ -127,11 +120,9 @@ class _Crew:
     def look_after(self) -> None:
         """Give up those that hang; one that waits for its device may do so for ever."""
         for member in list(self._members):
-            if member.line is not None:
-                times = 1 if member.has_loaded else _LOADING
-                bearable = times * (self._executor.silence_seconds or math.inf)
-                if member.line.silence > bearable and not self._has_called(member):
-                    self._lose(member, f"said nothing for {bearable:g} s")
+            how = member.line.hangs(self._executor.silence_seconds or math.inf) if member.line else ""
+            if how and not self._has_called(member):
+                self._lose(member, how)
 
     def _has_called(self, member: _Member) -> bool:
         """Whether its call waits here: for a database, the coordinator itself may have been silent."""
@@ -173,14 +164,14 @@ class _Crew:
             member.line.cut(f"its worker {how}")
         has_trained = member.line is not None and member.line.has_trained
         self._in_vain = 0 if has_trained else self._in_vain + 1
-        if self._in_vain >= _STARTS * self._wanted() and not self._is_over:
+        if self._in_vain >= STARTS * self._wanted() and not self._is_over:
             lost = f"{self._in_vain} workers in a row were lost before they took a trial; the last"
             self._end(SweepFailed(f"{lost} {how}. Ray's logs are in /tmp/ray; the same command goes on."))
 
     def _end(self, error: Exception) -> None:
         """Have the other workers save their trials, for the same error awaits them."""
         if not isinstance(error, SweeperError):
-            error = SweepFailed(f"a worker broke off with {type(error).__name__}: {error}")
+            error = broke_off(error)
         self.error = self.error or error
         self._coordinator.stop("a worker could not go on")
 

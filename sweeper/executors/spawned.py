@@ -19,8 +19,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from sweeper import worker
-from sweeper.errors import DeviceError, SweeperError, SweepFailed
-from sweeper.executors.line import DEVICE_LOST, Caller
+from sweeper.errors import DeviceError, SweeperError
+from sweeper.executors.line import DEVICE_LOST, Caller, broke_off
 
 _DEATH_SIGNAL = 1
 """PR_SET_PDEATHSIG of prctl(2)."""
@@ -56,8 +56,7 @@ def main(pipe: int, parent: int) -> None:
         connection.send((FAIL, error))
     except Exception as error:
         traceback.print_exc()
-        told = f"a worker broke off with {type(error).__name__}: {error}"
-        connection.send((FAIL, SweepFailed(told)))
+        connection.send((FAIL, broke_off(error)))
     sys.stdout.flush()
     sys.stderr.flush()
     # A GPU's libraries take their time to leave in order, and there is nothing left to put in order.
