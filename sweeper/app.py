@@ -11,16 +11,13 @@ from typing import Any
 
 from rich.table import Table
 
-from sweeper import lock, provenance, verdict
+from sweeper import provenance, verdict
 from sweeper.compose import compose, masked_override, read_config
 from sweeper.conclusion import conclude, conclude_in_writing, publish, show_trials
 from sweeper.config import Config, TrackingConfig
 from sweeper.coordinator import in_common
 from sweeper.credentials import opened
-from sweeper.database import check_database, refuse_shared
-from sweeper.disk import naming
 from sweeper.errors import StudyError, SweeperError, SweepFailed
-from sweeper.export import CHAMPION, choose, hub_token, push, register, write_export
 from sweeper.failpoints import reach
 from sweeper.gate import inspect, refuse_other_rows
 from sweeper.inbox import Inbox
@@ -37,18 +34,22 @@ from sweeper.launch import (
 )
 from sweeper.layout import Layout, write_atomically
 from sweeper.messages import BASE, TrialState
-from sweeper.pruners import make_pruner
-from sweeper.repair import repair
-from sweeper.retrain import refuse_another_winner, retraining
-from sweeper.screen import Screen, make_screen
 from sweeper.space import Space
+from sweeper.storage import lock
+from sweeper.storage.database import check_database, refuse_shared
+from sweeper.storage.disk import naming
 from sweeper.stored import as_yaml, names, public, stored, stored_config, study_url, tracking_of
-from sweeper.study import Study
-from sweeper.tables import harmless, number, trials_in_words
+from sweeper.study.pruners import make_pruner
+from sweeper.study.study import Study
+from sweeper.terminal.screen import Screen, make_screen
+from sweeper.terminal.tables import harmless, number, trials_in_words
 from sweeper.tracking import NullTracker, make_tracker
 from sweeper.tracking.store import check_uri
 from sweeper.tracking.ui import ui_command, ui_environment
-from sweeper.trials import trials
+from sweeper.verbs.export import CHAMPION, choose, hub_token, push, register, write_export
+from sweeper.verbs.repair import repair
+from sweeper.verbs.retrain import refuse_another_winner, retraining
+from sweeper.verbs.trials import trials
 
 
 def run(overrides: Sequence[str]) -> int:

@@ -2,15 +2,15 @@
 
 from sweeper import verdict
 from sweeper.config import Config
-from sweeper.disk import naming
 from sweeper.errors import SweeperError
 from sweeper.events import SweepInfo, TrialRecord
 from sweeper.launch import sweep_info
 from sweeper.layout import Layout
 from sweeper.report import read_facts, write_card, write_page
-from sweeper.screen import Screen
-from sweeper.study import Study
-from sweeper.tables import conclusions, trial_table, verdict_table
+from sweeper.storage.disk import naming
+from sweeper.study.study import Study
+from sweeper.terminal.screen import Screen
+from sweeper.terminal.tables import conclusions, trial_table, verdict_table
 from sweeper.tracking import Tracker
 
 

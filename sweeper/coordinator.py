@@ -29,7 +29,7 @@ from sweeper.messages import (
     TrialState,
     Wait,
 )
-from sweeper.study import Spent, Study
+from sweeper.study.study import Spent, Study
 
 _POLL_SECONDS, _LONGEST_POLL = 0.2, 5.0
 

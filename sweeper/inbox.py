@@ -23,7 +23,7 @@ from sweeper.failpoints import reach
 from sweeper.layout import Layout, write_atomically
 from sweeper.loading import read
 from sweeper.messages import TrialState
-from sweeper.study import Study
+from sweeper.study.study import Study
 
 _log = logging.getLogger(__name__)
 

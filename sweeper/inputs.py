@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sweeper.config import Config, ModelConfig, TaskConfig, TrialSettings
 from sweeper.config.metrics import MetricName
-from sweeper.disk import check_room, needs
 from sweeper.errors import StudyError
 from sweeper.events import AuditInfo, DataSetInfo
 from sweeper.gate import Viewer, complete, inspect
 from sweeper.layout import Layout
 from sweeper.loading import read, to_tree
 from sweeper.space import Space
+from sweeper.storage.disk import check_room, needs
 
 if TYPE_CHECKING:
     from sweeper.data.prepare import Prepared
@@ -88,8 +88,8 @@ def prepare_inputs(
     """
     if config.engine.name == "replay":
         return _replayed(config)
-    from sweeper import pretrained
     from sweeper.data import prepare
+    from sweeper.models import pretrained
 
     if pins:
         _refuse_another_model(config, pins)
@@ -130,7 +130,7 @@ def number_type(config: Config) -> str:
 
     Raises ModelError if it is to be chosen by a device that this machine doesn't have.
     """
-    from sweeper.pretrained import choose_device, choose_dtype
+    from sweeper.models.pretrained import choose_device, choose_dtype
 
     if config.executor.name == "ray" and config.model.dtype != "auto":
         return config.model.dtype  # the workers' devices are not this machine's

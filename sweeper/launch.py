@@ -20,10 +20,10 @@ from sweeper.inputs import Inputs, longest
 from sweeper.journal import Journal
 from sweeper.layout import Layout
 from sweeper.messages import BASE
-from sweeper.screen import Screen
 from sweeper.space import Space
 from sweeper.stored import public, study_url
-from sweeper.study import Study
+from sweeper.study.study import Study
+from sweeper.terminal.screen import Screen
 from sweeper.tracking import make_tracker
 
 INTERRUPTED = 130

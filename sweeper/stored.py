@@ -11,7 +11,7 @@ from sweeper.credentials import masked, opened
 from sweeper.errors import StudyError
 from sweeper.layout import Layout
 from sweeper.loading import to_tree
-from sweeper.study import Study
+from sweeper.study.study import Study
 
 
 def names(folder: Path) -> list[str]:

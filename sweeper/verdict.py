@@ -21,11 +21,11 @@ from sweeper.events import TrialRecord
 from sweeper.failpoints import reach
 from sweeper.layout import Layout
 from sweeper.messages import BASE, HeldOutScores, TrialState
-from sweeper.objectives import best_of, value
-from sweeper.pruners import make_pruner
 from sweeper.sentence import sentence
 from sweeper.stored import stored, study_url
-from sweeper.study import Study
+from sweeper.study.objectives import best_of, value
+from sweeper.study.pruners import make_pruner
+from sweeper.study.study import Study
 
 _DEFAULT = "the default settings"
 _LEAST_ROWS = 2

@@ -13,7 +13,7 @@ from sweeper.errors import ModelError, first_line
 from sweeper.messages import Channel
 
 if TYPE_CHECKING:
-    from sweeper.modeling import BaseModel
+    from sweeper.models.modeling import BaseModel
 
 
 def run(config: Config, rows_folder: Path, channel: Channel) -> None:
@@ -37,8 +37,8 @@ def run(config: Config, rows_folder: Path, channel: Channel) -> None:
 
 def _load(config: Config, labels: Sequence[str]) -> "BaseModel":
     from sweeper.engines.evaluate import out_of_memory
-    from sweeper.modeling import BaseModel
-    from sweeper.pretrained import resolve
+    from sweeper.models.modeling import BaseModel
+    from sweeper.models.pretrained import resolve
 
     try:
         return BaseModel.load(config.model, resolve(config.model), config.task, labels)

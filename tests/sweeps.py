@@ -12,9 +12,9 @@ from sweeper.inputs import Inputs, fingerprint
 from sweeper.journal import Journal
 from sweeper.launch import pruning_range, sweep_info
 from sweeper.layout import Layout
-from sweeper.pruners import make_pruner
 from sweeper.space import Space
-from sweeper.study import Study
+from sweeper.study.pruners import make_pruner
+from sweeper.study.study import Study
 
 JUDGED = ("+experiment=summarize", "engine=replay", "engine.speedup=1e6", "tracking=none")
 REPLAY = (*JUDGED, "verdict=none")

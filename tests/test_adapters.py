@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
-from sweeper.adapters import LeanLinear, lean
+from sweeper.models.adapters import LeanLinear, lean
 
 
 class Block(nn.Module):

@@ -9,11 +9,11 @@ from pathlib import Path
 import optuna
 import pytest
 
-from sweeper import lock
 from sweeper.__main__ import main
-from sweeper.database import open_storage
 from sweeper.layout import Layout
-from sweeper.study import Study
+from sweeper.storage import lock
+from sweeper.storage.database import open_storage
+from sweeper.study.study import Study
 from tests import tiny
 from tests.sweeps import REPLAY
 

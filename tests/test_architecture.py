@@ -14,46 +14,43 @@ MODULES = {
     for path in sorted((ROOT / "sweeper").rglob("*.py"))
 }
 
-# From the bottom to the top; a module imports from its own line or from those above it.
+# From the bottom to the top; a module imports from its own line or from those above it. A name with a dot is
+# a module that lies elsewhere than the rest of its package.
 LAYERS = [
     {"errors", "failpoints"},
     {"config", "comparison"},
     {"loading", "sentence"},
     {"messages"},
-    {"events", "layout", "entry", "writer"},
+    {"events", "layout", "entry", "storage.writer"},
     {
         "space",
-        "lock",
         "credentials",
-        "database",
         "inert",
-        "disk",
-        "patience",
-        "postgres",
+        "storage",
         "journal",
-        "adapters",
-        "pretrained",
-        "objectives",
-        "outcomes",
+        "models",
+        "study.objectives",
+        "study.outcomes",
         "provenance",
     },
-    {"modeling", "data", "metrics"},
-    {"engines", "samplers", "pruners"},
-    {"worker", "study", "tracking"},
-    {"coordinator", "compose", "inputs", "gate", "stored", "inbox", "commands"},
+    {"models.modeling", "data", "metrics"},
+    {"engines", "study.samplers", "study.pruners"},
+    {"worker", "study.study", "tracking"},
+    {"coordinator", "compose", "inputs", "gate", "stored", "inbox", "verbs.commands"},
     {"verdict"},
-    {"tables"},
-    {"screen"},
-    {"executors", "report", "trials", "export", "retrain"},
+    {"terminal.tables"},
+    {"terminal.screen"},
+    {"executors", "report", "verbs.trials", "verbs.export", "verbs.retrain"},
     {"launch"},
-    {"conclusion", "repair"},
+    {"conclusion", "verbs.repair"},
     {"app"},
     {"__main__"},
 ]
 LIGHT = (
-    "errors", "config", "loading", "messages", "events", "layout", "entry", "space", "samplers", "pruners",
-    "study", "coordinator", "app", "launch", "verdict", "comparison", "sentence", "objectives", "outcomes",
-    "inbox", "commands", "trials", "export", "retrain", "repair", "credentials", "inert",
+    "errors", "config", "loading", "messages", "events", "layout", "entry", "space", "study.samplers",
+    "study.pruners", "study.objectives", "study.outcomes", "study.study", "coordinator", "app", "launch",
+    "verdict", "comparison", "sentence", "inbox", "verbs.commands", "verbs.trials", "verbs.export",
+    "verbs.retrain", "verbs.repair", "credentials", "inert",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "peft", "datasets", "mlflow", "accelerate", "sklearn")
 
@@ -74,10 +71,11 @@ def imports(module: str) -> set[str]:
 
 
 def layer(module: str) -> int:
-    part = module.split(".")[1]
-    levels = [level for level, parts in enumerate(LAYERS) if part in parts]
-    assert levels, f"give sweeper/{part} its place in LAYERS"
-    return levels[0]
+    place = {name: level for level, names in enumerate(LAYERS) for name in names}
+    package, *inner = module.removeprefix("sweeper.").split(".")
+    level = place.get(".".join([package, *inner[:1]]), place.get(package))
+    assert level is not None, f"give {module} its place in LAYERS"
+    return level
 
 
 def test_imports_run_one_way() -> None:
@@ -94,6 +92,15 @@ def test_imports_run_one_way() -> None:
 def test_imports_go_in_no_circle() -> None:
     order = TopologicalSorter({module: imports(module) for module in MODULES}).static_order()
     assert set(order) >= set(MODULES)
+
+
+def test_packages_import_each_other_in_no_circle() -> None:
+    between: dict[str, set[str]] = {}
+    for module in MODULES.keys() - {"sweeper"}:
+        package = module.split(".")[1]
+        others = {other.split(".")[1] for other in imports(module)} - {package}
+        between.setdefault(package, set()).update(others)
+    TopologicalSorter(between).prepare()
 
 
 def test_light_modules_leave_heavy_libraries_out() -> None:

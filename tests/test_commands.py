@@ -2,12 +2,12 @@
 
 import pytest
 
-from sweeper.commands import read_command, trial_number
 from sweeper.config import SamplerConfig
 from sweeper.errors import ConfigError, StudyError
 from sweeper.inbox import Enqueue, Stop
 from sweeper.messages import Ending, Outcome
-from sweeper.study import Spent, Study
+from sweeper.study.study import Spent, Study
+from sweeper.verbs.commands import read_command, trial_number
 from tests.sweeps import open_study
 
 DEFAULTS = {"learning_rate": 2e-4, "batch_size": 8, "lora.rank": 8, "lora.dropout": 0.0}

@@ -21,7 +21,7 @@ from sweeper.messages import (
     TrialState,
     Wait,
 )
-from sweeper.objectives import front
+from sweeper.study.objectives import front
 from tests.sweeps import Clock, Recorder, configure, open_coordinator, open_study
 
 

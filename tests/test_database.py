@@ -10,8 +10,8 @@ import optuna
 import pytest
 
 from sweeper.credentials import masked
-from sweeper.database import check_database, open_storage, refuse_shared, sqlite_path
 from sweeper.errors import StorageError, StudyError
+from sweeper.storage.database import check_database, open_storage, refuse_shared, sqlite_path
 
 
 def test_passwords_are_masked():
@@ -80,7 +80,8 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 
 def as_user(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run code as a user whom file permissions bind: root writes everywhere."""
-    drop = "import os, sys\nfrom sweeper.database import check_database\nos.getuid() or os.setuid(65534)\n"
+    drop = "import os, sys\nfrom sweeper.storage.database import check_database\n"
+    drop += "os.getuid() or os.setuid(65534)\n"
     return subprocess.run(
         [sys.executable, "-c", drop + code, *arguments], capture_output=True, text=True, timeout=60
     )
@@ -183,7 +184,7 @@ def test_looking_at_a_live_database_loses_no_commit(tmp_path):
     """Another check, and another process that opens and closes the database, between a writer's commits."""
     url = f"sqlite:///{tmp_path / 'study.db'}"
     count = (
-        "import optuna, sys; from sweeper.database import open_storage\n"
+        "import optuna, sys; from sweeper.storage.database import open_storage\n"
         "print(len(optuna.load_study(storage=open_storage(sys.argv[1]), study_name='a').trials))"
     )
 

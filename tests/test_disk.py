@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from sweeper.__main__ import main
-from sweeper.disk import Needs, check_room, naming, needs, raise_if_full
 from sweeper.errors import StorageError, StudyError
 from sweeper.events import Measurement
 from sweeper.journal import Journal, measurements
 from sweeper.layout import Layout, write_atomically
 from sweeper.messages import Decision, Ending, Progress
-from sweeper.study import Study
+from sweeper.storage.disk import Needs, check_room, naming, needs, raise_if_full
+from sweeper.study.study import Study
 from tests import tiny
 from tests.sweeps import REPLAY
 

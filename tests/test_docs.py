@@ -78,12 +78,24 @@ def test_everything_in_the_file_tree_exists_and_every_file_has_a_role() -> None:
         assert role or (ROOT / path).is_dir(), f"{path}: say what is in it"
 
 
-def test_every_module_and_every_group_of_conf_is_in_the_file_tree() -> None:
-    there = {path.relative_to(ROOT) for path in (ROOT / "sweeper").iterdir() if path.suffix == ".py"}
-    there |= {path.parent.relative_to(ROOT) for path in (ROOT / "sweeper").glob("*/*.py")}
+def test_every_package_and_every_group_of_conf_is_in_the_file_tree() -> None:
+    there = {path.parent.relative_to(ROOT) for path in (ROOT / "sweeper").glob("*/*.py")}
     there |= {path.relative_to(ROOT) for path in (ROOT / "conf").iterdir() if (path / ".").is_dir()}
-    wanted = {str(path) for path in there if path.name not in ("__init__.py", "__pycache__")}
+    wanted = {str(path) for path in there if path.name != "__pycache__"}
     assert wanted <= {path for path, _ in tree()}
+
+
+def test_every_module_outside_packages_is_in_the_file_tree_or_in_contributing() -> None:
+    told = {path for path, _ in tree()} | set(code(ROOT / "CONTRIBUTING.md").splitlines())
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "sweeper").glob("*.py")}
+    assert modules - told == {"sweeper/__init__.py"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids)
+def test_every_module_that_a_page_names_exists(page: Path) -> None:
+    files = [str(path) for folder in ("sweeper", "tests") for path in (ROOT / folder).rglob("*.py")]
+    named = set(re.findall(r"`([\w/]+\.py)`", page.read_text()))
+    assert {name for name in named if not any(file.endswith(f"/{name}") for file in files)} == set()
 
 
 def commands(text: str) -> Iterator[list[str]]:

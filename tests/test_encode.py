@@ -3,9 +3,9 @@ from dataclasses import replace
 
 import pytest
 
-from sweeper import pretrained
 from sweeper.data.encode import IGNORED, Encoder, Text, Unusable, check_messages
 from sweeper.errors import DataError
+from sweeper.models import pretrained
 from tests.rows import CHATML, chat, configure, tokenizer
 
 

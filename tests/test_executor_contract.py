@@ -17,7 +17,7 @@ from sweeper.executors.cluster import cluster
 from sweeper.journal import measurements
 from sweeper.layout import Layout
 from sweeper.messages import BASE, TrialState
-from sweeper.pretrained import architecture, load_tokenizer, resolve
+from sweeper.models.pretrained import architecture, load_tokenizer, resolve
 from tests import tiny
 from tests.sweeps import REPLAY, Recorder, configure, open_coordinator
 from tests.test_worker import texts

@@ -14,14 +14,14 @@ from typing import ClassVar
 
 import pytest
 
-from sweeper import lock
 from sweeper.__main__ import main
 from sweeper.errors import ExportError, StudyError
-from sweeper.export import choose, hub_token, push, register, write_export
 from sweeper.layout import Layout
 from sweeper.messages import TrialState
-from sweeper.pretrained import resolve
+from sweeper.models.pretrained import resolve
+from sweeper.storage import lock
 from sweeper.stored import stored
+from sweeper.verbs.export import choose, hub_token, push, register, write_export
 from tests import tiny
 from tests.sweeps import REPLAY, open_study
 

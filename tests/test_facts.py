@@ -5,16 +5,17 @@ from dataclasses import replace
 
 import pytest
 
-from sweeper import lock, provenance
+from sweeper import provenance
 from sweeper.data.audit import write_audit
 from sweeper.data.manifest import write as write_manifest
 from sweeper.engines.replay import ReplayEngine
 from sweeper.errors import StudyError
 from sweeper.layout import Layout, write_atomically
 from sweeper.messages import BASE, TrialState
-from sweeper.objectives import front
 from sweeper.report.facts import read_facts
+from sweeper.storage import lock
 from sweeper.stored import as_yaml, public
+from sweeper.study.objectives import front
 from tests.sweeps import configure, open_coordinator
 from tests.telling import told, verdict
 

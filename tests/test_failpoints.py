@@ -15,14 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import failpoints, lock
+from sweeper import failpoints
 from sweeper.engines.replay import ReplayEngine
 from sweeper.failpoints import POINTS
 from sweeper.inbox import Enqueue, Inbox, Stop
 from sweeper.launch import INTERRUPTED
 from sweeper.layout import Layout
 from sweeper.messages import BASE, TrialState
-from sweeper.study import Study
+from sweeper.storage import lock
+from sweeper.study.study import Study
 from tests.forks import Forks
 from tests.journeys import TRAINED, Journey, write_inputs
 from tests.sweeps import REPLAY, configure, open_coordinator

@@ -14,7 +14,7 @@ from sweeper.data.manifest import SplitInfo
 from sweeper.errors import AuditRefusal
 from sweeper.gate import complete, inspect
 from sweeper.layout import Layout
-from sweeper.screen import make_screen
+from sweeper.terminal.screen import make_screen
 from tests.rows import configure, pairs, write_jsonl
 
 FILE = ("data=file", "data.path=rows.jsonl", "data.input=text", "data.target=answer")

@@ -14,8 +14,8 @@ from sweeper.data.findings import printable
 from sweeper.errors import ConfigError
 from sweeper.layout import Layout
 from sweeper.loading import read
-from sweeper.screen import make_screen
 from sweeper.stored import names
+from sweeper.terminal.screen import make_screen
 from tests.sweeps import REPLAY
 
 NAMES = [

@@ -27,7 +27,7 @@ from sweeper.messages import (
     TrialSpec,
     TrialState,
 )
-from sweeper.study import Study
+from sweeper.study.study import Study
 from tests.sweeps import REPLAY, configure, open_coordinator, open_study
 
 GIVEN = {"learning_rate": 1e-3, "batch_size": 4, "lora.rank": 16, "lora.dropout": 0.1}

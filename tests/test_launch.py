@@ -12,7 +12,7 @@ from sweeper.inputs import Inputs
 from sweeper.launch import STOPPING, clear_away, launch, save_best, sweep_info
 from sweeper.layout import Layout
 from sweeper.messages import BASE
-from sweeper.screen import Screen
+from sweeper.terminal.screen import Screen
 from tests.sweeps import configure, open_study
 
 

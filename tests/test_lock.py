@@ -13,15 +13,15 @@ from contextlib import closing
 
 import pytest
 
-from sweeper import lock
 from sweeper.errors import StudyError
 from sweeper.layout import Layout
+from sweeper.storage import lock
 from tests.sweeps import REPLAY
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from sweeper import lock
+from sweeper.storage import lock
 from sweeper.layout import Layout
 with lock.hold(Layout(Path(sys.argv[1]), "s")):
     print("held", flush=True)

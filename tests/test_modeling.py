@@ -7,8 +7,8 @@ from peft.tuners.lora import LoraLayer
 from transformers import BertConfig, BertForSequenceClassification
 
 from sweeper.errors import ModelError
-from sweeper.modeling import BaseModel, save
-from sweeper.pretrained import architecture, resolve
+from sweeper.models.modeling import BaseModel, save
+from sweeper.models.pretrained import architecture, resolve
 from tests import tiny
 
 

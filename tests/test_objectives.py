@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sweeper.config import ConstraintConfig, Goals, ObjectiveConfig
 from sweeper.events import TrialRecord
 from sweeper.messages import BASE, TrialState
-from sweeper.objectives import best_of, front, nearest, value, values, violations
+from sweeper.study.objectives import best_of, front, nearest, value, values, violations
 from tests import tiny
 
 QUALITY = ObjectiveConfig("rougeL", "maximize")

@@ -14,7 +14,7 @@ from sweeper.engines.packed.cycle import Pass, Share, gradients, largest, passes
 from sweeper.engines.packed.dropout import row_key
 from sweeper.engines.packed.layers import Layers
 from sweeper.engines.packed.stack import Adapter, Stack
-from sweeper.modeling import BaseModel
+from sweeper.models.modeling import BaseModel
 from tests import tiny
 
 ROWS = read_rows(tiny.rows().train)

@@ -19,7 +19,7 @@ from sweeper.engines.packed.engine import PackedEngine
 from sweeper.engines.packed.stack import Stack
 from sweeper.engines.trainer import workbench
 from sweeper.messages import BASE, Decision, Ending, Wait
-from sweeper.modeling import BaseModel
+from sweeper.models.modeling import BaseModel
 from tests import tiny
 from tests.sweeps import open_coordinator
 

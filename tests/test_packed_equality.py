@@ -21,7 +21,7 @@ from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from sweeper.engines import make_engine
 from sweeper.messages import Decision, Ending
-from sweeper.modeling import BaseModel
+from sweeper.models.modeling import BaseModel
 from tests import plain_peft, tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT's own

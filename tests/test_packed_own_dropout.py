@@ -12,7 +12,7 @@ from sweeper.engines.packed.dropout import Dropout, row_key
 from sweeper.engines.packed.layers import Layers
 from sweeper.engines.packed.stack import Stack
 from sweeper.messages import Ending
-from sweeper.modeling import BaseModel
+from sweeper.models.modeling import BaseModel
 from tests import tiny
 
 MIXED = (

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from sweeper.modeling import BaseModel
-from sweeper.pretrained import resolve
+from sweeper.models.modeling import BaseModel
+from sweeper.models.pretrained import resolve
 from tests import tiny
 from tests.benchmarks.packed_ranking import Ranking, docstrings, rank
 

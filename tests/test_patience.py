@@ -8,7 +8,7 @@ from optuna.storages import RDBStorage, get_storage
 from sqlalchemy.exc import OperationalError, StatementError
 
 from sweeper.errors import StorageError
-from sweeper.patience import Patient
+from sweeper.storage.patience import Patient
 
 
 class Lossy(RDBStorage):

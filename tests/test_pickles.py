@@ -27,12 +27,12 @@ from sweeper.data.checks.toxicity import Toxicity
 from sweeper.data.prepare import open_rows, prepare
 from sweeper.data.review import read_review
 from sweeper.data.translate import revisions
-from sweeper.database import open_storage
 from sweeper.engines import checkpoints
 from sweeper.errors import DataError, ModelError
 from sweeper.messages import Decision, Ending
-from sweeper.modeling import BaseModel, merged
-from sweeper.pretrained import WHEEL, load_tokenizer, resolve
+from sweeper.models.modeling import BaseModel, merged
+from sweeper.models.pretrained import WHEEL, load_tokenizer, resolve
+from sweeper.storage.database import open_storage
 from tests import tiny
 from tests.rows import configure, tokenizer, write_jsonl
 from tests.sweeps import REPLAY

@@ -17,7 +17,7 @@ from sweeper.data.findings import Finding
 from sweeper.data.prepare import prepare
 from sweeper.gate import complete, inspect
 from sweeper.layout import Layout
-from sweeper.screen import make_screen
+from sweeper.terminal.screen import make_screen
 from tests.planting import KINDS, Planted, labelled, written
 from tests.rows import configure, tokenizer, write_jsonl
 

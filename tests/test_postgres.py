@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import lock, postgres
 from sweeper.__main__ import main
-from sweeper.database import open_storage
 from sweeper.errors import StorageError, StudyError
 from sweeper.layout import Layout
 from sweeper.messages import BASE
-from sweeper.postgres import SessionLock, alone, holding, with_driver
-from sweeper.study import Study
+from sweeper.storage import lock, postgres
+from sweeper.storage.database import open_storage
+from sweeper.storage.postgres import SessionLock, alone, holding, with_driver
+from sweeper.study.study import Study
 from sweeper.tracking import quiet_mlflow
 from sweeper.tracking.store import client_of
 from tests.postgres import PASSWORD, Server

@@ -14,10 +14,10 @@ import pytest
 import torch
 from huggingface_hub import errors
 
-from sweeper import pretrained
 from sweeper.errors import ModelError
-from sweeper.modeling import BaseModel
-from sweeper.pretrained import architecture, check, load_tokenizer, resolve
+from sweeper.models import pretrained
+from sweeper.models.modeling import BaseModel
+from sweeper.models.pretrained import architecture, check, load_tokenizer, resolve
 from tests import tiny
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from sweeper.config import PrunerConfig
-from sweeper.pruners import make_pruner
+from sweeper.study.pruners import make_pruner
 
 MARK = 48
 MEDIAN = PrunerConfig("median", min_peers=3)

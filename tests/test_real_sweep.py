@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.messages import BASE, TrialState
-from sweeper.study import Study
+from sweeper.study.study import Study
 from tests.pages import browser
 
 SWEEP = [
@@ -129,7 +129,7 @@ def test_the_best_adapter_gives_the_same_score_by_plain_peft(swept):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from sweeper.config import ModelConfig
-    from sweeper.pretrained import resolve
+    from sweeper.models.pretrained import resolve
 
     folder, _ = swept
     sweep = folder / "sweeps" / "summarize"

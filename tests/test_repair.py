@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import lock
 from sweeper.__main__ import main
-from sweeper.database import damage
 from sweeper.errors import StudyError
 from sweeper.layout import Layout
 from sweeper.messages import TrialState
-from sweeper.study import Study
+from sweeper.storage import lock
+from sweeper.storage.database import damage
+from sweeper.study.study import Study
 from sweeper.tracking import quiet_mlflow
 from sweeper.tracking.store import client_of
 from sweeper.tracking.ui import ui_command, ui_environment

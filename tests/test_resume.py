@@ -16,7 +16,7 @@ import pytest
 from sweeper.engines.replay import ReplayEngine
 from sweeper.launch import STOPPING
 from sweeper.messages import BASE, TrialState
-from sweeper.study import Study
+from sweeper.study.study import Study
 from tests.processes import read_until
 from tests.sweeps import REPLAY, configure, open_coordinator
 

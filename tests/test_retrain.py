@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import lock
 from sweeper.__main__ import main
 from sweeper.errors import StudyError
 from sweeper.inbox import Enqueue, Inbox
 from sweeper.layout import Layout
 from sweeper.messages import BASE, TrialState
-from sweeper.retrain import retraining
+from sweeper.storage import lock
 from sweeper.stored import names, stored
-from sweeper.study import Study
+from sweeper.study.study import Study
+from sweeper.verbs.retrain import retraining
 from tests import tiny
 from tests.sweeps import REPLAY, open_study
 

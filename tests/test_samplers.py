@@ -14,8 +14,8 @@ from optuna.trial import FrozenTrial
 
 from sweeper.config import LoraSettings, SamplerConfig, TrialSettings
 from sweeper.entry import Scalar
-from sweeper.samplers import derive_seed, grid_order, make_sampler
 from sweeper.space import Space
+from sweeper.study.samplers import derive_seed, grid_order, make_sampler
 
 CONF = Path(__file__).parents[1] / "conf"
 SAMPLERS = sorted(path.stem for path in (CONF / "sampler").glob("*.yaml"))
@@ -233,7 +233,7 @@ def test_a_grid_is_shuffled_by_the_seed_and_complete() -> None:
 
 
 def test_seeds_are_the_same_in_every_process() -> None:
-    code = "from sweeper.samplers import derive_seed; print(derive_seed(7, 3, 'trial'))"
+    code = "from sweeper.study.samplers import derive_seed; print(derive_seed(7, 3, 'trial'))"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert int(other) == derive_seed(7, 3, "trial") == 445741114
     assert len({derive_seed(seed, number) for seed in range(20) for number in range(20)}) == 400

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from sweeper.events import DataSetInfo, Measurement
 from sweeper.messages import BASE, HeldOutScores, TrialState
-from sweeper.screen import LiveScreen, Screen, make_screen
+from sweeper.terminal.screen import LiveScreen, Screen, make_screen
 from tests.sweeps import Recorder, configure, open_coordinator
 
 ROWS = {"train": 96, "validation": 48, "test": 96}

@@ -9,8 +9,8 @@ import pytest
 
 from sweeper.__main__ import main
 from sweeper.compose import compose, masked_override, read_config
-from sweeper.database import open_storage
 from sweeper.errors import ConfigError, StudyError
+from sweeper.storage.database import open_storage
 
 CANARY = "c4nary"
 

@@ -20,7 +20,7 @@ from sweeper.messages import (
     SliceScores,
     TrialState,
 )
-from sweeper.study import Spent, Study
+from sweeper.study.study import Spent, Study
 from tests.sweeps import configure, open_study
 
 RANDOM = SamplerConfig("random")

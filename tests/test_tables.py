@@ -10,8 +10,8 @@ from rich.console import Console
 
 from sweeper.config import ConstraintConfig, ObjectiveConfig
 from sweeper.messages import BASE, TrialState
-from sweeper.screen import Screen
-from sweeper.tables import (
+from sweeper.terminal.screen import Screen
+from sweeper.terminal.tables import (
     conclusions,
     minutes,
     number,

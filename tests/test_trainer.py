@@ -15,7 +15,7 @@ from sweeper.engines.batches import collate, logits, read_rows
 from sweeper.engines.evaluate import Evaluator, out_of_memory, overfitting
 from sweeper.errors import DeviceError, TrialError
 from sweeper.messages import BASE, Decision, Ending, Evaluation
-from sweeper.modeling import BaseModel
+from sweeper.models.modeling import BaseModel
 from tests import tiny
 
 DROPOUT = {"lora_dropout": 0.2}

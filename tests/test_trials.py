@@ -2,13 +2,13 @@
 
 import pytest
 
-from sweeper import lock
 from sweeper.__main__ import main
 from sweeper.config import SamplerConfig
 from sweeper.inbox import Enqueue, Inbox
 from sweeper.layout import Layout
 from sweeper.messages import Ending, Evaluation, Outcome, Sample
-from sweeper.study import Spent
+from sweeper.storage import lock
+from sweeper.study.study import Spent
 from tests.sweeps import REPLAY, open_study
 
 

@@ -17,7 +17,7 @@ from sweeper.config import ConstraintConfig
 from sweeper.layout import Layout
 from sweeper.messages import BASE, TrialState
 from sweeper.stored import stored
-from sweeper.study import Study
+from sweeper.study.study import Study
 from sweeper.verdict import VerdictFacts
 from tests.processes import read_until
 from tests.sweeps import JUDGED

@@ -12,7 +12,7 @@ from sweeper.config import Config
 from sweeper.data.prepare import prepare
 from sweeper.errors import DataError, ModelError
 from sweeper.messages import BASE, Decision, Ending
-from sweeper.pretrained import architecture, load_tokenizer, resolve
+from sweeper.models.pretrained import architecture, load_tokenizer, resolve
 from tests import tiny
 
 

@@ -11,9 +11,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 
-from sweeper.database import open_storage, sole_writer
 from sweeper.errors import StorageError
-from sweeper.writer import BatchStorage, SoleWriter
+from sweeper.storage.database import open_storage, sole_writer
+from sweeper.storage.writer import BatchStorage, SoleWriter
 
 STEP = {"low": 0.0, "high": 1.0}
 

@@ -27,7 +27,7 @@ from sweeper.compose import compose, read_config
 from sweeper.config import Config, ModelConfig, TrialSettings
 from sweeper.engines import make_engine
 from sweeper.messages import Decision, Done, Evaluation, Outcome, Progress, TrialSpec, Wait
-from sweeper.modeling import BaseModel
+from sweeper.models.modeling import BaseModel
 
 WORDS = ["red", "green", "blue", "one", "two", "three", "cat", "dog", "bird", "sees", "hears", "says"]
 LABELS = ("cat", "dog", "bird")

@@ -8,7 +8,7 @@ from typing import Any
 
 from sweeper.config import BackTranslationConfig, ModelConfig
 from sweeper.errors import DataError, ModelError
-from sweeper.pretrained import choose_device, resolve
+from sweeper.models.pretrained import choose_device, resolve
 
 _PIECES = re.compile(r"(\s*\n\s*|(?<=[.!?…])\s+)")
 """What is translated at once: a sentence, or a line. Models know sentences, and cut what is longer."""

@@ -9,7 +9,7 @@ from sweeper.messages import Engine
 if TYPE_CHECKING:
     from sweeper.data.prepare import Prepared
     from sweeper.engines.packed.engine import PackedEngine
-    from sweeper.modeling import BaseModel
+    from sweeper.models.modeling import BaseModel
 
 
 def needs_model(config: Config) -> bool:

@@ -14,7 +14,6 @@ import torch
 from transformers import TrainerCallback
 
 from sweeper.config import Config
-from sweeper.disk import raise_if_full
 from sweeper.engines import checkpoints
 from sweeper.engines.batches import collate
 from sweeper.engines.checkpoints import Checkpoint, TrialState
@@ -35,7 +34,8 @@ from sweeper.messages import (
     TrialSpec,
 )
 from sweeper.metrics import Answers, Scores
-from sweeper.modeling import BaseModel
+from sweeper.models.modeling import BaseModel
+from sweeper.storage.disk import raise_if_full
 
 _log = logging.getLogger(__name__)
 

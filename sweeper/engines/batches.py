@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sweeper.pretrained import Architecture
+from sweeper.models.pretrained import Architecture
 
 IGNORED = -100
 """Label of a position without loss."""

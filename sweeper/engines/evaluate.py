@@ -17,7 +17,7 @@ from sweeper.engines.batches import Batch, Row, collate, pad_rows
 from sweeper.errors import TrialError
 from sweeper.messages import Evaluation, HeldOutScores, Sample
 from sweeper.metrics import About, Answers, Classes, Floats, Scores, Slicing, Texts, objective_rows, score
-from sweeper.modeling import BaseModel
+from sweeper.models.modeling import BaseModel
 
 GAP_SHARE = 0.5
 """A gap between validation and training loss beyond this share of the validation loss is overfitting."""

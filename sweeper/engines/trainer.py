@@ -15,7 +15,7 @@ from sweeper.engines.batches import read_rows
 from sweeper.engines.evaluate import Evaluator
 from sweeper.engines.order import read_training_rows
 from sweeper.messages import Channel, Done, Ending, Engine, TrialSpec, Wait
-from sweeper.modeling import BaseModel
+from sweeper.models.modeling import BaseModel
 
 if TYPE_CHECKING:
     from sweeper.data.prepare import Prepared

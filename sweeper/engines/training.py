@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from sweeper import modeling
 from sweeper.config import TrialSettings
 from sweeper.engines.batches import Batch, Row, collate
 from sweeper.engines.order import EffectiveBatches
 from sweeper.engines.unpadded import logits
 from sweeper.messages import TrialSpec
-from sweeper.modeling import BaseModel
+from sweeper.models import modeling
+from sweeper.models.modeling import BaseModel
 
 SCHEDULERS = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 

@@ -17,7 +17,7 @@ from transformers.cache_utils import DynamicLayer
 
 from sweeper.engines import batches
 from sweeper.engines.batches import Batch
-from sweeper.pretrained import Architecture
+from sweeper.models.pretrained import Architecture
 
 _MODELS = ("llama", "qwen2", "qwen3")
 """Decoders whose attention is causal and nothing else."""

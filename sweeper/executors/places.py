@@ -46,7 +46,7 @@ def _devices(model: ModelConfig) -> tuple[Place, ...]:
     """Every GPU that may be used, or the one other device."""
     import torch
 
-    from sweeper.pretrained import choose_device
+    from sweeper.models.pretrained import choose_device
 
     device = choose_device(model).type
     if device != "cuda":

@@ -23,7 +23,7 @@ from sweeper.report.effort import effort
 from sweeper.report.facts import SweepFacts
 from sweeper.report.parts import Line, Part, parts, worst
 from sweeper.stored import as_yaml
-from sweeper.tables import number, value
+from sweeper.terminal.tables import number, value
 
 _NORMAL = 1.96
 """Standard errors to both sides of a 95 % interval."""

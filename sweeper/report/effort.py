@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sweeper.events import TrialRecord
 from sweeper.messages import TrialState
-from sweeper.objectives import value
+from sweeper.study.objectives import value
 from sweeper.verdict import VerdictFacts
 
 _VERDICT = "verdict"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from sweeper import lock, objectives, provenance
+from sweeper import provenance
 from sweeper.config import Goals, ObjectiveConfig
 from sweeper.data import manifest
 from sweeper.data.audit import Audit, read_audit
@@ -24,7 +24,9 @@ from sweeper.journal import measurements
 from sweeper.layout import Layout
 from sweeper.messages import BASE, TrialState
 from sweeper.provenance import Provenance
+from sweeper.storage import lock
 from sweeper.stored import stored
+from sweeper.study import objectives
 from sweeper.verdict import VerdictFacts
 
 SweepState = Literal["running", "stopped", "complete"]

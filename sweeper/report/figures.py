@@ -11,12 +11,12 @@ from typing import Any
 
 from sweeper.events import TrialRecord
 from sweeper.messages import TrialState
-from sweeper.objectives import is_eligible
 from sweeper.report.drawing import LIGHT, Chart, Drawing, label, or_gap
 from sweeper.report.facts import SweepFacts
 from sweeper.report.importance import Importances
 from sweeper.report.parts import Part
-from sweeper.tables import number, value
+from sweeper.study.objectives import is_eligible
+from sweeper.terminal.tables import number, value
 from sweeper.verdict import VerdictFacts
 
 MOST_CURVES = 200

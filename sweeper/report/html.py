@@ -34,7 +34,7 @@ from sweeper.report.importance import importances
 from sweeper.report.parallel import parallel
 from sweeper.report.parts import parts
 from sweeper.stored import as_yaml
-from sweeper.tables import minutes, number, value
+from sweeper.terminal.tables import minutes, number, value
 
 _MOST_SAMPLES = 5
 _MOST_CHARACTERS = 3000

@@ -8,7 +8,7 @@ from sweeper.events import TrialRecord
 from sweeper.report.drawing import LIGHT, Chart, Drawing, label, spread
 from sweeper.report.facts import SweepFacts
 from sweeper.report.figures import MOST_CURVES, Group, groups
-from sweeper.tables import number, value
+from sweeper.terminal.tables import number, value
 
 _LEAST_APART = 0.045
 """Between two labels of an axis, as a share of its height."""

@@ -22,12 +22,12 @@ from urllib.parse import unquote, urlsplit
 
 from sweeper.config import TrackingConfig
 from sweeper.credentials import masked, opened, without_secrets
-from sweeper.database import sqlite_path
 from sweeper.errors import StudyError
 from sweeper.events import Listener, Measurement, SweepInfo, TrialRecord
 from sweeper.failpoints import reach
 from sweeper.journal import measurements
 from sweeper.layout import Layout, write_atomically
+from sweeper.storage.database import sqlite_path
 from sweeper.tracking.runs import SweepRuns
 from sweeper.tracking.store import attach_page, delete_runs
 

@@ -8,10 +8,10 @@ from typing import Any
 from filelock import FileLock
 
 from sweeper.credentials import masked
-from sweeper.database import sqlite_path, write_ahead
 from sweeper.errors import ConfigError, Fault
 from sweeper.failpoints import reach
-from sweeper.postgres import alone, is_postgres, with_driver
+from sweeper.storage.database import sqlite_path, write_ahead
+from sweeper.storage.postgres import alone, is_postgres, with_driver
 
 _SCHEMES = ("http", "https", "databricks", "sqlite", "postgresql", "postgres", "mysql", "mssql")
 """What MLflow's client takes; it has given up folders (`./mlruns`)."""

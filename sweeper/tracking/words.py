@@ -11,8 +11,8 @@ import sweeper
 from sweeper.events import SweepInfo, TrialRecord
 from sweeper.loading import to_tree
 from sweeper.messages import BASE, Sample, TrialState
-from sweeper.objectives import value as value_of
-from sweeper.objectives import violations
+from sweeper.study.objectives import value as value_of
+from sweeper.study.objectives import violations
 
 
 def label(number: int) -> str:

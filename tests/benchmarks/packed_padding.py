@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from sweeper.data.docstrings import harvest
 from sweeper.engines.batches import Row
 from sweeper.engines.packed.cycle import Share, passes
-from sweeper.pretrained import load_tokenizer, resolve
+from sweeper.models.pretrained import load_tokenizer, resolve
 from tests import tiny
 
 _CYCLES = 50

@@ -17,7 +17,7 @@ import torch
 
 from sweeper.engines.packed.layers import Layers
 from sweeper.engines.training import wait_for
-from sweeper.modeling import BaseModel
+from sweeper.models.modeling import BaseModel
 
 KINDS = {
     "matrix products": ("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm", "aten::linear"),

@@ -21,8 +21,8 @@ from datasets import Dataset
 
 from sweeper.data.docstrings import harvest
 from sweeper.engines import make_engine
-from sweeper.modeling import BaseModel
-from sweeper.pretrained import resolve
+from sweeper.models.modeling import BaseModel
+from sweeper.models.pretrained import resolve
 from tests import tiny
 
 _CHAT = ("task=instruct", "data=chats", "data.path=none.jsonl", "task.evaluation.samples=1")

@@ -18,7 +18,7 @@ from sweeper.config import TrialSettings
 from sweeper.engines.batches import Row, collate, logits, read_rows
 from sweeper.engines.trainer import TrainerEngine, workbench
 from sweeper.messages import Ending, Engine
-from sweeper.modeling import BaseModel
+from sweeper.models.modeling import BaseModel
 from tests import tiny
 
 _LENGTH = 128

@@ -15,7 +15,7 @@ import optuna
 
 from sweeper.config import PrunerConfig
 from sweeper.engines.replay import Curve, read_curves
-from sweeper.pruners import EXAMPLES, make_pruner
+from sweeper.study.pruners import EXAMPLES, make_pruner
 
 CURVES = Path(__file__).parents[1] / "data" / "curves.jsonl"
 PRUNERS = (

@@ -12,7 +12,7 @@ from pathlib import Path
 from sweeper.layout import Layout
 from sweeper.loading import dotted, to_tree
 from sweeper.messages import BASE, TrialState
-from sweeper.study import Study
+from sweeper.study.study import Study
 
 
 def main(name: str, target: str) -> None:

@@ -28,7 +28,7 @@ import optuna
 from sweeper.engines.replay import ReplayEngine
 from sweeper.layout import Layout
 from sweeper.messages import TrialSpec
-from sweeper.samplers import make_sampler
+from sweeper.study.samplers import make_sampler
 from sweeper.tracking import make_tracker
 from tests.benchmarks.plain_optuna import open_plain, plain_trials
 from tests.simulated import Call, Crew, quantile

@@ -20,9 +20,9 @@ from scipy.stats import t
 from sweeper.compose import compose, read_config
 from sweeper.config import Config
 from sweeper.engines.replay import Curve, nearest, read_curves
-from sweeper.pruners import EXAMPLES, make_pruner
-from sweeper.samplers import make_sampler
 from sweeper.space import Space
+from sweeper.study.pruners import EXAMPLES, make_pruner
+from sweeper.study.samplers import make_sampler
 
 CURVES = Path(__file__).parents[1] / "data" / "curves_small.jsonl"
 RECORDED = (

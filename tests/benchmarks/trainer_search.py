@@ -34,8 +34,8 @@ from sweeper.config import Config
 from sweeper.journal import measurements
 from sweeper.layout import Layout
 from sweeper.messages import BASE
-from sweeper.samplers import grid_order
-from sweeper.study import Study
+from sweeper.study.samplers import grid_order
+from sweeper.study.study import Study
 
 LEARNING_RATES = (2e-3, 1e-3, 5e-3, 5e-4, 3e-3, 2e-4, 7e-3, 1e-4)
 TRAINER, SWEEPER, EVERY_LOGIT, MLFLOW = "Trainer", "sweeper", "sweeper, every logit", "sweeper, MLflow"
@@ -203,8 +203,8 @@ def _times(url: str, name: str) -> tuple[datetime, list[float]]:
 
 def prepare(arguments: argparse.Namespace, root: Path) -> Bench:
     """Find the model and freeze the rows, once for everybody."""
-    from sweeper import pretrained
     from sweeper.data.prepare import prepare as freeze
+    from sweeper.models import pretrained
 
     rates = LEARNING_RATES[: arguments.trials]
     overrides = [

@@ -110,7 +110,7 @@ def _load(folder: Path) -> tuple[Any, Any]:
     from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification
 
-    from sweeper import pretrained
+    from sweeper.models import pretrained
 
     model = ModelConfig(str(folder), False, None, "float32", False, "auto")
     if not folder.expanduser().is_dir():

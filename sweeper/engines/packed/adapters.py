@@ -10,7 +10,7 @@ from torch import Tensor
 from sweeper.config import TrialSettings
 from sweeper.engines.checkpoints import MOMENTS
 from sweeper.engines.packed.stack import Adapter, Pairs
-from sweeper.modeling import BaseModel
+from sweeper.models.modeling import BaseModel
 
 _WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."

@@ -21,8 +21,8 @@ from sweeper.engines.batches import Batch, Row, collate, logits
 from sweeper.engines.packed.dropout import Dropout
 from sweeper.engines.packed.layers import Layers
 from sweeper.engines.packed.stack import Stack
-from sweeper.modeling import BaseModel
-from sweeper.pretrained import Architecture
+from sweeper.models.modeling import BaseModel
+from sweeper.models.pretrained import Architecture
 
 _LOGITS = 1 << 26
 """Logits at once at most: 256 MiB of float32; more targets are worked through in chunks."""

@@ -20,7 +20,7 @@ from sweeper.engines.packed.memory import Memory, Taken
 from sweeper.engines.packed.optimizer import Step, update
 from sweeper.engines.packed.stack import Stack
 from sweeper.engines.training import backward, wait_for
-from sweeper.modeling import BaseModel
+from sweeper.models.modeling import BaseModel
 
 MOST = 32
 _GROWTH = 0.1

@@ -13,11 +13,11 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage, _CachedStorage
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from sweeper import postgres
 from sweeper.credentials import masked, without_secrets
 from sweeper.errors import StudyError, SweeperError, first_line
-from sweeper.patience import PATIENCE_SECONDS, Patient
-from sweeper.writer import BatchStorage, SoleWriter
+from sweeper.storage import postgres
+from sweeper.storage.patience import PATIENCE_SECONDS, Patient
+from sweeper.storage.writer import BatchStorage, SoleWriter
 
 _ASKED = 10
 """Times that SQLite is asked, within our patience with whoever has the database."""

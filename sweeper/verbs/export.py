@@ -8,7 +8,7 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sweeper import lock, verdict
+from sweeper import verdict
 from sweeper.compose import read_config
 from sweeper.config import Config
 from sweeper.credentials import masked, opened, without_secrets
@@ -17,11 +17,12 @@ from sweeper.events import TrialRecord
 from sweeper.failpoints import reach
 from sweeper.layout import Layout, write_atomically
 from sweeper.messages import BASE, TrialState
-from sweeper.objectives import violations, why_no_best
-from sweeper.postgres import with_driver
-from sweeper.pretrained import ResolvedModel, architecture, load_tokenizer, resolve
+from sweeper.models.pretrained import ResolvedModel, architecture, load_tokenizer, resolve
 from sweeper.report import card_text, read_facts
+from sweeper.storage import lock
+from sweeper.storage.postgres import with_driver
 from sweeper.stored import stored, tracking_of
+from sweeper.study.objectives import violations, why_no_best
 
 CHAMPION = "champion"
 """The alias of the registered version that was exported last."""
@@ -144,7 +145,7 @@ def _write_merged(choice: Choice, folder: Path) -> None:
     import torch
 
     from sweeper.data.prepare import open_rows
-    from sweeper.modeling import BaseModel, merged
+    from sweeper.models.modeling import BaseModel, merged
 
     config = choice.config
     exact = replace(config.model, device="cpu", dtype="float32", gradient_checkpointing=False)

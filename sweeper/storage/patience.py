@@ -9,8 +9,8 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import DBAPIError
 
-from sweeper.disk import raise_if_full
 from sweeper.errors import StorageError, first_line
+from sweeper.storage.disk import raise_if_full
 
 PATIENCE_SECONDS = 300.0
 """How long a sweep waits for its study database."""

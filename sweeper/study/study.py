@@ -22,18 +22,18 @@ from optuna.trial import TrialState as OptunaState
 
 from sweeper.config import Config, Goals, ObjectiveConfig, SamplerConfig, TrialSettings
 from sweeper.credentials import masked
-from sweeper.database import open_storage, sole_writer, sqlite_path
 from sweeper.errors import StudyError
 from sweeper.events import TrialRecord
 from sweeper.failpoints import reach
 from sweeper.loading import dotted, read, to_tree
 from sweeper.messages import BASE, Ending, Outcome, TrialState
-from sweeper.objectives import best_of, values
-from sweeper.outcomes import outcome_tree, with_outcome
-from sweeper.pruners import EXAMPLES, VIOLATED
-from sweeper.samplers import derive_seed, grid_order, make_sampler
 from sweeper.space import Space
-from sweeper.writer import SoleWriter
+from sweeper.storage.database import open_storage, sole_writer, sqlite_path
+from sweeper.storage.writer import SoleWriter
+from sweeper.study.objectives import best_of, values
+from sweeper.study.outcomes import outcome_tree, with_outcome
+from sweeper.study.pruners import EXAMPLES, VIOLATED
+from sweeper.study.samplers import derive_seed, grid_order, make_sampler
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -427,7 +427,7 @@ class Study:
         return self._record(self._frozen(number))
 
     def best(self) -> TrialRecord | None:
-        """The best trial by the rule of `sweeper.objectives.best_of`; None if none can be."""
+        """The best trial by the rule of `sweeper.study.objectives.best_of`; None if none can be."""
         return best_of(self.records(), self.goals)
 
     def _record(self, trial: FrozenTrial) -> TrialRecord:

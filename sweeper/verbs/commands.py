@@ -7,7 +7,7 @@ from sweeper.entry import Scalar
 from sweeper.errors import ConfigError, Fault, StudyError
 from sweeper.inbox import Command, Enqueue, Stop
 from sweeper.loading import dotted, to_tree
-from sweeper.study import Study
+from sweeper.study.study import Study
 
 FORMS = "show N, stop N [WHY], clone N [SETTING=VALUE ...], enqueue [SETTING=VALUE ...]"
 

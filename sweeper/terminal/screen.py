@@ -11,8 +11,8 @@ from rich.text import Text
 from sweeper.data.findings import printable
 from sweeper.events import Measurement, SweepInfo, TrialRecord
 from sweeper.messages import BASE, TrialState
-from sweeper.objectives import best_of, violations
-from sweeper.tables import describe, goals_in_words, harmless, minutes, number, trials_in_words
+from sweeper.study.objectives import best_of, violations
+from sweeper.terminal.tables import describe, goals_in_words, harmless, minutes, number, trials_in_words
 
 _PLAIN_WIDTH = 120
 """Columns of a table that goes into a file or a pipe."""

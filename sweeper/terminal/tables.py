@@ -12,8 +12,8 @@ from rich.table import Table
 from sweeper.data.findings import printable
 from sweeper.events import Scalar, SweepInfo, TrialRecord
 from sweeper.messages import BASE, TrialState
-from sweeper.objectives import front, violations, why_no_best
-from sweeper.objectives import value as value_of
+from sweeper.study.objectives import front, violations, why_no_best
+from sweeper.study.objectives import value as value_of
 from sweeper.verdict import CandidateFacts, VerdictFacts
 
 

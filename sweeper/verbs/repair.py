@@ -3,18 +3,19 @@
 The study database and the journals are the truth; everything else follows from them.
 """
 
-from sweeper import lock, verdict
+from sweeper import verdict
 from sweeper.compose import read_config
 from sweeper.config import Config
 from sweeper.credentials import masked, opened
-from sweeper.database import damage, sqlite_path
 from sweeper.errors import StudyError
 from sweeper.inputs import stored_inputs
 from sweeper.launch import sweep_info
 from sweeper.layout import Layout
-from sweeper.screen import Screen
+from sweeper.storage import lock
+from sweeper.storage.database import damage, sqlite_path
 from sweeper.stored import stored, stored_config, tracking_of
-from sweeper.study import Study
+from sweeper.study.study import Study
+from sweeper.terminal.screen import Screen
 from sweeper.tracking import make_tracker
 
 

@@ -7,10 +7,10 @@ from sweeper.config import Config, PrunerConfig, SamplerConfig, VerdictConfig
 from sweeper.errors import StudyError
 from sweeper.events import TrialRecord
 from sweeper.layout import Layout
-from sweeper.objectives import why_no_best
 from sweeper.space import Space
 from sweeper.stored import stored, tracking_of
-from sweeper.study import Study
+from sweeper.study.objectives import why_no_best
+from sweeper.study.study import Study
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper.config import LoraSettings, ModelConfig, TaskConfig, TrialSettings
 from sweeper.errors import ModelError, first_line
-from sweeper.pretrained import (
+from sweeper.models.pretrained import (
     Architecture,
     ResolvedModel,
     architecture,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from sweeper.adapters import Wrapping
+    from sweeper.models.adapters import Wrapping
 
 
 class BaseModel:
@@ -121,7 +121,7 @@ class BaseModel:
     def _adapter(self, lora: LoraSettings) -> Iterator[Any]:
         from peft import LoraConfig, get_peft_model
 
-        from sweeper.adapters import Wrapping, lean, strip
+        from sweeper.models.adapters import Wrapping, lean, strip
 
         task = {"causal": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM", "classifier": "SEQ_CLS"}[self.kind]
         config = LoraConfig(

@@ -5,17 +5,17 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from sweeper import lock
-from sweeper.commands import read_command, trial_number
 from sweeper.events import TrialRecord
 from sweeper.inbox import Command, Enqueue, Inbox, Stop
 from sweeper.layout import Layout
 from sweeper.loading import dotted, to_tree
 from sweeper.messages import BASE
-from sweeper.screen import Screen
+from sweeper.storage import lock
 from sweeper.stored import stored
-from sweeper.study import Study
-from sweeper.tables import harmless, number, value
+from sweeper.study.study import Study
+from sweeper.terminal.screen import Screen
+from sweeper.terminal.tables import harmless, number, value
+from sweeper.verbs.commands import read_command, trial_number
 
 
 def trials(layout: Layout, words: Sequence[str], screen: Screen) -> int:

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sweeper import postgres
-from sweeper.database import sqlite_path, unusable
 from sweeper.errors import StudyError
 from sweeper.failpoints import reach
 from sweeper.layout import Layout, is_alive, write_atomically
+from sweeper.storage import postgres
+from sweeper.storage.database import sqlite_path, unusable
 
 _ACQUIRE_SECONDS = 1.0
 """Whoever only looks (`is_held`) has a lock for a moment."""
