@@ -208,9 +208,9 @@ SLOW = ("executor=local", "executor.workers=2", "engine.speedup=1")
 
 
 @pytest.fixture
-def sweep(tmp_path):
+def sweep(tmp_path, request):
     """A sweep in a process of its own, in the middle of its first trials, and its workers."""
-    command = [sys.executable, "-m", "sweeper", *REPLAY, *SLOW]
+    command = [sys.executable, "-m", "sweeper", *REPLAY, *SLOW, *getattr(request, "param", ())]
     process = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -253,6 +253,18 @@ def test_a_second_signal_leaves_at_once_and_takes_the_workers_along(sweep):
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
     assert process.returncode == 130
+    assert all_gone(there)
+
+
+@pytest.mark.parametrize("sweep", [["executor.grace_seconds=2"]], indirect=True)
+def test_a_preempted_sweep_waits_for_no_worker_that_hangs(sweep):
+    process, there = sweep
+    for one in there:
+        one.suspend()
+    process.send_signal(signal.SIGTERM)
+    rest = process.communicate(timeout=60)[0]
+    assert process.returncode == 130
+    assert "Leaving after executor.grace_seconds=2" in rest
     assert all_gone(there)
 
 

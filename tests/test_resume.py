@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,44 @@ def test_a_signal_saves_the_trial_and_says_how_to_go_on(tmp_path, how, over):
     assert not (tmp_path / "sweeps" / "summarize" / "holder.json").exists()
     report = (tmp_path / "sweeps" / "summarize" / "report.html").read_text()
     assert re.search(r"\b[12] of 8 trials begun", report), "two workers may have begun two"
+
+
+@pytest.fixture
+def stuck(tmp_path):
+    """A sweep that waits for its database, which somebody else has."""
+    process = start(tmp_path, "engine.speedup=20", "executor.grace_seconds=3")
+    try:
+        read_until(process, "Trial 0: the default settings")
+        with closing(sqlite3.connect(tmp_path / "sweeps" / "study.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            read_until(process, "can't be used at the moment")
+            yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=30)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_what_cannot_be_saved_holds_up_no_preemption(tmp_path, stuck, how):
+    stuck.send_signal(how)
+    rest = stuck.communicate(timeout=60)[0]
+    assert stuck.returncode == 130
+    assert "Leaving after executor.grace_seconds=3: what is not saved by now is trained again" in rest
+    done = subprocess.run(
+        [*SWEEP, "budget.trials=2"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert [(r.state, r.attempt) for r in records(tmp_path)[1:]] == [
+        (TrialState.FINISHED, 2),
+        (TrialState.FINISHED, 1),
+    ]
+
+
+def test_ctrl_c_waits_until_all_is_saved(stuck):
+    stuck.send_signal(signal.SIGINT)
+    read_until(stuck, "Stopping: what runs is being saved")
+    with pytest.raises(subprocess.TimeoutExpired, match="timed out after 6"):
+        stuck.wait(6)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

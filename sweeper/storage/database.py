@@ -19,7 +19,7 @@ from sweeper.storage import postgres
 from sweeper.storage.patience import PATIENCE_SECONDS, Patient
 from sweeper.storage.writer import BatchStorage, SoleWriter
 
-_ASKED = 10
+_ASKED = 60
 """Times that SQLite is asked, within our patience with whoever has the database."""
 _log = logging.getLogger(__name__)
 
