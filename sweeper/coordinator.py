@@ -32,6 +32,8 @@ from sweeper.messages import (
 from sweeper.study.study import Spent, Study
 
 _POLL_SECONDS, _LONGEST_POLL = 0.2, 5.0
+_SAVE_SECONDS = 1.0
+"""Between two notes of how long the sweep has run, as long as no trial ends."""
 
 
 def marks_of(settings: TrialSettings, rows: int, evaluation: EvaluationConfig) -> tuple[int, ...]:
@@ -103,6 +105,7 @@ class Coordinator:
         self._moment = 0.0
         self._began = clock()
         self._before = 0.0
+        self._saved = -math.inf
         self._device_seconds_spent = 0.0
 
     # The life of the sweep
@@ -155,10 +158,12 @@ class Coordinator:
             if BASE in self._running:
                 return self._wait()
             return self._hand_out(self._study.record(BASE), marks=(0,))
+        if self._study.is_full(self._budget.trials):
+            return self._wait_for_others()
         with self._study.step():
             record = self._study.propose(self._budget.trials, self._sampler)
             if record is None:
-                return self._wait() if self._running else Done("the budget of trials is used")
+                return self._wait_for_others()
             marks = marks_of(record.settings, self._rows, self._evaluation)
             self._study.set_examples(record.number, marks[-1])
         reach("study.proposed")
@@ -255,6 +260,10 @@ class Coordinator:
             listener.started(record)
         return spec
 
+    def _wait_for_others(self) -> Wait | Done:
+        """Nothing is left to propose, but a running trial may come back."""
+        return self._wait() if self._running else Done("the budget of trials is used")
+
     def _wait(self) -> Wait:
         """The longer, the more trials run: hundreds of idle workers would keep the coordinator busy."""
         return Wait(min(_POLL_SECONDS * len(self._running), _LONGEST_POLL))
@@ -292,7 +301,8 @@ class Coordinator:
         if progress.trial != BASE:
             meets = not self._study.goals.missed(evaluation.metrics)
             self._study.report(progress.trial, evaluation.mark, evaluation.objective, meets)
-        self._save_time()
+        if self._clock() - self._saved >= _SAVE_SECONDS:
+            self._save_time()
         return evaluation
 
     def _point(self, progress: Progress) -> Measurement:
@@ -341,6 +351,7 @@ class Coordinator:
 
     def _save_time(self) -> None:
         self._study.running_seconds = self._seconds
+        self._saved = self._clock()
 
 
 def in_common(failures: Sequence[TrialRecord]) -> str:

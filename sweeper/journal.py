@@ -3,8 +3,8 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
+from typing import BinaryIO
 
 from sweeper.events import Measurement, SweepInfo, TrialRecord
 from sweeper.failpoints import reach
@@ -25,20 +25,24 @@ class Journal:
 
     def measured(self, point: Measurement) -> None:
         """Append one line."""
-        path = self._layout.metrics(point.trial)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tree = asdict(point)
-        tree["metrics"] = {k: v if math.isfinite(v) else None for k, v in point.metrics.items()}
-        line = json.dumps(tree)
-        with path.open("rb+" if path.exists() else "wb+") as file:
+        metrics = {k: v if math.isfinite(v) else None for k, v in point.metrics.items()}
+        line = json.dumps({**vars(point), "metrics": metrics}).encode()
+        with self._opened(self._layout.metrics(point.trial)) as file:
             # A line torn by a kill is closed first, so that only it is lost.
             end = file.seek(0, 2)
             if end:
                 file.seek(end - 1)
                 if file.read(1) != b"\n":
                     file.write(b"\n")
-            file.write(line.encode() + b"\n")
+            file.write(line + b"\n")
         reach("journal.appended")
+
+    def _opened(self, path: Path) -> BinaryIO:
+        try:
+            return path.open("ab+")
+        except FileNotFoundError:  # a folder is made once
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path.open("ab+")
 
     def ended(self, trial: TrialRecord) -> None:
         """Nothing to write: how a trial ended is in the study."""

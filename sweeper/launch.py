@@ -1,21 +1,22 @@
 """One study carried to its end, or to an interruption: what a sweep and its verdict have in common."""
 
-import gc
 import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from threading import Timer
 from types import FrameType
 
 from sweeper.config import Config
 from sweeper.coordinator import Coordinator, marks_of
 from sweeper.credentials import masked
 from sweeper.engines import checkpoints
-from sweeper.events import SweepInfo, TrialRecord
+from sweeper.events import Listener, SweepInfo, TrialRecord
 from sweeper.executors import make_executor
 from sweeper.failpoints import reach
+from sweeper.garbage import Keeper, keep, reading
 from sweeper.inputs import Inputs, longest
 from sweeper.journal import Journal
 from sweeper.layout import Layout
@@ -60,6 +61,9 @@ def launch(
     config = inputs.config
     executor = make_executor(config, layout)
     info = replace(info, workers=executor.workers, trained_by=executor.about)
+    listeners: list[Listener] = [Journal(layout), make_tracker(config.tracking, layout), screen]
+    if executor.workers > 1:  # they are elsewhere
+        listeners.append(Keeper())
     coordinator = Coordinator(
         study,
         layout,
@@ -68,15 +72,14 @@ def launch(
         config.sampler,
         config.task.evaluation,
         inputs.rows,
-        [Journal(layout), make_tracker(config.tracking, layout), screen],
+        listeners,
         config.executor.retries or 0,
     )
-    coordinator.open()
-    # What is loaded by now stays: looked through in a full collection, it would keep workers waiting.
-    gc.collect()
-    gc.freeze()
+    with reading():
+        coordinator.open()
+    keep()
     interruption = _Interruption()
-    with _suspending(coordinator, screen, interruption):
+    with _suspending(coordinator, screen, interruption, config.executor.grace_seconds or 0.0):
         try:
             executor.run(coordinator)
         finally:
@@ -147,23 +150,42 @@ class _Interruption:
 
 
 @contextmanager
-def _suspending(coordinator: Coordinator, screen: Screen, interruption: _Interruption) -> Iterator[None]:
-    """First signal: save what runs and leave. A second Ctrl-C or SIGTERM: leave at once, workers too."""
+def _suspending(
+    coordinator: Coordinator, screen: Screen, interruption: _Interruption, grace: float
+) -> Iterator[None]:
+    """First signal: save what runs and leave. A second Ctrl-C or SIGTERM: leave at once, workers too.
 
-    def leave(signum: int, frame: FrameType | None) -> None:
+    Whoever sends another signal than Ctrl-C kills what is still there soon after: then it leaves after
+    `grace` seconds, saved or not. All that is stored is whole at any moment.
+    """
+
+    def leave(signum: int = 0, frame: FrameType | None = None) -> None:
         screen.console.show_cursor(True)
         os._exit(INTERRUPTED)
+
+    def leave_late() -> None:
+        screen.say(
+            f"Leaving after executor.grace_seconds={grace:g}: what is not saved by now is trained again from "
+            "the checkpoint before. The same command goes on."
+        )
+        leave()
+
+    deadline = Timer(grace, leave_late)
+    deadline.daemon = True
 
     def suspend(signum: int, frame: FrameType | None) -> None:
         interruption.happened = True
         coordinator.stop(f"interrupted ({signal.Signals(signum).name})")
         for again in (signal.SIGINT, signal.SIGTERM):
             signal.signal(again, leave)
+        if signum != signal.SIGINT and not deadline.is_alive():
+            deadline.start()
         screen.say("Stopping: what runs is being saved. Ctrl-C again leaves at once.")
 
     before = {number: signal.signal(number, suspend) for number in STOPPING}
     try:
         yield
     finally:
+        deadline.cancel()
         for signum, handler in before.items():
             signal.signal(signum, handler)

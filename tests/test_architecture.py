@@ -28,6 +28,7 @@ LAYERS = [
         "inert",
         "storage",
         "journal",
+        "garbage",
         "models",
         "study.objectives",
         "study.outcomes",

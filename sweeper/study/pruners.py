@@ -7,8 +7,8 @@ attribute `examples`.
 import math
 import warnings
 from array import array
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Iterable
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -97,7 +97,7 @@ class PeerPruner(BasePruner):
     def __init__(self, percentile: float, min_peers: int) -> None:
         self._percentile = percentile
         self._min_peers = min_peers
-        self._finished: _Finished | None = None
+        self._curves: _Curves | None = None
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         mark = trial.last_step
@@ -115,68 +115,86 @@ class PeerPruner(BasePruner):
 
     def _peers(self, study: Study, trial: FrozenTrial, mark: int) -> Values:
         """The values at `mark` of those that the trial is compared with."""
-        if self._finished is None or self._finished.study is not study:
-            self._finished = _Finished(study)
-        finished = self._finished
-        length = trial.user_attrs[EXAMPLES]
-        violates = mark in trial.user_attrs.get(VIOLATED, ())
-        others = [other for other in finished.update() if other.number != trial.number]
-
-        def of(lengths: Callable[[int], bool]) -> Values:
-            running = _values(others, mark, lengths, violates)
-            return np.concatenate([*finished.values(mark, lengths, violates), running])
-
-        equal = of(lambda examples: examples == length)
-        return equal if len(equal) >= self._min_peers else of(lambda examples: examples >= length)
+        if self._curves is None or self._curves.study is not study:
+            self._curves = _Curves(study)
+        found = self._curves.of_others(trial, mark)
+        own = _kind(trial, mark)
+        if own.meets:
+            found = {kind: values for kind, values in found.items() if kind.meets}
+        equal = _joined(values for kind, values in found.items() if kind.length == own.length)
+        if len(equal) >= self._min_peers:
+            return equal
+        return _joined(values for kind, values in found.items() if kind.length >= own.length)
 
 
-class _Finished:
-    """The values of finished trials, which never change: no report has to look through a long study."""
+class _Kind(NamedTuple):
+    """Of values that are compared alike."""
+
+    length: int
+    """Of the whole trial, in training examples."""
+    meets: bool
+    """Whether the constraints are met at the mark."""
+
+
+class _Curves:
+    """The values at each mark of all trials but failed ones, so that no report has to look through a study.
+
+    A value stays as it is once it is stored.
+    """
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        self._values: dict[int, dict[tuple[int, bool], array[float]]] = {}
-        """By mark, then by whole length and whether the constraints are met."""
-        self._unfinished: list[int] = []
+        self._values: dict[int, dict[_Kind, array[float]]] = {}
+        """Finite ones, by mark."""
+        self._marks: dict[int, set[int]] = {}
+        """What is in there of each trial that is not over."""
         self._seen = 0
 
-    def update(self) -> list[FrozenTrial]:
-        """Take in what has finished since the last time; gives the other trials."""
+    def of_others(self, trial: FrozenTrial, mark: int) -> dict[_Kind, Values]:
+        """The values at `mark` of all trials but this one."""
+        self._catch_up()
+        found = {kind: np.array(values) for kind, values in self._values.get(mark, {}).items()}
+        own = _kind(trial, mark)
+        if mark in self._marks.get(trial.number, ()) and own in found:
+            (places,) = np.nonzero(found[own] == trial.intermediate_values[mark])
+            found[own] = np.delete(found[own], places[:1])
+        return found
+
+    def _catch_up(self) -> None:
         trials = self.study.get_trials(deepcopy=False)
-        news = [trials[number] for number in [*self._unfinished, *range(self._seen, len(trials))]]
-        left = [trial for trial in news if not trial.state.is_finished()]
-        self._unfinished, self._seen = [trial.number for trial in left], len(trials)
-        for trial in news:
-            if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
-                for mark, value in trial.intermediate_values.items():
-                    if math.isfinite(value):
-                        kind = (trial.user_attrs[EXAMPLES], _meets(trial, mark))
-                        self._values.setdefault(mark, {}).setdefault(kind, array("d")).append(value)
-        return left
+        self._marks |= {number: set() for number in range(self._seen, len(trials))}
+        self._seen = len(trials)
+        over = []
+        for number, marks in self._marks.items():
+            trial = trials[number]
+            if len(trial.intermediate_values) > len(marks):
+                self._take_in(trial, marks)
+            if trial.state.is_finished():
+                over.append(trial)
+        for trial in over:
+            marks = self._marks.pop(trial.number)
+            if trial.state is TrialState.FAIL:
+                self._take_out(trial, marks)
 
-    def values(self, mark: int, lengths: Callable[[int], bool], violating: bool) -> list[Values]:
-        """The values at `mark` of trials of such lengths; of violating ones only if asked for."""
-        return [
-            np.array(found)
-            for (examples, meets), found in self._values.get(mark, {}).items()
-            if lengths(examples) and (violating or meets)
-        ]
+    def _take_in(self, trial: FrozenTrial, marks: set[int]) -> None:
+        for mark in trial.intermediate_values.keys() - marks:
+            marks.add(mark)
+            if math.isfinite(value := trial.intermediate_values[mark]):
+                of_mark = self._values.setdefault(mark, {})
+                of_mark.setdefault(_kind(trial, mark), array("d")).append(value)
 
-
-def _values(
-    trials: Sequence[FrozenTrial], mark: int, lengths: Callable[[int], bool], violating: bool
-) -> list[float]:
-    return [
-        trial.intermediate_values[mark]
-        for trial in trials
-        if math.isfinite(trial.intermediate_values.get(mark, math.nan))
-        and lengths(trial.user_attrs[EXAMPLES])
-        and (violating or _meets(trial, mark))
-    ]
+    def _take_out(self, trial: FrozenTrial, marks: set[int]) -> None:
+        for mark in marks:
+            if math.isfinite(value := trial.intermediate_values[mark]):
+                self._values[mark][_kind(trial, mark)].remove(value)
 
 
-def _meets(trial: FrozenTrial, mark: int) -> bool:
-    return mark not in trial.user_attrs.get(VIOLATED, ())
+def _joined(values: Iterable[Values]) -> Values:
+    return np.concatenate([np.empty(0), *values])
+
+
+def _kind(trial: FrozenTrial, mark: int) -> _Kind:
+    return _Kind(trial.user_attrs[EXAMPLES], mark not in trial.user_attrs.get(VIOLATED, ()))
 
 
 def _patient(patience: int) -> BasePruner:

@@ -3,7 +3,6 @@
 Only who holds the sweep's lock writes through this class; `Study.read` gives the same records to anybody.
 """
 
-import copy
 import functools
 import json
 import logging
@@ -203,6 +202,11 @@ class Study:
         """What is stored in this block is in the database at its end; after a kill, all of it or nothing."""
         return cast(SoleWriter, self._storage).step()
 
+    def is_full(self, budget: int) -> bool:
+        """Whether `budget` trials are there and none waits: idle workers ask again and again."""
+        waiting = self._study.get_trials(deepcopy=False, states=(OptunaState.WAITING,))
+        return not waiting and len(self._study.get_trials(deepcopy=False)) >= budget
+
     @_one_step
     def propose(self, budget: int, sampler: SamplerConfig) -> TrialRecord | None:
         """The next trial to train, now RUNNING; None when `budget` trials are there and none waits.
@@ -325,7 +329,7 @@ class Study:
 
     def should_prune(self, number: int) -> bool:
         """What the pruner says of the trial at its last reported mark."""
-        return self._study.pruner.prune(self._study, copy.deepcopy(self._frozen(number)))
+        return self._study.pruner.prune(self._study, self._frozen(number))
 
     @_one_step
     def finish(self, outcome: Outcome, spent: Spent) -> TrialRecord:

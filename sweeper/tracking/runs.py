@@ -79,8 +79,12 @@ class SweepRuns:
         self._trials: dict[int, Any] = {}
         """MLflow's run of every trial that was begun."""
         self._begun: set[tuple[int, int, TrialState]] = set()
-        self._undescribed: dict[int, tuple[Mapping[str, str], Mapping[str, str]]] = {}
-        """Parameters and tags that go with a trial's next measurements."""
+        self._undescribed: dict[int, Mapping[str, str]] = {}
+        """Parameters that go with a trial's next measurements."""
+        self._tags: dict[int, dict[str, str]] = {}
+        """Those that a trial's run has."""
+        self._wanted: dict[int, Mapping[str, str]] = {}
+        """Those that it gets with the trial's next measurements."""
 
     def connect(self) -> bool:
         """Import MLflow, set up its database if it is ours, find or create experiment and parent run.
@@ -120,18 +124,22 @@ class SweepRuns:
         self._trials.clear()
         self._begun.clear()
         self._undescribed.clear()
+        self._tags.clear()
+        self._wanted.clear()
 
     def begin(self, trial: TrialRecord, time: float) -> None:
         """Find or create the trial's run, and show it as running or waiting.
 
-        Its parameters and tags go with what is logged next: MLflow takes as long for either alone.
-        `time` (Unix seconds) is when the trial started, for a run that has to be created.
+        Its parameters, and the tags of a run that is there already, go with what is logged next: MLflow takes
+        as long for either alone. `time` (Unix seconds) is when the trial started, for a run that has to be
+        created.
         """
         step = (trial.number, trial.attempt, trial.state)
         if step in self._begun:
             return
         run = self._trials.get(trial.number) or self._find(trial.number)
         is_new = run is None
+        wanted = trial_tags(trial, self._sweep)
         if run is None:
             self._known.add(trial.number)  # from here on it may be there, whatever becomes of the call
             tags = {
@@ -139,6 +147,7 @@ class SweepRuns:
                 "sweeper.trial": self._named(trial.number),
                 "sweeper.number": str(trial.number),
                 **_SOURCE,
+                **wanted,
             }
             run = self._client.create_run(
                 self._experiment,
@@ -148,12 +157,14 @@ class SweepRuns:
             )
             reach("tracking.created")
         self._trials[trial.number] = run
+        self._tags.setdefault(trial.number, dict(run.data.tags))
+        self._wanted[trial.number] = wanted
         seen = ("train", "validation", "test") if self._sweep.is_verdict else ("train", "validation")
         data = [info for info in self._sweep.data if info.split in seen]
         params = {} if trial.number == BASE else flattened(to_tree(trial.settings))
         # A parameter can't be changed once it is logged.
         missing = {key: value for key, value in params.items() if key not in run.data.params}
-        self._undescribed[trial.number] = missing, trial_tags(trial, self._sweep)
+        self._undescribed[trial.number] = missing
         self._log_inputs(run.info.run_id, data)
         if not trial.state.is_over and not (is_new and trial.state is TrialState.RUNNING):
             self._client.update_run(run.info.run_id, status=_STATUS[trial.state])
@@ -170,8 +181,10 @@ class SweepRuns:
             for key, value in point.metrics.items()
             if math.isfinite(value)
         ]
-        params, tags = self._undescribed.pop(number, ({}, {}))
-        self._write(self._run_id(number), tags, params, metrics)
+        has, wanted = self._tags[number], self._wanted[number]
+        changed = {key: value for key, value in wanted.items() if has.get(key) != value}
+        self._write(self._run_id(number), changed, self._undescribed.pop(number, {}), metrics)
+        has |= changed
         reach("tracking.logged")
 
     def end(

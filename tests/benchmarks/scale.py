@@ -4,15 +4,15 @@
 
 256 simulated workers play synthetic learning curves with ten reports a trial; study and MLflow are SQLite
 files. The sweep is resumed at every size: the time to open it and to hand out the next trial is measured,
-then the cost of the trials that follow, until everything is in both databases. In the same run trials of the
-same kind are made with plain Optuna and MLflow's fluent API, each with its defaults.
+then the cost of the trials that follow, until everything is in both databases. What it costs to close a sweep
+without news, with a table of all its trials, is taken off and shown beside it. Before and after, trials of
+the same kind are made with plain Optuna and MLflow's fluent API, each with its defaults.
 
 What the sampler costs is measured on its own: it is Optuna's, grows with the trials that it models, and the
 sweep itself draws at random.
 """
 
 import argparse
-import gc
 import platform
 import resource
 import sys
@@ -25,7 +25,9 @@ from pathlib import Path
 
 import optuna
 
+from sweeper.coordinator import Coordinator
 from sweeper.engines.replay import ReplayEngine
+from sweeper.garbage import Keeper, keep, reading
 from sweeper.layout import Layout
 from sweeper.messages import TrialSpec
 from sweeper.study.samplers import make_sampler
@@ -34,6 +36,8 @@ from tests.benchmarks.plain_optuna import open_plain, plain_trials
 from tests.simulated import Call, Crew, quantile
 from tests.sweeps import Clock, configure, open_coordinator, open_study
 
+MARKS = tuple(range(10, 101, 10))
+"""Of a trial with plain Optuna: as many as one of ours has."""
 OVERRIDES = (
     "sampler=random",
     # Judges every report and stops next to nobody, so that nearly every trial makes all its reports.
@@ -50,6 +54,10 @@ class Cost:
     wall: float
     processor: float
 
+    def less(self, other: "Cost") -> "Cost":
+        """Without the other."""
+        return Cost(self.wall - other.wall, self.processor - other.processor)
+
     def of(self, trials: int) -> "Cost":
         """For each of so many trials."""
         return Cost(self.wall / trials, self.processor / trials)
@@ -64,7 +72,9 @@ class Stage:
     resume: Cost
     """To open the study and the coordinator, and to hand out the first trial."""
     trial: Cost
-    """Per trial, tracking included, until MLflow has everything."""
+    """Per trial, tracking included, until MLflow has everything; without `close`."""
+    close: Cost
+    """To close the sweep when nothing has happened since it was opened."""
     calls: tuple[Call, ...]
     memory_bytes: int
     """Largest resident size of the process until then."""
@@ -84,24 +94,34 @@ def measured() -> Iterator[list[Cost]]:
 
 
 def play(folder: Path, begins: int, ends: int, workers: int, tracking: str) -> Stage:
-    """Resume the sweep in `folder` and play it up to `ends` trials."""
-    overrides = (*OVERRIDES, f"budget.trials={ends}", f"tracking={tracking}")
-    config, _ = configure(folder, *overrides)
-    clock = Clock(time.time())
-    tracker = make_tracker(config.tracking, Layout(folder, config.sweep.name))
-    with measured() as resume:
-        coordinator, _, recorder = open_coordinator(folder, *overrides, clock=clock, listeners=[tracker])
-        first = coordinator.next_trial()
-    recorder.heard = _Nothing()
-    gc.collect()  # as sweeper.launch does
-    gc.freeze()
-    assert isinstance(first, TrialSpec)
-    coordinator.lost([first.trial])
-    crew = Crew(coordinator, ReplayEngine(config), clock, speedup=0.1)  # a trial takes eight minutes
+    """Resume the sweep in `folder`, play it up to `ends` trials, and resume and close it once more."""
+    engine, clock, coordinator, resume = resumed(folder, ends, tracking)
+    crew = Crew(coordinator, engine, clock, speedup=0.1)  # a trial takes eight minutes
     with measured() as cost:
         crew.work(workers)
         coordinator.close()
-    return Stage(begins, ends, resume[0], cost[0].of(ends - begins), tuple(crew.calls), peak_memory())
+    coordinator = resumed(folder, ends, tracking)[2]
+    with measured() as close:
+        coordinator.close()
+    trial = cost[0].less(close[0]).of(ends - begins)
+    return Stage(begins, ends, resume, trial, close[0], tuple(crew.calls), peak_memory())
+
+
+def resumed(folder: Path, budget: int, tracking: str) -> tuple[ReplayEngine, Clock, Coordinator, Cost]:
+    """What plays the sweep in `folder` up to `budget` trials, and the cost of opening it."""
+    overrides = (*OVERRIDES, f"budget.trials={budget}", f"tracking={tracking}")
+    config, _ = configure(folder, *overrides)
+    clock = Clock(time.time())
+    listeners = [make_tracker(config.tracking, Layout(folder, config.sweep.name)), Keeper()]
+    with measured() as cost:
+        with reading():  # as sweeper.launch does
+            coordinator, _, recorder = open_coordinator(folder, *overrides, clock=clock, listeners=listeners)
+        keep()
+        first = coordinator.next_trial()
+    recorder.heard = _Nothing()
+    if isinstance(first, TrialSpec):
+        coordinator.lost([first.trial])
+    return ReplayEngine(config), clock, coordinator, cost[0]
 
 
 class _Nothing(list[tuple[str, object]]):
@@ -129,15 +149,27 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def plain(folder: Path, trials: int) -> Cost:
-    """Per trial with plain Optuna and MLflow's fluent API."""
-    _, space = configure(folder, *OVERRIDES)
-    marks = tuple(range(10, 101, 10))
-    study = open_plain(folder)
-    plain_trials(study, space, marks, 3)  # what only the first ones cost
-    with measured() as cost:
-        plain_trials(study, space, marks, trials)
-    return cost[0].of(trials)
+class Plain:
+    """Trials with plain Optuna and MLflow's fluent API, in between: the machine's speed drifts."""
+
+    def __init__(self, folder: Path, trials: int) -> None:
+        self._space = configure(folder, *OVERRIDES)[1]
+        self._study = open_plain(folder)
+        self._trials = trials
+        self.costs: list[Cost] = []
+        """Per trial, by and by."""
+        plain_trials(self._study, self._space, MARKS, 3)  # what only the first ones cost
+
+    def play(self) -> None:
+        """Some more of them."""
+        with measured() as cost:
+            plain_trials(self._study, self._space, MARKS, self._trials)
+        self.costs.append(cost[0].of(self._trials))
+        print(f"plain Optuna and MLflow, {self._trials} trials: {_told(self.costs[-1])} a trial", flush=True)
+
+    def around(self) -> float:
+        """Processor time per trial, in seconds: the mean of the last two."""
+        return (self.costs[-2].processor + self.costs[-1].processor) / 2
 
 
 def main(words: Sequence[str]) -> None:
@@ -150,31 +182,35 @@ def main(words: Sequence[str]) -> None:
         "--window", type=int, default=100, help="trials that the cost at a size is taken from"
     )
     parser.add_argument("--workers", type=int, default=256)
-    parser.add_argument("--plain", type=int, default=100, help="trials of plain Optuna and MLflow")
+    parser.add_argument(
+        "--plain", type=int, default=20, help="trials of plain Optuna and MLflow before and after each"
+    )
     parser.add_argument("--tracking", default="mlflow", choices=["mlflow", "none"])
     parser.add_argument("--samplers", nargs="*", default=["tpe"])
     given = parser.parse_args(words)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}", flush=True)
-        compared = plain(folder / "plain", given.plain)
-        print(f"plain Optuna and MLflow, {given.plain} trials: {_told(compared)} a trial", flush=True)
         begins = 3  # as many as before the count of the others begins: what only the first ones cost
         play(folder, 0, begins, begins, given.tracking)
+        plain = Plain(folder / "plain", given.plain)
+        plain.play()
         for size in given.sizes:
-            if size - given.window > begins:
-                _say(play(folder, begins, size - given.window, given.workers, given.tracking), compared)
-                begins = size - given.window
-            _say(play(folder, begins, size, given.workers, given.tracking), compared)
-            begins = size
+            for ends in (size - given.window, size):
+                if ends > begins:
+                    stage = play(folder, begins, ends, given.workers, given.tracking)
+                    plain.play()
+                    _say(stage, plain.around())
+                    begins = ends
             for sampler in given.samplers:
                 print(f"    one proposal of {sampler}: {_told(sampler_cost(folder, sampler))}", flush=True)
 
 
-def _say(stage: Stage, compared: Cost) -> None:
-    share = stage.trial.processor / compared.processor
+def _say(stage: Stage, compared: float) -> None:
+    share = stage.trial.processor / compared
     print(f"trials {stage.begins} to {stage.ends}: {_told(stage.trial)} a trial, {share:.2f} of plain")
-    print(f"    resume {_told(stage.resume)}, memory {stage.memory_bytes / 2**20:.0f} MiB")
+    print(f"    to open {_told(stage.resume)}, to close {_told(stage.close)}")
+    print(f"    memory {stage.memory_bytes / 2**20:.0f} MiB")
     for what in ("waited", "service", "processor"):
         quantiles = [1000 * stage.longest(what, share) for share in (0.5, 0.99, 1.0)]
         print(
