@@ -25,7 +25,6 @@ from pathlib import Path
 
 import optuna
 
-from sweeper.coordinator import Coordinator
 from sweeper.engines.replay import ReplayEngine
 from sweeper.garbage import Keeper, keep, reading
 from sweeper.layout import Layout
@@ -95,33 +94,44 @@ def measured() -> Iterator[list[Cost]]:
 
 def play(folder: Path, begins: int, ends: int, workers: int, tracking: str) -> Stage:
     """Resume the sweep in `folder`, play it up to `ends` trials, and resume and close it once more."""
-    engine, clock, coordinator, resume = resumed(folder, ends, tracking)
-    crew = Crew(coordinator, engine, clock, speedup=0.1)  # a trial takes eight minutes
+    sweep = _Sweep(folder, ends, tracking)
+    crew = Crew(sweep.coordinator, sweep.engine, sweep.clock, speedup=0.1)  # a trial takes eight minutes
     with measured() as cost:
         crew.work(workers)
-        coordinator.close()
-    coordinator = resumed(folder, ends, tracking)[2]
+        sweep.close()
+    again = _Sweep(folder, ends, tracking)
     with measured() as close:
-        coordinator.close()
+        again.close()
     trial = cost[0].less(close[0]).of(ends - begins)
-    return Stage(begins, ends, resume, trial, close[0], tuple(crew.calls), peak_memory())
+    return Stage(begins, ends, sweep.opening, trial, close[0], tuple(crew.calls), peak_memory())
 
 
-def resumed(folder: Path, budget: int, tracking: str) -> tuple[ReplayEngine, Clock, Coordinator, Cost]:
-    """What plays the sweep in `folder` up to `budget` trials, and the cost of opening it."""
-    overrides = (*OVERRIDES, f"budget.trials={budget}", f"tracking={tracking}")
-    config, _ = configure(folder, *overrides)
-    clock = Clock(time.time())
-    listeners = [make_tracker(config.tracking, Layout(folder, config.sweep.name)), Keeper()]
-    with measured() as cost:
-        with reading():  # as sweeper.launch does
-            coordinator, _, recorder = open_coordinator(folder, *overrides, clock=clock, listeners=listeners)
-        keep()
-        first = coordinator.next_trial()
-    recorder.heard = _Nothing()
-    if isinstance(first, TrialSpec):
-        coordinator.lost([first.trial])
-    return ReplayEngine(config), clock, coordinator, cost[0]
+class _Sweep:
+    """The sweep in a folder, resumed."""
+
+    def __init__(self, folder: Path, budget: int, tracking: str) -> None:
+        overrides = (*OVERRIDES, f"budget.trials={budget}", f"tracking={tracking}")
+        config, _ = configure(folder, *overrides)
+        self.engine, self.clock = ReplayEngine(config), Clock(time.time())
+        self._tracker = make_tracker(config.tracking, Layout(folder, config.sweep.name))
+        listeners = [self._tracker, Keeper()]
+        with measured() as opening:
+            with reading():  # as sweeper.launch does
+                self.coordinator, _, recorder = open_coordinator(
+                    folder, *overrides, clock=self.clock, listeners=listeners
+                )
+            keep()
+            first = self.coordinator.next_trial()
+        self.opening = opening[0]
+        recorder.heard = _Nothing()
+        if isinstance(first, TrialSpec):
+            self.coordinator.lost([first.trial])
+
+    def close(self) -> None:
+        """Returns when MLflow has everything."""
+        self.coordinator.close()
+        while not self._tracker.has_all(()):  # a sweep waits for three minutes at most
+            time.sleep(1)
 
 
 class _Nothing(list[tuple[str, object]]):
