@@ -43,8 +43,8 @@ from sweeper.study.pruners import make_pruner
 from sweeper.study.study import Study
 from sweeper.terminal.screen import Screen, make_screen
 from sweeper.terminal.tables import harmless, number, trials_in_words
-from sweeper.tracking import NullTracker, make_tracker
 from sweeper.tracking.store import check_uri
+from sweeper.tracking.tracker import NullTracker, make_tracker
 from sweeper.tracking.ui import ui_command, ui_environment
 from sweeper.verbs.export import CHAMPION, choose, hub_token, push, register, write_export
 from sweeper.verbs.repair import repair

@@ -11,7 +11,7 @@ from sweeper.storage.disk import naming
 from sweeper.study.study import Study
 from sweeper.terminal.screen import Screen
 from sweeper.terminal.tables import conclusions, trial_table, verdict_table
-from sweeper.tracking import Tracker
+from sweeper.tracking.tracker import Tracker
 
 
 def conclude(study: Study, config: Config, layout: Layout, screen: Screen, samples: bool = False) -> int:

@@ -21,8 +21,7 @@ from sweeper.storage import lock, postgres
 from sweeper.storage.database import open_storage
 from sweeper.storage.postgres import SessionLock, alone, holding, with_driver
 from sweeper.study.study import Study
-from sweeper.tracking import quiet_mlflow
-from sweeper.tracking.store import client_of
+from sweeper.tracking.store import client_of, quiet_mlflow
 from tests.postgres import PASSWORD, Server
 from tests.processes import read_until
 from tests.sweeps import REPLAY

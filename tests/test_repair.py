@@ -22,8 +22,7 @@ from sweeper.messages import TrialState
 from sweeper.storage import lock
 from sweeper.storage.database import damage
 from sweeper.study.study import Study
-from sweeper.tracking import quiet_mlflow
-from sweeper.tracking.store import client_of
+from sweeper.tracking.store import client_of, quiet_mlflow
 from sweeper.tracking.ui import ui_command, ui_environment
 from tests.sweeps import JUDGED, REPLAY
 

@@ -1,3 +1,4 @@
+import errno
 import logging
 import math
 import os
@@ -20,7 +21,9 @@ from sweeper.events import AuditInfo, DataSetInfo, Listener, Measurement, SweepI
 from sweeper.journal import Journal
 from sweeper.layout import Layout
 from sweeper.messages import BASE, HeldOutScores, Sample, SliceScores, TrialState
-from sweeper.tracking import MlflowTracker, make_tracker
+from sweeper.tracking.sending import MlflowTracker
+from sweeper.tracking.store import client_of
+from sweeper.tracking.tracker import make_tracker
 from sweeper.tracking.ui import ui_command, ui_environment
 from sweeper.tracking.words import note, run_name, trial_tags
 
@@ -540,6 +543,30 @@ def test_a_server_that_is_away_costs_nothing_but_a_word(
         12,
         12,
     ]
+
+
+ASK = """
+import sys
+from sweeper.tracking.store import client_of
+try:
+    client_of("http://127.0.0.1:1")
+except OSError as error:
+    print(error.errno)
+print("mlflow" in sys.modules)
+"""
+
+
+def test_for_a_server_that_is_away_mlflow_is_not_even_imported() -> None:
+    told = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, check=True).stdout
+    assert told.split() == [str(errno.ECONNREFUSED), "False"]
+
+
+def test_behind_a_proxy_nobody_knocks_at_the_server_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert client_of("http://tracking.invalid") is not None
+    monkeypatch.setenv("no_proxy", "tracking.invalid")
+    with pytest.raises(OSError, match=r"[Nn]ame|nodename|not known"):
+        client_of("http://tracking.invalid")
 
 
 def test_a_database_that_was_deleted_is_filled_again(tmp_path: Path) -> None:

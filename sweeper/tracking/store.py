@@ -1,9 +1,13 @@
 """MLflow's store beyond one sweep's runs: experiments, their database, pages on runs, deletion."""
 
 import os
+import socket
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from filelock import FileLock
 
@@ -15,6 +19,10 @@ from sweeper.storage.postgres import alone, is_postgres, with_driver
 
 _SCHEMES = ("http", "https", "databricks", "sqlite", "postgresql", "postgres", "mysql", "mssql")
 """What MLflow's client takes; it has given up folders (`./mlruns`)."""
+
+
+_PORTS = {"http": 80, "https": 443}
+_KNOCK_SECONDS = 5.0
 
 
 def check_uri(uri: str) -> None:
@@ -34,12 +42,38 @@ def check_uri(uri: str) -> None:
         )
 
 
+def quiet_mlflow() -> None:
+    """Keep MLflow off the terminal and off the network; what the user has set stays."""
+    for name, value in {
+        "MLFLOW_LOGGING_LEVEL": "CRITICAL",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        # A call to a server that is away must fail soon: the tracker has its own patience.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    }.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module="mlflow|sqlalchemy")
+
+
 def client_of(uri: str) -> Any:
-    """MLflow's client of the tracking server or database at `uri`."""
+    """MLflow's client of the tracking server or database at `uri`; raises OSError if nobody listens there."""
+    _knock(uri)
     from mlflow import MlflowClient
 
     whole = with_driver(uri)
     return MlflowClient(tracking_uri=whole, registry_uri=whole)
+
+
+def _knock(uri: str) -> None:
+    """Raise OSError if nobody listens at a server's address: it takes MLflow seconds to find that out."""
+    address = urlsplit(uri)
+    if address.scheme not in _PORTS or not address.hostname:
+        return
+    if getproxies() and not proxy_bypass(address.hostname):
+        return  # who listens behind a proxy shows when it is asked
+    where = address.hostname, address.port or _PORTS[address.scheme]
+    socket.create_connection(where, _KNOCK_SECONDS).close()
 
 
 def open_experiment(uri: str, name: str, artifacts: Path) -> tuple[Any, str]:

@@ -197,8 +197,7 @@ def register(choice: Choice, model: Path | None = None) -> tuple[str, str]:
 
 
 def _register(choice: Choice, model: Path, uri: str, name: str, pipeline: str) -> str:
-    from sweeper.tracking import quiet_mlflow
-    from sweeper.tracking.store import open_experiment
+    from sweeper.tracking.store import open_experiment, quiet_mlflow
 
     quiet_mlflow()
     client, experiment = open_experiment(
