@@ -33,7 +33,7 @@ srun --nodes="$SLURM_JOB_NUM_NODES" --wait=60 \
     ray symmetric-run --address "$address" --min-nodes "$SLURM_JOB_NUM_NODES" \
     --num-gpus="$SLURM_GPUS_ON_NODE" -- \
     sh -c 'echo $$ >"$0"; exec python -m sweeper "$@"' "$pid" \
-    "$@" executor=ray "executor.address=$address" &
+    "$@" executor=ray "executor.address=$address" executor.grace_seconds=150 &
 code=0
 wait $! || code=$?
 while kill -0 $! 2>/dev/null; do # a signal ends `wait` before what it waits for

@@ -16,7 +16,7 @@ source .venv/bin/activate
 
 # Three minutes before the end Slurm sends SIGUSR1 to the sweep: it saves its trials and leaves with code 130.
 code=0
-srun python -m sweeper "$@" || code=$?
+srun python -m sweeper "$@" executor.grace_seconds=150 || code=$?
 if [ "$code" = 130 ]; then
     scontrol requeue "$SLURM_JOB_ID" # the same command goes on
 fi

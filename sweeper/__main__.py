@@ -83,11 +83,9 @@ class _Harmless(logging.Formatter):
 
 
 def _shown(text: str) -> str:
-    """`text` fit for any terminal: URLs without their secrets, what steers a terminal as its code."""
-    from sweeper.credentials import without_secrets
-    from sweeper.data.findings import printable
+    from sweeper.terminal.plain import shown
 
-    return printable(without_secrets(text))
+    return shown(text)
 
 
 def _dispatch(line: list[str]) -> int:

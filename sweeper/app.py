@@ -4,7 +4,8 @@ import os
 import shlex
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,6 @@ from sweeper.gate import inspect, refuse_other_rows
 from sweeper.inbox import Inbox
 from sweeper.inputs import Inputs, fingerprint, prepare_inputs, rows_are_unchanged
 from sweeper.launch import (
-    INTERRUPTED,
-    STOPPING,
     End,
     clear_away,
     launch,
@@ -34,6 +33,7 @@ from sweeper.launch import (
 )
 from sweeper.layout import Layout, write_atomically
 from sweeper.messages import BASE, TrialState
+from sweeper.preemption import INTERRUPTED, STOPPING, leaving_in_time
 from sweeper.space import Space
 from sweeper.storage import lock
 from sweeper.storage.database import check_database, refuse_shared
@@ -62,8 +62,7 @@ def run(overrides: Sequence[str]) -> int:
     tracking = opened(config.tracking.uri or layout.tracking_url, "tracking.uri")
     check_uri(tracking)
     refuse_shared(url, tracking)
-    _obey_signals()
-    with naming(layout.folder), lock.hold(layout, url):
+    with _obeying_signals(config, screen), naming(layout.folder), lock.hold(layout, url):
         known = _known(url, config, space, layout)
         is_over = known is not None and _is_over(known, config, layout)
         if known is not None and is_over and _has_verdict(known, config, layout):
@@ -83,9 +82,13 @@ def run(overrides: Sequence[str]) -> int:
 def train(folder: Path, name: str) -> int:
     """Train the winner of a sweep on all training rows, or go on with it; gives the exit code."""
     layout, screen = Layout(folder, name), make_screen()
-    url = stored_config(layout)[1]  # a lock would make its folder
-    _obey_signals()
-    with naming(layout.folder), lock.hold(layout, url), lock.hold(layout.training, url):
+    tree, url = stored_config(layout)  # a lock would make its folder
+    with (
+        _obeying_signals(read_config(tree)[0], screen),
+        naming(layout.folder),
+        lock.hold(layout, url),
+        lock.hold(layout.training, url),
+    ):
         plan = retraining(layout)
         config, space, winner = plan.config, plan.space, plan.winner
         known = Study.known(url, plan.layout.name, plan.layout.folder)
@@ -306,9 +309,17 @@ def _tracking(tree: dict[str, Any]) -> TrackingConfig:
         return config.tracking
 
 
-def _obey_signals() -> None:
+@contextmanager
+def _obeying_signals(config: Config, screen: Screen) -> Iterator[None]:
     for signum in STOPPING:  # a shell's background jobs begin with SIGINT ignored
         signal.signal(signum, signal.default_int_handler)
+
+    def say(text: str) -> None:
+        screen.console.show_cursor(True)
+        screen.say(text)
+
+    with leaving_in_time(config.executor.grace_seconds, say):
+        yield
 
 
 def _open(url: str, config: Config, space: Space, inputs: Inputs, layout: Layout) -> Study:

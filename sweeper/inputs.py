@@ -102,7 +102,8 @@ def prepare_inputs(
         architecture = pretrained.architecture(resolved, config.task)
         tokenizer = pretrained.load_tokenizer(resolved)
     kept = len(list(layout.folder.glob("**/attempt-*/best")))
-    if warning := check_room(layout.folder, needs(config, trained_bytes(resolved.path, space), kept)):
+    needed = needs(config, trained_bytes(resolved.path, space), _workers(config), kept)
+    if warning := check_room(layout.folder, needed):
         screen.say(f"Mind: {warning}")
     with screen.step("Preparing the rows"):
         limit = pretrained.positions(resolved)
@@ -135,6 +136,16 @@ def number_type(config: Config) -> str:
     if config.executor.name == "ray" and config.model.dtype != "auto":
         return config.model.dtype  # the workers' devices are not this machine's
     return str(choose_dtype(config.model, choose_device(config.model))).removeprefix("torch.")
+
+
+def _workers(config: Config) -> int:
+    """How many there are going to be, as far as this machine tells."""
+    import torch
+
+    executor = config.executor
+    if executor.name == "inline":
+        return 1
+    return executor.workers or max(1, torch.cuda.device_count()) * (executor.workers_per_device or 1)
 
 
 def _check_slices(task: TaskConfig, prepared: "Prepared") -> None:

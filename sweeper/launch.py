@@ -6,7 +6,6 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from threading import Timer
 from types import FrameType
 
 from sweeper.config import Config
@@ -21,17 +20,12 @@ from sweeper.inputs import Inputs, longest
 from sweeper.journal import Journal
 from sweeper.layout import Layout
 from sweeper.messages import BASE
+from sweeper.preemption import INTERRUPTED, STOPPING
 from sweeper.space import Space
 from sweeper.stored import public, study_url
 from sweeper.study.study import Study
 from sweeper.terminal.screen import Screen
 from sweeper.tracking.tracker import make_tracker
-
-INTERRUPTED = 130
-"""Exit code of a sweep that was interrupted and can go on, as shells have it for Ctrl-C."""
-
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""What interrupts a sweep: Ctrl-C, preemption, and the warnings of a batch system."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +56,7 @@ def launch(
     executor = make_executor(config, layout)
     info = replace(info, workers=executor.workers, trained_by=executor.about)
     listeners: list[Listener] = [Journal(layout), make_tracker(config.tracking, layout), screen]
-    if executor.workers > 1:  # they are elsewhere
+    if executor.elsewhere:
         listeners.append(Keeper())
     coordinator = Coordinator(
         study,
@@ -79,7 +73,7 @@ def launch(
         coordinator.open()
     keep()
     interruption = _Interruption()
-    with _suspending(coordinator, screen, interruption, config.executor.grace_seconds or 0.0):
+    with _suspending(coordinator, screen, interruption):
         try:
             executor.run(coordinator)
         finally:
@@ -150,42 +144,23 @@ class _Interruption:
 
 
 @contextmanager
-def _suspending(
-    coordinator: Coordinator, screen: Screen, interruption: _Interruption, grace: float
-) -> Iterator[None]:
-    """First signal: save what runs and leave. A second Ctrl-C or SIGTERM: leave at once, workers too.
+def _suspending(coordinator: Coordinator, screen: Screen, interruption: _Interruption) -> Iterator[None]:
+    """First signal: save what runs and leave. A second Ctrl-C or SIGTERM: leave at once, workers too."""
 
-    Whoever sends another signal than Ctrl-C kills what is still there soon after: then it leaves after
-    `grace` seconds, saved or not. All that is stored is whole at any moment.
-    """
-
-    def leave(signum: int = 0, frame: FrameType | None = None) -> None:
+    def leave(signum: int, frame: FrameType | None) -> None:
         screen.console.show_cursor(True)
         os._exit(INTERRUPTED)
-
-    def leave_late() -> None:
-        screen.say(
-            f"Leaving after executor.grace_seconds={grace:g}: what is not saved by now is trained again from "
-            "the checkpoint before. The same command goes on."
-        )
-        leave()
-
-    deadline = Timer(grace, leave_late)
-    deadline.daemon = True
 
     def suspend(signum: int, frame: FrameType | None) -> None:
         interruption.happened = True
         coordinator.stop(f"interrupted ({signal.Signals(signum).name})")
         for again in (signal.SIGINT, signal.SIGTERM):
             signal.signal(again, leave)
-        if signum != signal.SIGINT and not deadline.is_alive():
-            deadline.start()
         screen.say("Stopping: what runs is being saved. Ctrl-C again leaves at once.")
 
     before = {number: signal.signal(number, suspend) for number in STOPPING}
     try:
         yield
     finally:
-        deadline.cancel()
         for signum, handler in before.items():
             signal.signal(signum, handler)

@@ -278,10 +278,9 @@ _OPTIONS: Mapping[str, tuple[str, ...]] = {
     "engine=trainer": ("report_seconds",),
     "engine=packed": ("report_seconds",),
     "engine=auto": ("report_seconds",),
-    "executor=auto": ("workers_per_device", "silence_seconds", "grace_seconds", "retries"),
-    "executor=inline": ("grace_seconds",),
-    "executor=local": ("workers_per_device", "silence_seconds", "grace_seconds", "retries"),
-    "executor=ray": ("workers_per_device", "silence_seconds", "grace_seconds", "retries"),
+    "executor=auto": ("workers_per_device", "silence_seconds", "retries"),
+    "executor=local": ("workers_per_device", "silence_seconds", "retries"),
+    "executor=ray": ("workers_per_device", "silence_seconds", "retries"),
     "verdict=holdout": ("level",),
 }
 

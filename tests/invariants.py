@@ -92,7 +92,7 @@ def faults(root: Path, now: Seen, before: Seen, budgets: Mapping[str, int], work
         *_overspent(now, budgets),
         *_unfinished_values(now),
         *_changed(now, before),
-        *_too_many_running(now, workers),
+        *_too_many_running(now, before, workers),
         *_unloadable(root, now),
         *_run_twice(root),
     ]
@@ -153,8 +153,14 @@ def _changed(now: Seen, before: Seen) -> list[str]:
     return [*gone, *stored, *again]
 
 
-def _too_many_running(now: Seen, workers: int) -> list[str]:
-    running = [key for key, trial in now.trials.items() if trial.state == "RUNNING"]
+def _too_many_running(now: Seen, before: Seen, workers: int) -> list[str]:
+    """What a kill has left RUNNING stays so until a run comes as far as to take it back."""
+    running = [
+        key
+        for key, trial in now.trials.items()
+        if trial.state == "RUNNING"
+        and not (key in before.trials and before.trials[key].stored == trial.stored)
+    ]
     return [f"running with {workers} workers: {running}"] if len(running) > workers else []
 
 
@@ -210,9 +216,9 @@ def _run_twice(root: Path) -> list[str]:
 
 def _differs_in_mlflow(root: Path, now: Seen) -> list[str]:
     """Trials whose run in MLflow doesn't say what the study says."""
-    runs = {trial: (run, status) for run, trial, status in _mlflow(root)}
-    if not runs:
+    if not (root / "mlflow.db").exists():
         return []
+    runs = {trial: (run, status) for run, trial, status in _mlflow(root)}
     found = []
     with closing(sqlite3.connect(root / "mlflow.db", timeout=60)) as database:
         for (study, number), trial in now.trials.items():

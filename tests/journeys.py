@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sweeper.failpoints import POINTS
-from sweeper.launch import INTERRUPTED
+from sweeper.preemption import INTERRUPTED
 from tests.forks import Ended, Forks, Kill
 from tests.invariants import Seen, faults, faults_at_rest, look
 

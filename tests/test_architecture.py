@@ -17,7 +17,7 @@ MODULES = {
 # From the bottom to the top; a module imports from its own line or from those above it. A name with a dot is
 # a module that lies elsewhere than the rest of its package.
 LAYERS = [
-    {"errors", "failpoints"},
+    {"errors", "failpoints", "preemption"},
     {"config", "comparison"},
     {"loading", "sentence"},
     {"messages"},
@@ -39,7 +39,7 @@ LAYERS = [
     {"worker", "study.study", "tracking"},
     {"coordinator", "compose", "inputs", "gate", "stored", "inbox", "verbs.commands"},
     {"verdict"},
-    {"terminal.tables"},
+    {"terminal.plain", "terminal.tables"},
     {"terminal.screen"},
     {"executors", "report", "verbs.trials", "verbs.export", "verbs.retrain"},
     {"launch"},

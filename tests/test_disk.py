@@ -175,6 +175,7 @@ def test_what_a_sweep_needs():
     assert found.soon - without.soon == 9 * gigabyte
     assert found.in_all - without.in_all == (9 + 10 + 2) * gigabyte
     assert needs(config, gigabyte, kept_already=4).in_all < found.in_all - 3 * gigabyte
+    assert needs(config, gigabyte, workers=4).soon - needs(config, 0, workers=4).soon == 4 * 9 * gigabyte
     packed = tiny.config("engine=packed", "engine.slots=3", "verdict=none", "budget.trials=10")
     assert needs(packed, gigabyte).soon - needs(packed, 0).soon == 27 * gigabyte
     judged = tiny.config("engine=trainer", "budget.seeds=3", "budget.finalists=1")

@@ -19,9 +19,9 @@ from sweeper import failpoints
 from sweeper.engines.replay import ReplayEngine
 from sweeper.failpoints import POINTS
 from sweeper.inbox import Enqueue, Inbox, Stop
-from sweeper.launch import INTERRUPTED
 from sweeper.layout import Layout
 from sweeper.messages import BASE, TrialState
+from sweeper.preemption import INTERRUPTED
 from sweeper.storage import lock
 from sweeper.study.study import Study
 from tests.forks import Forks

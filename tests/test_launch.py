@@ -9,9 +9,10 @@ import pytest
 from rich.console import Console
 
 from sweeper.inputs import Inputs
-from sweeper.launch import STOPPING, clear_away, launch, save_best, sweep_info
+from sweeper.launch import clear_away, launch, save_best, sweep_info
 from sweeper.layout import Layout
 from sweeper.messages import BASE
+from sweeper.preemption import STOPPING
 from sweeper.terminal.screen import Screen
 from tests.sweeps import configure, open_study
 

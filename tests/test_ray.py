@@ -33,9 +33,9 @@ from sweeper.executors import make_executor
 from sweeper.executors.actor import Site
 from sweeper.executors.cluster import cluster
 from sweeper.journal import measurements
-from sweeper.launch import INTERRUPTED
 from sweeper.layout import Layout
 from sweeper.messages import BASE, TrialState
+from sweeper.preemption import INTERRUPTED
 from tests.sweeps import REPLAY, Recorder, configure, open_coordinator, open_study
 
 ROOT = Path(__file__).parents[1]

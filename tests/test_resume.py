@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from sweeper.engines.replay import ReplayEngine
-from sweeper.launch import STOPPING
 from sweeper.messages import BASE, TrialState
+from sweeper.preemption import STOPPING
 from sweeper.study.study import Study
 from tests.processes import read_until
 from tests.sweeps import REPLAY, configure, open_coordinator

@@ -128,7 +128,7 @@ class ExecutorConfig:
     is started on this machine."""
     silence_seconds: PositiveFloat | None = None
     """A worker that is silent for so long counts as hung; loading may take six times as long."""
-    grace_seconds: PositiveFloat | None = None
+    grace_seconds: PositiveFloat = 25.0
     """From SIGTERM, SIGUSR1 or SIGUSR2 until the command leaves at the latest, whatever is saved by then."""
     retries: NonNegative | None = None
     """A trial whose worker was lost goes on up to so many times, and fails then."""

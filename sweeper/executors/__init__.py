@@ -14,6 +14,8 @@ class Executor(Protocol):
 
     workers: int
     """How many there are."""
+    elsewhere: bool
+    """Whether they train in other processes than this one."""
     about: str
     """How many workers are where, in words."""
 

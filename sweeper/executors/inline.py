@@ -11,6 +11,7 @@ class InlineExecutor:
     """One worker on one device; the engine calls the coordinator directly."""
 
     workers = 1
+    elsewhere = False
 
     def __init__(self, config: Config, layout: Layout, place: Place) -> None:
         self._config = config

@@ -21,6 +21,7 @@ from sweeper.executors import spawned
 from sweeper.executors.line import LOOK_SECONDS, OF_THE_COORDINATOR, STARTS, Line, for_workers
 from sweeper.executors.places import Place, in_words, threads_each
 from sweeper.layout import Layout
+from sweeper.terminal.plain import shown
 
 _LOG = logging.getLogger(__name__)
 
@@ -32,6 +33,8 @@ _ALIKE_SECONDS = 60.0
 
 class LocalExecutor:
     """A process at each of `places`; this one answers them all, in one thread, as their calls arrive."""
+
+    elsewhere = True
 
     def __init__(self, config: Config, layout: Layout, places: Sequence[Place]) -> None:
         self._config = config
@@ -120,7 +123,8 @@ class _Crew:
         now = time.monotonic()
         for line in worker.lines():
             if now - self._told.get(line, -math.inf) > _ALIKE_SECONDS:
-                print(line, file=sys.stderr)
+                with suppress(BrokenPipeError):  # nobody reads that any more
+                    print(shown(line), file=sys.stderr)
                 self._told[line] = now
 
     def _lose(self, worker: "_Process", how: str) -> None:

@@ -27,6 +27,8 @@ from sweeper.layout import Layout, write_atomically
 class RayExecutor:
     """As many workers as `executor.workers` says, or as the cluster's GPUs hold."""
 
+    elsewhere = True
+
     def __init__(self, config: Config, layout: Layout) -> None:
         self._config = config
         self._layout = layout

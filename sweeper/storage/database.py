@@ -4,6 +4,7 @@ import logging
 import os
 import sqlite3
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +21,9 @@ from sweeper.storage.patience import PATIENCE_SECONDS, Patient
 from sweeper.storage.writer import BatchStorage, SoleWriter
 
 _ASKED = 60
-"""Times that SQLite is asked, within our patience with whoever has the database."""
+"""Times that SQLite is asked, within our patience with whoever has the database; no signal is heard meanwhile."""
+_OPENING_SECONDS = 30.0
+"""The same, once, when it is opened."""
 _log = logging.getLogger(__name__)
 
 
@@ -161,8 +164,9 @@ def _open_file(url: str, path: Path, busy: float) -> BatchStorage:
                 "For several hosts at once there is PostgreSQL (sweep.study).",
                 path,
             )
-        storage = BatchStorage(url, engine_kwargs={"connect_args": {"timeout": busy}})
+        storage = BatchStorage(url, engine_kwargs={"connect_args": {"timeout": _OPENING_SECONDS}})
     sqlalchemy.event.listen(storage.engine, "connect", _relax_sync)
+    sqlalchemy.event.listen(storage.engine, "connect", partial(_ask_soon, busy))
     storage.engine.dispose()
     return storage
 
@@ -221,6 +225,10 @@ _OPENING = (SQLAlchemyError, StorageInternalError, sqlite3.Error, RuntimeError, 
 def sole_writer(database: _CachedStorage, name: str) -> SoleWriter:
     """The study `name` in an open database for the one process that writes it."""
     return SoleWriter(database, cast(BatchStorage, database._backend), name)
+
+
+def _ask_soon(busy: float, connection: Any, _record: Any) -> None:
+    connection.execute(f"PRAGMA busy_timeout={round(1000 * busy)}")
 
 
 def _relax_sync(connection: Any, _record: Any) -> None:

@@ -38,14 +38,14 @@ class Needs:
     """By its end."""
 
 
-def needs(config: Config, trained: int, kept_already: int = 0) -> Needs:
+def needs(config: Config, trained: int, workers: int = 1, kept_already: int = 0) -> Needs:
     """For trials with `trained` bytes of trained weights; those of `kept_already` trials are on the disk.
 
     A running trial has its best and its last checkpoint and one that is being written. Of a finished one its
     best weights stay, also of the runs of the verdict; the best of all are copied once, and once for MLflow.
     """
     engine, budget = config.engine, config.budget
-    at_once = (config.executor.workers or 1) * (1 if engine.name == "trainer" else engine.slots or _SLOTS)
+    at_once = workers * (1 if engine.name == "trainer" else engine.slots or _SLOTS)
     soon = _BASIS + min(at_once, budget.trials) * 3 * _IN_A_CHECKPOINT * trained
     runs = (budget.finalists + 1) * budget.seeds if config.verdict.name != "none" else 0
     kept = max(0, budget.trials + runs - kept_already)

@@ -1,5 +1,7 @@
 """What a person sees in the terminal on the way: bars, or plain lines."""
 
+import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import mean
@@ -20,11 +22,19 @@ _PLAIN_WIDTH = 120
 
 def make_screen(console: Console | None = None) -> "Screen":
     """Bars where there is a terminal, plain lines where there is none."""
-    console = console or Console(highlight=False)
+    console = console or _Steady(highlight=False)
     if console.is_terminal:
         return LiveScreen(console)
     console.width = _PLAIN_WIDTH
     return Screen(console)
+
+
+class _Steady(Console):
+    """A console that is silent once nobody reads it; rich's own ends the process, and a sweep with it."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Screen:

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -48,6 +48,26 @@ _STATUS = {
 }
 
 
+@dataclass
+class _Run:
+    """A trial's run, as far as it is known here."""
+
+    run: Any
+    """As MLflow gave it when it was found or created."""
+    tags: dict[str, str]
+    """Those that it has."""
+    wanted: Mapping[str, str] = field(default_factory=dict)
+    """Those that it gets with the trial's next measurements."""
+    params: Mapping[str, str] = field(default_factory=dict)
+    """The same of parameters."""
+    begun: set[tuple[int, TrialState]] = field(default_factory=set)
+    """Attempts and states that it was begun with."""
+
+    @property
+    def id(self) -> str:
+        return str(self.run.info.run_id)
+
+
 class SweepRuns:
     """The runs of one sweep, or those that its verdict adds to them.
 
@@ -76,15 +96,8 @@ class SweepRuns:
         self._client: Any = None
         self._experiment = ""
         self._parent = ""
-        self._trials: dict[int, Any] = {}
-        """MLflow's run of every trial that was begun."""
-        self._begun: set[tuple[int, int, TrialState]] = set()
-        self._undescribed: dict[int, Mapping[str, str]] = {}
-        """Parameters that go with a trial's next measurements."""
-        self._tags: dict[int, dict[str, str]] = {}
-        """Those that a trial's run has."""
-        self._wanted: dict[int, Mapping[str, str]] = {}
-        """Those that it gets with the trial's next measurements."""
+        self._trials: dict[int, _Run] = {}
+        """Those that were begun and are not over."""
 
     def connect(self) -> bool:
         """Import MLflow, set up its database if it is ours, find or create experiment and parent run.
@@ -122,10 +135,6 @@ class SweepRuns:
         """Look everything up again at the next connect(): after an error, a run may exist unknown to us."""
         self._parent = ""
         self._trials.clear()
-        self._begun.clear()
-        self._undescribed.clear()
-        self._tags.clear()
-        self._wanted.clear()
 
     def begin(self, trial: TrialRecord, time: float) -> None:
         """Find or create the trial's run, and show it as running or waiting.
@@ -134,12 +143,13 @@ class SweepRuns:
         as long for either alone. `time` (Unix seconds) is when the trial started, for a run that has to be
         created.
         """
-        step = (trial.number, trial.attempt, trial.state)
-        if step in self._begun:
+        step = (trial.attempt, trial.state)
+        ours = self._trials.get(trial.number)
+        if ours is not None and step in ours.begun:
             return
-        run = self._trials.get(trial.number) or self._find(trial.number)
-        is_new = run is None
         wanted = trial_tags(trial, self._sweep)
+        run = ours.run if ours is not None else self._find(trial.number)
+        is_new = run is None
         if run is None:
             self._known.add(trial.number)  # from here on it may be there, whatever becomes of the call
             tags = {
@@ -156,20 +166,19 @@ class SweepRuns:
                 run_name=run_name(trial, self._sweep.is_verdict),
             )
             reach("tracking.created")
-        self._trials[trial.number] = run
-        self._tags.setdefault(trial.number, dict(run.data.tags))
-        self._wanted[trial.number] = wanted
+        if ours is None:
+            ours = self._trials[trial.number] = _Run(run, dict(run.data.tags))
         seen = ("train", "validation", "test") if self._sweep.is_verdict else ("train", "validation")
         data = [info for info in self._sweep.data if info.split in seen]
         params = {} if trial.number == BASE else flattened(to_tree(trial.settings))
+        ours.wanted = wanted
         # A parameter can't be changed once it is logged.
-        missing = {key: value for key, value in params.items() if key not in run.data.params}
-        self._undescribed[trial.number] = missing
+        ours.params = {key: value for key, value in params.items() if key not in run.data.params}
         self._log_inputs(run.info.run_id, data)
         if not trial.state.is_over and not (is_new and trial.state is TrialState.RUNNING):
             self._client.update_run(run.info.run_id, status=_STATUS[trial.state])
         reach("tracking.begun")
-        self._begun.add(step)
+        ours.begun.add(step)
 
     def log(self, number: int, points: Sequence[Measurement]) -> None:
         """Send the trial's measurements, and what begin() left; numbers that are not finite leave a gap."""
@@ -181,10 +190,11 @@ class SweepRuns:
             for key, value in point.metrics.items()
             if math.isfinite(value)
         ]
-        has, wanted = self._tags[number], self._wanted[number]
-        changed = {key: value for key, value in wanted.items() if has.get(key) != value}
-        self._write(self._run_id(number), changed, self._undescribed.pop(number, {}), metrics)
-        has |= changed
+        ours = self._trials[number]
+        changed = {key: value for key, value in ours.wanted.items() if ours.tags.get(key) != value}
+        self._write(ours.id, changed, ours.params, metrics)
+        ours.tags |= changed
+        ours.params = {}
         reach("tracking.logged")
 
     def end(
@@ -196,7 +206,8 @@ class SweepRuns:
         is that of the final numbers, so that sending them again adds nothing. `time` (Unix seconds) is when
         the trial ended.
         """
-        started = self._trials[trial.number].info.start_time / 1000
+        ours = self._trials[trial.number]
+        started = ours.run.info.start_time / 1000
         moment = last.time if last else started
         final = {
             **trial.cost,
@@ -216,14 +227,14 @@ class SweepRuns:
         # The UI draws what is at step 0 alone as bars, a bar for each trial.
         self.log(trial.number, [*points, Measurement(trial.number, trial.attempt, moment, 0, final)])
         reach("tracking.scored")
-        run_id = self._run_id(trial.number)
         if trial.slices:
-            self._client.log_dict(run_id, {"slices": [asdict(one) for one in trial.slices]}, "slices.json")
+            self._client.log_dict(ours.id, {"slices": [asdict(one) for one in trial.slices]}, "slices.json")
         name = run_name(trial, self._sweep.is_verdict)
-        if name != self._trials[trial.number].info.run_name:
-            self._client.update_run(run_id, name=name)
-        self._client.set_terminated(run_id, _STATUS[trial.state], round(max(time, started) * 1000))
+        if name != ours.run.info.run_name:
+            self._client.update_run(ours.id, name=name)
+        self._client.set_terminated(ours.id, _STATUS[trial.state], round(max(time, started) * 1000))
         reach("tracking.ended")
+        del self._trials[trial.number]
 
     def close(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reason: str) -> None:
         """Write the result of the sweep on the parent run: tables, samples, the best adapter, the state.
@@ -334,9 +345,6 @@ class SweepRuns:
     def _named(self, number: int) -> str:
         """What the run of a trial is found again by: NAME/7, and NAME/verdict/7 in a verdict."""
         return f"{self._sweep.name}/{label(number)}"
-
-    def _run_id(self, number: int) -> str:
-        return str(self._trials[number].info.run_id)
 
 
 _SOURCE = {"mlflow.source.name": "sweeper", "mlflow.source.type": "LOCAL"}

@@ -130,8 +130,11 @@ class _Sweep:
     def close(self) -> None:
         """Returns when MLflow has everything."""
         self.coordinator.close()
+        deadline = time.monotonic() + 1800
         while not self._tracker.has_all(()):  # a sweep waits for three minutes at most
-            time.sleep(1)
+            if time.monotonic() > deadline:
+                raise TimeoutError("MLflow doesn't get everything")
+            time.sleep(0.05)
 
 
 class _Nothing(list[tuple[str, object]]):
