@@ -21,7 +21,7 @@ from sweeper.storage.patience import PATIENCE_SECONDS, Patient
 from sweeper.storage.writer import BatchStorage, SoleWriter
 
 _ASKED = 60
-"""Times that SQLite is asked, within our patience with whoever has the database; no signal is heard meanwhile."""
+"""Times that SQLite is asked, within our patience with others: no signal is heard while it waits."""
 _OPENING_SECONDS = 30.0
 """The same, once, when it is opened."""
 _log = logging.getLogger(__name__)

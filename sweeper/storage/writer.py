@@ -144,6 +144,8 @@ class SoleWriter(InMemoryStorage):
             super().set_study_user_attr(study, key, value)
         for key, value in database.get_study_system_attrs(self._database_id).items():
             super().set_study_system_attr(study, key, value)
+        self.count = 0
+        """How many trials there are."""
         self._waiting: set[int] = set()
         for trial in trials:
             self._sort_in(super().create_new_trial(study, trial))
@@ -160,6 +162,11 @@ class SoleWriter(InMemoryStorage):
         finally:
             self._depth -= 1
         self._commit()
+
+    @property
+    def is_any_waiting(self) -> bool:
+        """Whether one of them waits to be taken up."""
+        return bool(self._waiting)
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
         is_there = key in self.get_study_user_attrs(study_id)
@@ -234,6 +241,7 @@ class SoleWriter(InMemoryStorage):
         return copy.deepcopy(waiting) if deepcopy else waiting
 
     def _sort_in(self, number: int) -> None:
+        self.count = max(self.count, number + 1)
         if self.get_trial(number).state == TrialState.WAITING:
             self._waiting.add(number)
         else:

@@ -76,6 +76,11 @@ class BeforeTheEnd(BasePruner):
             return False
         return self._pruner.prune(study, trial) and mark < trial.user_attrs[EXAMPLES]
 
+    def catch_up(self, study: Study) -> None:
+        """Look through the trials that there are already, so that no report has to wait for that."""
+        if isinstance(self._pruner, PeerPruner):
+            self._pruner.catch_up(study)
+
 
 class PeerPruner(BasePruner):
     """Stops a trial whose best value so far is worse than a percentile of its peers' values at the same mark.
@@ -113,11 +118,20 @@ class PeerPruner(BasePruner):
             return max(own) < float(np.percentile(peers, 100.0 - self._percentile))
         return min(own) > float(np.percentile(peers, self._percentile))
 
-    def _peers(self, study: Study, trial: FrozenTrial, mark: int) -> Values:
-        """The values at `mark` of those that the trial is compared with."""
+    def catch_up(self, study: Study) -> None:
+        """As BeforeTheEnd's."""
+        self._of(study).catch_up()
+
+    def _of(self, study: Study) -> "_Curves":
         if self._curves is None or self._curves.study is not study:
             self._curves = _Curves(study)
-        found = self._curves.of_others(trial, mark)
+        return self._curves
+
+    def _peers(self, study: Study, trial: FrozenTrial, mark: int) -> Values:
+        """The values at `mark` of those that the trial is compared with."""
+        curves = self._of(study)
+        curves.catch_up()
+        found = curves.of_others(trial, mark)
         own = _kind(trial, mark)
         if own.meets:
             found = {kind: values for kind, values in found.items() if kind.meets}
@@ -152,7 +166,6 @@ class _Curves:
 
     def of_others(self, trial: FrozenTrial, mark: int) -> dict[_Kind, Values]:
         """The values at `mark` of all trials but this one."""
-        self._catch_up()
         found = {kind: np.array(values) for kind, values in self._values.get(mark, {}).items()}
         own = _kind(trial, mark)
         if mark in self._marks.get(trial.number, ()) and own in found:
@@ -160,7 +173,8 @@ class _Curves:
             found[own] = np.delete(found[own], places[:1])
         return found
 
-    def _catch_up(self) -> None:
+    def catch_up(self) -> None:
+        """Take in what has been reported, and leave out what has failed, since the last time."""
         trials = self.study.get_trials(deepcopy=False)
         self._marks |= {number: set() for number in range(self._seen, len(trials))}
         self._seen = len(trials)

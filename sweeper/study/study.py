@@ -31,7 +31,7 @@ from sweeper.storage.database import open_storage, sole_writer, sqlite_path
 from sweeper.storage.writer import SoleWriter
 from sweeper.study.objectives import best_of, values
 from sweeper.study.outcomes import outcome_tree, with_outcome
-from sweeper.study.pruners import EXAMPLES, VIOLATED
+from sweeper.study.pruners import EXAMPLES, VIOLATED, BeforeTheEnd
 from sweeper.study.samplers import derive_seed, grid_order, make_sampler
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -148,6 +148,8 @@ class Study:
             reach("study.described")
         # Optuna's pruners, and ours, compare by one objective.
         study.pruner = NopPruner() if goals.also else pruner
+        if isinstance(study.pruner, BeforeTheEnd):
+            study.pruner.catch_up(study)
         if self.take_back():
             reach("study.taken_back")
         return self
@@ -204,8 +206,8 @@ class Study:
 
     def is_full(self, budget: int) -> bool:
         """Whether `budget` trials are there and none waits: idle workers ask again and again."""
-        waiting = self._study.get_trials(deepcopy=False, states=(OptunaState.WAITING,))
-        return not waiting and len(self._study.get_trials(deepcopy=False)) >= budget
+        storage = cast(SoleWriter, self._storage)
+        return storage.count >= budget and not storage.is_any_waiting
 
     @_one_step
     def propose(self, budget: int, sampler: SamplerConfig) -> TrialRecord | None:
