@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 from sweeper.failpoints import reach
@@ -143,10 +144,7 @@ class Layout:
         """Remove what killed processes have left half written or deleted; for the lock's holder alone."""
         shutil.rmtree(self.doomed, ignore_errors=True)
         for folder in (self.folder, self.inbox, self.verdict.folder):
-            for path in folder.glob(".*"):
-                writer = path.suffix[1:]
-                if writer.isdecimal() and not is_alive(int(writer)):
-                    path.unlink(missing_ok=True)
+            clear_unfinished(folder)
 
     @staticmethod
     def attempt(trial_folder: Path, attempt: int) -> Path:
@@ -165,6 +163,14 @@ def write_atomically(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
         raise
     reach("file.placed")
+
+
+def clear_unfinished(folder: Path, name: str = "") -> None:
+    """Remove what killed processes have left half written in a folder, of the file `name` or of all."""
+    for path in folder.glob(f".{escape(name)}*"):
+        writer = path.suffix[1:]
+        if writer.isdecimal() and not is_alive(int(writer)):
+            path.unlink(missing_ok=True)
 
 
 def is_alive(process: int) -> bool:

@@ -11,6 +11,7 @@ import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,46 @@ def test_a_sweep_is_deleted_whole_however_often_that_is_cut_short(deleted):
     with lock.hold(layout):
         assert not layout.doomed.exists(), "the next one of this name finds nothing of it"
     shutil.rmtree(layout.folder)
+
+
+# At the first point, the second, the third ..., whichever they are
+
+
+REPLAYED = (*REPLAY, "tracking=mlflow", "budget.trials=3", "sampler=quasi_random", "pruner=none")
+
+
+def test_killed_at_the_first_point_the_second_and_so_on_until_a_run_passes_untouched(forks, tmp_path):
+    whole, killed = (Journey(forks, tmp_path / name, {"summarize": 3}) for name in ("whole", "killed"))
+    for journey in (whole, killed):
+        journey.folder.mkdir()
+    assert whole.run(REPLAYED).code == 0
+    for ordinal in count(1):
+        ended = killed.run(REPLAYED, str(ordinal))
+        if ended.code >= 0 or killed.wrong:
+            break
+    assert whole.wrong == []
+    assert killed.wrong == []
+    assert ended.code == 0
+    assert len(killed.kills) == ordinal - 1 > 20
+    assert {key: (trial.state, trial.params, trial.reports) for key, trial in killed.seen.trials.items()} == {
+        key: (trial.state, trial.params, trial.reports) for key, trial in whole.seen.trials.items()
+    }
+
+
+# In a worker's process
+
+
+@pytest.mark.parametrize("point", ["checkpoint.placed", "checkpoint.published"])
+def test_a_worker_that_is_killed_at_a_point_of_its_own_is_replaced(forks, whole, tmp_path, point):
+    journey = Journey(forks, tmp_path, {"summarize": 2}, workers=2)
+    for name in ("model", "rows.jsonl"):
+        (tmp_path / name).symlink_to(whole.folder / name)
+    ended = journey.run((*TRAINED, "executor=local", "executor.workers=2", "verdict=none"), f"{point}:1")
+    assert (ended.code, journey.wrong, journey.kills) == (0, [], [f"{point}:1"]), "the command lives on"
+    assert (
+        "its worker was ended by SIGKILL" in ended.output
+        or max(trial.attempt for trial in journey.seen.trials.values()) == 2
+    )
 
 
 # Commands from other terminals, constraints, an orderly interruption

@@ -18,7 +18,7 @@ from zlib import crc32
 from sweeper.config import Config, TaskConfig, TrialSettings
 from sweeper.config.metrics import COSTS
 from sweeper.errors import DataError
-from sweeper.layout import Layout, write_atomically
+from sweeper.layout import Layout, clear_unfinished, write_atomically
 from sweeper.loading import dotted
 from sweeper.messages import (
     Channel,
@@ -199,6 +199,8 @@ class _Play:
     def __init__(self, engine: ReplayEngine, channel: Channel, spec: TrialSpec) -> None:
         self._engine, self._channel, self._spec = engine, channel, spec
         self._curve = engine.curve(spec)
+        for attempt in range(1, spec.attempt + 1):
+            clear_unfinished(Layout.attempt(spec.folder, attempt))
         self._state_file = Layout.attempt(spec.folder, spec.attempt) / "state.json"
         self._examples, self._evaluations = _last_state(spec)
         self._from = self._examples

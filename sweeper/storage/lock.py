@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from sweeper.errors import StudyError
 from sweeper.failpoints import reach
-from sweeper.layout import Layout, is_alive, write_atomically
+from sweeper.layout import Layout, clear_unfinished, is_alive, write_atomically
 from sweeper.storage import postgres
 from sweeper.storage.database import sqlite_path, unusable
 
@@ -78,6 +78,7 @@ def _on_a_file(path: Path, sign: Path, held: ExitStack) -> str | None:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=_ACQUIRE_SECONDS)
         held.callback(lock.release)
+        clear_unfinished(sign.parent, sign.name)
         write_atomically(sign, json.dumps({"host": socket.gethostname(), "process": os.getpid()}))
         reach("lock.announced")
         held.callback(sign.unlink, missing_ok=True)
