@@ -277,7 +277,11 @@ def test_the_adapter_of_a_violator_is_not_exported(capsys, tmp_path):
 def test_a_sweep_stored_without_these_fields_is_shown(capsys, tmp_path):
     main(QUICK)
     config = tmp_path / "sweeps" / "summarize" / "config.yaml"
-    config.write_text(config.read_text().replace("  also: []\n", "").replace("  constraints: []\n", ""))
+    text = config.read_text()
+    for line in ("  also: []\n", "  constraints: []\n", "  grace_seconds: 25.0\n"):
+        assert line in text
+        text = text.replace(line, "")
+    config.write_text(text)
     capsys.readouterr()
     assert main(["show", "summarize"]) == 0
     assert "Best: trial" in capsys.readouterr().out

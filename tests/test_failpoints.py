@@ -220,10 +220,7 @@ def test_a_worker_that_is_killed_at_a_point_of_its_own_is_replaced(forks, whole,
         (tmp_path / name).symlink_to(whole.folder / name)
     ended = journey.run((*TRAINED, "executor=local", "executor.workers=2", "verdict=none"), f"{point}:1")
     assert (ended.code, journey.wrong, journey.kills) == (0, [], [f"{point}:1"]), "the command lives on"
-    assert (
-        "its worker was ended by SIGKILL" in ended.output
-        or max(trial.attempt for trial in journey.seen.trials.values()) == 2
-    )
+    assert max(trial.attempt for trial in journey.seen.trials.values()) == 2
 
 
 # Commands from other terminals, constraints, an orderly interruption

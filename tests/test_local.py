@@ -194,6 +194,15 @@ def test_where_a_worker_crashed_is_told(tmp_path, capsys):
     assert "spawned.py" in told
 
 
+def test_what_a_worker_prints_steers_no_terminal_and_tells_no_secret(tmp_path, planted, capsys):
+    planted("print('\\x1b]0;owned\\x07\\x1b[2J at https://me:c4nary@host/x', flush=True)")
+    run(tmp_path, overrides=("budget.trials=1",))
+    told = capsys.readouterr().err
+    assert "<1b>]0;owned<07><1b>[2J at https://" in told
+    assert "c4nary" not in told
+    assert "\x1b" not in told
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
 def test_signals_are_the_parents_business(tmp_path, how):
     recorder = Striking(in_trial_0, how)
@@ -262,7 +271,7 @@ def test_a_preempted_sweep_waits_for_no_worker_that_hangs(sweep):
     for one in there:
         one.suspend()
     process.send_signal(signal.SIGTERM)
-    rest = process.communicate(timeout=60)[0]
+    rest = process.communicate(timeout=30)[0]
     assert process.returncode == 130
     assert "Leaving after executor.grace_seconds=2" in rest
     assert all_gone(there)

@@ -112,7 +112,7 @@ def test_a_signal_saves_the_trial_and_says_how_to_go_on(tmp_path, how, over):
     read_until(process, "Trial 0: the default settings")
     time.sleep(0.3)
     process.send_signal(how)
-    rest = process.communicate(timeout=60)[0]
+    rest = process.communicate(timeout=30)[0]
     assert process.returncode == 130
     assert "Stopping: what runs is being saved. Ctrl-C again leaves at once." in rest
     assert "Go on with: python -m sweeper +experiment=summarize" in rest
@@ -123,10 +123,22 @@ def test_a_signal_saves_the_trial_and_says_how_to_go_on(tmp_path, how, over):
     assert re.search(r"\b[12] of 8 trials begun", report), "two workers may have begun two"
 
 
+def test_a_preempted_sweep_whose_reader_is_gone_is_saved_all_the_same(tmp_path):
+    """As behind `| tee`, when a scheduler signals the whole job."""
+    process = start(tmp_path, "engine.speedup=20")
+    read_until(process, "Trial 0: the default settings")
+    process.stdout.close()
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 130
+    (trial,) = [r for r in records(tmp_path) if r.number == 0]
+    assert trial.state is TrialState.WAITING
+
+
 @pytest.fixture
 def stuck(tmp_path):
     """A sweep that waits for its database, which somebody else has."""
-    process = start(tmp_path, "engine.speedup=20", "executor.grace_seconds=3")
+    process = start(tmp_path, "engine.speedup=20", "budget.trials=2", "executor.grace_seconds=3")
     try:
         read_until(process, "Trial 0: the default settings")
         with closing(sqlite3.connect(tmp_path / "sweeps" / "study.db", isolation_level=None)) as other:
@@ -142,7 +154,7 @@ def stuck(tmp_path):
 def test_what_cannot_be_saved_holds_up_no_preemption(tmp_path, stuck, how):
     process, other = stuck
     process.send_signal(how)
-    rest = process.communicate(timeout=60)[0]
+    rest = process.communicate(timeout=30)[0]
     other.execute("ROLLBACK")
     assert process.returncode == 130
     assert "Leaving after executor.grace_seconds=3: what is not saved by now is trained again" in rest
@@ -154,6 +166,15 @@ def test_what_cannot_be_saved_holds_up_no_preemption(tmp_path, stuck, how):
         (TrialState.FINISHED, 2),
         (TrialState.FINISHED, 1),
     ]
+
+
+def test_a_sweep_waits_for_its_database_and_goes_on(stuck, tmp_path):
+    process, other = stuck
+    time.sleep(7)  # longer than SQLite itself waits
+    other.execute("ROLLBACK")
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert [(r.state, r.attempt) for r in records(tmp_path)[1:]] == [(TrialState.FINISHED, 1)] * 2
 
 
 def test_ctrl_c_waits_until_all_is_saved(stuck):
