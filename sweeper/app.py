@@ -43,8 +43,9 @@ from sweeper.study.pruners import make_pruner
 from sweeper.study.study import Study
 from sweeper.terminal.screen import Screen, make_screen
 from sweeper.terminal.tables import harmless, number, trials_in_words
+from sweeper.tracking.sending import make_tracker
 from sweeper.tracking.store import check_uri
-from sweeper.tracking.tracker import NullTracker, make_tracker
+from sweeper.tracking.tracker import Tracker
 from sweeper.tracking.ui import ui_command, ui_environment
 from sweeper.verbs.export import CHAMPION, choose, hub_token, push, register, write_export
 from sweeper.verbs.repair import repair
@@ -381,7 +382,7 @@ def _tell_again(study: Study, config: Config, layout: Layout, screen: Screen) ->
     """Tell what came out where nothing is left to do; gives the exit code."""
     save_best(study, layout)
     code = conclude(study, config, layout, screen)
-    conclude_in_writing(layout, NullTracker(), screen)  # that of the last run is there
+    conclude_in_writing(layout, Tracker(), screen)  # what the last run has kept is there
     return code
 
 

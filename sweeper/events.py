@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sweeper.config import ConstraintConfig, Goals, ObjectiveConfig, TrialSettings
 from sweeper.messages import Confusion, HeldOutScores, Sample, SliceScores, TrialState
@@ -153,8 +153,8 @@ class SweepInfo:
         return rows.get("test", 0) / rows["validation"] if rows.get("validation") else 0.0
 
 
-class Listener(Protocol):
-    """Hears everything that happens in a sweep, in order, on the coordinator's thread."""
+class Listener:
+    """Hears all that happens in a sweep, in order, on the coordinator's thread, and does nothing about it."""
 
     def opened(self, sweep: SweepInfo, trials: Sequence[TrialRecord]) -> None:
         """The sweep starts or goes on; `trials` are those it already has, the base model first."""

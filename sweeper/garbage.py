@@ -5,10 +5,10 @@ keep all workers waiting for half a second.
 """
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sweeper.events import Measurement, SweepInfo, TrialRecord
+from sweeper.events import Listener, TrialRecord
 
 _TRIALS = 100
 """Between two calls of `keep` in a long sweep."""
@@ -32,7 +32,7 @@ def reading() -> Iterator[None]:
             gc.enable()
 
 
-class Keeper:
+class Keeper(Listener):
     """Listener that keeps what becomes known of the trials of a long sweep out of collections.
 
     Only for a process that trains nothing: what is left of a model when its trial is over has to go.
@@ -41,20 +41,8 @@ class Keeper:
     def __init__(self) -> None:
         self._ended = 0
 
-    def opened(self, sweep: SweepInfo, trials: Sequence[TrialRecord]) -> None:
-        """Nothing yet: others still hear what there is."""
-
-    def started(self, trial: TrialRecord) -> None:
-        """Nothing."""
-
-    def measured(self, point: Measurement) -> None:
-        """Nothing."""
-
     def ended(self, trial: TrialRecord) -> None:
         """Keep what there is, now and then."""
         self._ended += 1
         if self._ended % _TRIALS == 0:
             keep()
-
-    def closed(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reason: str) -> None:
-        """Nothing."""

@@ -2,26 +2,20 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from sweeper.events import Measurement, SweepInfo, TrialRecord
+from sweeper.events import Listener, Measurement
 from sweeper.failpoints import reach
 from sweeper.layout import Layout
 
 
-class Journal:
+class Journal(Listener):
     """Listener that appends each measurement to its trial's metrics.jsonl before anyone else hears it."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-
-    def opened(self, sweep: SweepInfo, trials: Sequence[TrialRecord]) -> None:
-        """Nothing to do: files are opened for each line."""
-
-    def started(self, trial: TrialRecord) -> None:
-        """Nothing to write."""
 
     def measured(self, point: Measurement) -> None:
         """Append one line."""
@@ -43,12 +37,6 @@ class Journal:
         except FileNotFoundError:  # a folder is made once
             path.parent.mkdir(parents=True, exist_ok=True)
             return path.open("ab+")
-
-    def ended(self, trial: TrialRecord) -> None:
-        """Nothing to write: how a trial ended is in the study."""
-
-    def closed(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reason: str) -> None:
-        """Nothing to close."""
 
 
 def measurements(path: Path) -> Iterator[Measurement]:

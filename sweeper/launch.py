@@ -25,7 +25,7 @@ from sweeper.space import Space
 from sweeper.stored import public, study_url
 from sweeper.study.study import Study
 from sweeper.terminal.screen import Screen
-from sweeper.tracking.tracker import make_tracker
+from sweeper.tracking.sending import make_tracker
 
 
 @dataclass(frozen=True)

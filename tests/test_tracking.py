@@ -21,9 +21,8 @@ from sweeper.events import AuditInfo, DataSetInfo, Listener, Measurement, SweepI
 from sweeper.journal import Journal
 from sweeper.layout import Layout
 from sweeper.messages import BASE, HeldOutScores, Sample, SliceScores, TrialState
-from sweeper.tracking.sending import MlflowTracker
+from sweeper.tracking.sending import MlflowTracker, make_tracker
 from sweeper.tracking.store import client_of
-from sweeper.tracking.tracker import make_tracker
 from sweeper.tracking.ui import ui_command, ui_environment
 from sweeper.tracking.words import note, run_name, trial_tags
 

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.text import Text
 
 from sweeper.data.findings import printable
-from sweeper.events import Measurement, SweepInfo, TrialRecord
+from sweeper.events import Listener, Measurement, SweepInfo, TrialRecord
 from sweeper.messages import BASE, TrialState
 from sweeper.study.objectives import best_of, violations
 from sweeper.terminal.tables import describe, goals_in_words, harmless, minutes, number, trials_in_words
@@ -37,8 +37,8 @@ class _Steady(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-class Screen:
-    """Listener that prints one line per event."""
+class Screen(Listener):
+    """Prints one line per event; the result is for the command to print, once all listeners are through."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -113,9 +113,6 @@ class Screen:
             self.say(f"  {violation}")
         if trial.number == BASE and trial.objective is not None:
             self._say_how_long(trial)
-
-    def closed(self, trials: Sequence[TrialRecord], best: TrialRecord | None, reason: str) -> None:
-        """Nothing: the command prints the result once all listeners are through."""
 
     def _end_in_words(self, trial: TrialRecord, sweep: SweepInfo) -> str:
         name = "Base model" if trial.number == BASE else self._name(trial)

@@ -1,4 +1,4 @@
 """Listener: MLflow, where trials are compared in its UI.
 
-`tracker` chooses, `sending` decides when something is sent, `runs` how it looks there.
+`sending` decides when something is sent, `runs` how it looks there, `store` is MLflow itself.
 """

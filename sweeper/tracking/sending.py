@@ -26,6 +26,7 @@ from sweeper.storage.database import sqlite_path
 from sweeper.tracking.runs import SweepRuns
 from sweeper.tracking.sent import Sent
 from sweeper.tracking.store import attach_page, delete_runs, quiet_mlflow
+from sweeper.tracking.tracker import Tracker
 
 _SEND_SECONDS = 2.0
 """Measurements are gathered for this long, then sent together."""
@@ -64,7 +65,12 @@ class _Closed:
     """By time.monotonic(): a server that is still away then is given up."""
 
 
-class MlflowTracker:
+def make_tracker(config: TrackingConfig, layout: Layout) -> Tracker:
+    """The tracker that `config` asks for."""
+    return Tracker() if config.name == "none" else MlflowTracker(config, layout)
+
+
+class MlflowTracker(Tracker):
     """Sends a sweep to MLflow from a thread of its own. Its methods return at once, except closed()."""
 
     def __init__(self, config: TrackingConfig, layout: Layout, patience: float = 15.0) -> None:

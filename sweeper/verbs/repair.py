@@ -16,7 +16,7 @@ from sweeper.storage.database import damage, sqlite_path
 from sweeper.stored import stored, stored_config, tracking_of
 from sweeper.study.study import Study
 from sweeper.terminal.screen import Screen
-from sweeper.tracking.tracker import make_tracker
+from sweeper.tracking.sending import make_tracker
 
 
 def repair(layout: Layout, screen: Screen) -> None:

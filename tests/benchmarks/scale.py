@@ -30,7 +30,7 @@ from sweeper.garbage import Keeper, keep, reading
 from sweeper.layout import Layout
 from sweeper.messages import TrialSpec
 from sweeper.study.samplers import make_sampler
-from sweeper.tracking.tracker import make_tracker
+from sweeper.tracking.sending import make_tracker
 from tests.benchmarks.plain_optuna import open_plain, plain_trials
 from tests.simulated import Call, Crew, quantile
 from tests.sweeps import Clock, configure, open_coordinator, open_study
