@@ -1,7 +1,10 @@
 """Dependencies: floors have reasons, advisories are explained, and so are exceptions from security rules."""
 
+import ast
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,27 @@ def test_a_floor_has_its_reason_and_the_exact_version_is_above_it(line):
     wanted = Requirement(line)
     exact = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in EXACT.items()}
     assert wanted.specifier.contains(exact[wanted.name].partition("+")[0])
+
+
+def test_what_is_imported_is_required():
+    """What comes with another package may go with it, but for parts of one that is required."""
+    parts = {"pydantic_core": "pydantic", "spacy": "presidio-analyzer"}
+    project = tomllib.loads(PROJECT)["project"]
+    optional = [line for lines in project["optional-dependencies"].values() for line in lines]
+    known = {Requirement(line).name.lower() for line in [*REQUIRED, *optional]}
+    nodes = [
+        node for path in (ROOT / "sweeper").rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))
+    ]
+    named = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    named |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    packages = {name.partition(".")[0] for name in named} - set(sys.stdlib_module_names) - {"sweeper"}
+    providers = packages_distributions()
+    unknown = set()
+    for package in packages:
+        owners = [parts.get(package, package), *providers.get(package, ())]
+        if known.isdisjoint(re.sub(r"[-_.]+", "-", owner).lower() for owner in owners):
+            unknown.add(package)
+    assert unknown == set()
 
 
 def test_every_advisory_is_explained():
