@@ -220,10 +220,15 @@ def lora_targets(space: Space) -> Sequence[TrialSettings]:
 
 def longest(space: Space) -> int:
     """Most epochs that a trial of the space can have."""
-    entry = next((e for e in space.entries if e.name == "epochs"), None)
+    return _largest(space, "epochs", space.trial.epochs)
+
+
+def _largest(space: Space, name: str, default: int) -> int:
+    """The largest value that a trial may have of the setting `name`."""
+    entry = next((entry for entry in space.entries if entry.name == name), None)
     if entry is None:
-        return space.trial.epochs
-    return max(space.trial.epochs, int(max(entry.choices) if entry.choices else entry.high))
+        return default
+    return max(default, int(max(entry.choices) if entry.choices else entry.high))
 
 
 def trained_bytes(folder: Path, space: Space) -> int:
@@ -233,16 +238,13 @@ def trained_bytes(folder: Path, space: Space) -> int:
     files = sorted(folder.glob("*.safetensors"))
     if space.trial.method == "full":
         return sum(path.stat().st_size for path in files)
-    rank = next((entry for entry in space.entries if entry.name == "lora.rank"), None)
-    largest = space.trial.lora.rank
-    if rank is not None:
-        largest = max(largest, int(max(rank.choices) if rank.choices else rank.high))
+    rank = _largest(space, "lora.rank", space.trial.lora.rank)
     widths = 0
     for path in files:
         with safe_open(path, framework="numpy") as file:
             shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118 - no mapping
         widths += sum(sum(shape) for shape in shapes if len(shape) == 2 and max(shape) < _VOCABULARY)
-    return 4 * largest * widths
+    return 4 * rank * widths
 
 
 _VOCABULARY = 2**15
