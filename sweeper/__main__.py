@@ -18,6 +18,7 @@ usage: python -m sweeper +experiment=NAME [OVERRIDE ...]   run a sweep, or go on
        python -m sweeper show NAME                         trials and result of one
        python -m sweeper report NAME                       write the report of one anew, and its model card
        python -m sweeper trials NAME [show N]              its trials, or one of them in full
+       python -m sweeper trials NAME --csv                 every score and setting of each, for programs
        python -m sweeper trials NAME stop N [WHY]          end a trial of a sweep, running or not
        python -m sweeper trials NAME clone N [SETTING=VALUE ...]
        python -m sweeper trials NAME enqueue [SETTING=VALUE ...]
@@ -111,7 +112,7 @@ def _dispatch(line: list[str]) -> int:
         if verb == "report":
             return app.report(options.folder, options.name)
         if verb == "trials":
-            return app.steer(options.folder, options.name, options.words)
+            return app.steer(options.folder, options.name, options.words, options.csv)
         if verb == "export":
             return app.export_trial(
                 options.folder,
@@ -157,6 +158,7 @@ def _options(verb: str) -> argparse.ArgumentParser:
     if verb == "trials":
         forms = "show N | stop N [WHY] | clone N [SETTING=VALUE ...] | enqueue [SETTING=VALUE ...]"
         parser.add_argument("words", nargs="*", metavar="WORD", help=f"{forms}; nothing: list them")
+        parser.add_argument("--csv", action="store_true", help="list them as CSV, every score and setting")
     if verb == "export":
         parser.add_argument("--trial", type=int, metavar="N", help="this one instead of the best")
         parser.add_argument("--merge", action="store_true", help="the whole model, not the adapter alone")

@@ -202,9 +202,9 @@ def report(folder: Path, name: str) -> int:
     return 0
 
 
-def steer(folder: Path, name: str, words: Sequence[str]) -> int:
+def steer(folder: Path, name: str, words: Sequence[str], as_csv: bool) -> int:
     """List the trials of a sweep, show one, or tell its coordinator to stop or train some."""
-    return trials(Layout(folder, name), words, make_screen())
+    return trials(Layout(folder, name), words, as_csv, make_screen())
 
 
 def export_trial(

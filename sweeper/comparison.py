@@ -158,8 +158,8 @@ class Compared:
     """The gain that validation promised; too large on average, as the best of many was picked."""
 
     @property
-    def shrinkage(self) -> float | None:
-        """What is left out of the promise on the test rows: validation gain less test gain."""
+    def optimism(self) -> float | None:
+        """By how much validation promised too much: validation gain less test gain."""
         return None if self.validation_gain is None else self.validation_gain - self.gain
 
 

@@ -110,6 +110,11 @@ class SweepFailed(SweeperError):
     """The sweep stopped without a usable result."""
 
 
+def installing(extra: str) -> str:
+    """How an extra of pyproject.toml is installed; PyPI's `sweeper` is another package."""
+    return f"in sweeper's folder: pip install -c constraints.txt -e '.[{extra}]'"
+
+
 def first_line(error: BaseException | None) -> str:
     """The first line of what an error says, of its driver's one for SQLAlchemy's; else its kind."""
     said = getattr(error, "orig", None) or error

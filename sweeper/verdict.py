@@ -61,7 +61,7 @@ class CandidateFacts(SideFacts):
     """Interval of the gain, corrected for all comparisons; infinite without enough seeds."""
     p: float
     """Corrected for all comparisons."""
-    shrinkage: float | None = None
+    optimism: float | None = None
     """Gain on validation rows less gain on test rows."""
 
 
@@ -317,5 +317,5 @@ def _candidate(trial: int, side: Runs, compared: Compared) -> CandidateFacts:
         low=compared.low,
         high=compared.high,
         p=compared.p,
-        shrinkage=compared.shrinkage,
+        optimism=compared.optimism,
     )

@@ -72,7 +72,7 @@ def verdict(text: str = "plain", outcome: str = "gain") -> VerdictFacts:
     candidates = tuple(
         CandidateFacts(
             name=f"trial {number}", scores=(0.24, 0.25, 0.23), seconds=30.0, trial=number, outcome=one,
-            gain=gain, low=gain - 0.04, high=gain + 0.04, p=0.01, shrinkage=0.02,
+            gain=gain, low=gain - 0.04, high=gain + 0.04, p=0.01, optimism=0.02,
         )
         for number, gain, one in ((5, 0.09, outcome), (7, 0.01, "tie"))
     )  # fmt: skip

@@ -170,11 +170,11 @@ def test_what_validation_promised_is_set_against_what_the_test_gave():
     (found,) = judged(default, candidate).compared
     assert found.gain == pytest.approx(0.1)
     assert found.validation_gain == pytest.approx(0.19)
-    assert found.shrinkage == pytest.approx(0.09)
+    assert found.optimism == pytest.approx(0.09)
     (unknown,) = judged(by_row("default", [[0.2, 0.4], [0.4, 0.2]]), candidate).compared
-    assert (unknown.validation_gain, unknown.shrinkage) == (None, None)
+    assert (unknown.validation_gain, unknown.optimism) == (None, None)
     (turned,) = judged(default, candidate, direction="minimize").compared
-    assert (turned.validation_gain, turned.shrinkage) == pytest.approx((-0.19, -0.09))
+    assert (turned.validation_gain, turned.optimism) == pytest.approx((-0.19, -0.09))
 
 
 def test_constant_scores_are_a_tie_when_equal_and_a_gain_when_not():

@@ -13,7 +13,9 @@ from sweeper.errors import ConfigError, DataError
 from tests.rows import configure, pairs, write_jsonl
 
 IS_INSTALLED = importlib.util.find_spec("presidio_analyzer") is not None
-needs_presidio = pytest.mark.skipif(not IS_INSTALLED, reason="pip install 'sweeper[presidio]'")
+needs_presidio = pytest.mark.skipif(
+    not IS_INSTALLED, reason="pip install -c constraints.txt -e '.[presidio]'"
+)
 
 PLANTED = {
     "us_ssn": ("Her social security number is 536-90-4399.", "536-90-4399"),
@@ -82,7 +84,8 @@ def test_without_presidio_the_audit_says_how_to_get_it_before_it_reads_a_row(tmp
     asked = replace(config, data=replace(config.data, audit=replace(config.data.audit, presidio=True)))
     steps: list[str] = []
     with pytest.raises(
-        DataError, match=r"Presidio is not installed; install it: pip install 'sweeper\[presidio\]'"
+        DataError,
+        match=r"install it in sweeper's folder: pip install -c constraints.txt -e '\.\[presidio\]', or",
     ):
         audit(asked, progress=lambda what, done, of: steps.append(what))
     assert steps == []

@@ -38,7 +38,7 @@ APART = {
 def a_ray_cluster():
     """Starting one takes longer than all these sweeps."""
     if find_spec("ray") is None:
-        pytest.skip("the executor `ray` needs Ray: pip install 'sweeper[ray]'")
+        pytest.skip("the executor `ray` needs Ray: pip install -c constraints.txt -e '.[ray]'")
     with cluster(ExecutorConfig(name="ray", workers=2)):
         yield
 

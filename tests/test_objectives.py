@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sweeper.config import ConstraintConfig, Goals, ObjectiveConfig
 from sweeper.events import TrialRecord
 from sweeper.messages import BASE, TrialState
-from sweeper.study.objectives import best_of, front, nearest, value, values, violations
+from sweeper.study.objectives import best_of, front, nearest, tied, value, values, violations
 from tests import tiny
 
 QUALITY = ObjectiveConfig("rougeL", "maximize")
@@ -73,6 +73,19 @@ def test_a_violator_is_never_best():
     ]
     assert best_of(trials, goals).number == 2
     assert best_of(trials[:2], goals) is None
+
+
+def test_tied_are_those_within_the_error_of_the_best_that_can_be():
+    goals = Goals(QUALITY, constraints=(RECALL,))
+    trials = [
+        trial(0, 0.9, recall=0.1),
+        trial(1, 0.45, error=0.3, recall=0.7),
+        trial(2, 0.5, error=0.06, recall=0.7),
+        trial(3, 0.43, error=0.3, recall=0.7),
+        trial(4, 0.46, TrialState.PRUNED, recall=0.7),
+    ]
+    assert numbers(tied(trials, goals)) == [2, 1]
+    assert tied(trials[:1], goals) == []
 
 
 def test_the_nearest_misses_by_the_least_in_sum():

@@ -255,5 +255,7 @@ def test_a_missing_driver_is_named_with_its_installation():
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
     )
-    assert "for PostgreSQL: pip install 'sweeper[postgres]'" in done.stderr
+    assert (
+        "for PostgreSQL, in sweeper's folder: pip install -c constraints.txt -e '.[postgres]'" in done.stderr
+    )
     assert "hush" not in done.stderr

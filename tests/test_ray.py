@@ -22,7 +22,7 @@ import pytest
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-pytest.importorskip("ray", reason="the executor `ray` needs Ray: pip install 'sweeper[ray]'")
+pytest.importorskip("ray", reason="the executor `ray` needs Ray: pip install -c constraints.txt -e '.[ray]'")
 
 from ray.cluster_utils import Cluster
 
@@ -206,7 +206,7 @@ def test_rays_client_is_no_way_in(tmp_path):
 def test_without_ray_the_command_that_installs_it_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with (
-        pytest.raises(ClusterError, match=r"pip install 'sweeper\[ray\]'"),
+        pytest.raises(ClusterError, match=r"pip install -c constraints.txt -e '\.\[ray\]'"),
         cluster(ExecutorConfig(name="ray")),
     ):
         pass

@@ -8,8 +8,10 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from sweeper.config import ConstraintConfig, ObjectiveConfig
+from sweeper.compose import compose, read_config
+from sweeper.config import ConstraintConfig, Goals, ObjectiveConfig
 from sweeper.messages import BASE, TrialState
+from sweeper.study.objectives import best_of
 from sweeper.terminal.screen import Screen
 from sweeper.terminal.tables import (
     conclusions,
@@ -46,7 +48,7 @@ def test_best_is_compared_with_defaults_and_base(sweep):
     assert "Best: trial 3 with rougeL 0.300 ± 0.020." in told
     assert "better by 0.100 than the default settings (0.200 ± 0.020)" in told
     assert "better by 0.150 than the untouched base model (0.150 ± 0.020)" in told
-    assert "mostly chance" not in told
+    assert "one standard error" not in told
 
 
 def test_a_smaller_loss_is_better_and_a_worse_winner_is_said(sweep):
@@ -59,10 +61,39 @@ def test_a_smaller_loss_is_better_and_a_worse_winner_is_said(sweep):
     assert "worse by 0.050 than the untouched base model" in told
 
 
-def test_differences_below_the_error_are_called_chance(sweep):
+def test_trials_that_cannot_be_told_from_the_best_are_named(sweep):
     info, record = sweep
-    trials = [replace(record, number=i, objective=0.2 + 0.001 * i) for i in range(3)]
-    assert "their order is mostly chance" in said(conclusions(info, trials, trials[2]))
+
+    def told(*objectives: float, error: float | None = 0.01, direction="maximize") -> str:
+        trials = [replace(record, number=i, objective=v, error=error) for i, v in enumerate(objectives)]
+        goal = replace(info.objective, direction=direction)
+        best = best_of(trials, Goals(goal))
+        return said(conclusions(replace(info, objective=goal), trials, best))
+
+    many = told(0.1, 0.325, 0.319, 0.321, 0.316, 0.314)
+    assert "Trials 3, 2 and 4 lie within one standard error of the best: their order may well be" in many
+    assert "Trial 0 lies within one standard error of the best" in told(
+        0.31, 0.301, 0.33, direction="minimize"
+    )
+    assert "one standard error" not in told(0.1, 0.3, 0.2)
+    assert "one standard error" not in told(0.3, 0.3, error=None), "there is none to compare with"
+    crowd = told(*(0.3 + 0.0001 * i for i in range(12)))
+    assert "Trials 10, 9, 8, 7, 6, 5, 4, 3, 2, 1 and 0 lie" not in crowd
+    assert "Trials 10, 9, 8, 7, 6, 5, 4, 3 and 3 others lie within" in crowd
+
+
+def test_the_best_settings_can_be_copied_into_a_command(sweep):
+    info, record = sweep
+    settings = replace(
+        record.settings, learning_rate=0.0018728812345, lora=replace(record.settings.lora, rank=4)
+    )
+    best = replace(record, number=2, settings=settings, params={"learning_rate": 0.0018728812345})
+    (line,) = [line for line in conclusions(info, [record, best], best) if "Settings" in line]
+    _, *settings_told = line.split()
+    assert settings_told[0] == "trial.learning_rate=0.0018728812345"
+    assert "trial.lora.rank=4" in settings_told
+    config, _ = read_config(compose(["+experiment=summarize", *settings_told]))
+    assert config.trial == settings
 
 
 def test_defaults_may_win_and_nothing_may_finish(sweep):
@@ -130,8 +161,8 @@ def test_the_table_fits_eighty_columns_and_marks_the_best(sweep):
 
 def test_the_sides_of_a_verdict_fit_eighty_columns():
     side = {"scores": (0.2, 0.21, 0.19), "seconds": 60.0, "validation": 0.2}
-    gain = {"outcome": "gain", "gain": 0.05, "low": 0.03, "high": 0.07, "p": 0.001, "shrinkage": -0.01}
-    none = gain | {"gain": math.nan, "low": -math.inf, "high": math.inf, "shrinkage": None}
+    gain = {"outcome": "gain", "gain": 0.05, "low": 0.03, "high": 0.07, "p": 0.001, "optimism": -0.01}
+    none = gain | {"gain": math.nan, "low": -math.inf, "high": math.inf, "optimism": None}
     facts = VerdictFacts(
         sentence="Trial 5 beats the default settings.",
         outcome="gain",
@@ -150,9 +181,9 @@ def test_the_sides_of_a_verdict_fit_eighty_columns():
     assert max(len(line.rstrip()) for line in told.splitlines()) <= 80
     cells = [re.split(r" {2,}", line.strip()) for line in told.splitlines()]
     assert ["default settings", "0.200 0.210 0.190", "0.200", "0.200", "60"] in cells
-    assert ["trial 5", "0.200 0.210 0.190", "0.200", "0.200", "+0.050", "-0.010", "60"] in cells
-    assert ["0.030 to 0.070"] in cells
-    assert ["trial 7", "3 failed", "-", "0.200", "-", "-", "60"] in cells
+    assert ["trial 5", "0.200 0.210 0.190", "0.200", "0.200", "+0.050", "60"] in cells
+    assert ["-0.010", "0.030 to 0.070"] in cells, "below: validation's optimism, and the interval"
+    assert ["trial 7", "3 failed", "-", "0.200", "-", "60"] in cells
     assert ["base model", "0.150"] in cells
 
 

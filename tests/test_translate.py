@@ -117,6 +117,6 @@ def test_a_tokenizer_that_needs_what_is_not_installed(tmp_path, monkeypatch):
 
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", absent)
     with pytest.raises(
-        DataError, match=r"needs sentencepiece; install it: pip install 'sweeper\[translation\]'"
+        DataError, match=r"needs sentencepiece; install it in sweeper's folder: pip .* -e '\.\[translation\]'"
     ):
         BackTranslator(folders(tmp_path)).translate(["red"])

@@ -1,5 +1,7 @@
 """The verb `trials` as a person uses it, on a sweep that stands still."""
 
+import csv
+
 import pytest
 
 from sweeper.__main__ import main
@@ -30,6 +32,24 @@ def test_a_list_of_all_trials(capsys):
     assert "the default settings" in lines[3]
     assert "96/96" in lines[3]
     assert sum("best" in line for line in lines) == 1
+
+
+def test_the_list_for_programs_has_every_score_and_setting_in_full(capsys, tmp_path):
+    main([*REPLAY, "budget.trials=4"])
+    capsys.readouterr()
+    assert trials("--csv") == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert {row["trial"] for row in rows} == {"base", "0", "1", "2", "3"}
+    study = open_study(tmp_path / "sweeps", "budget.trials=4")
+    for row in rows:
+        if row["trial"] != "base":
+            record = study.record(int(row["trial"]))
+            assert float(row["learning_rate"]) == record.settings.learning_rate
+            assert (row["lora.rank"], row["scheduler"]) == (str(record.settings.lora.rank), "linear")
+            assert float(row["objective"]) == record.objective
+            assert {name: float(row[name]) for name in record.metrics} == record.metrics
+    assert trials("show", "1", "--csv") == 2
+    assert "--csv is a form of the list" in capsys.readouterr().err
 
 
 def test_one_trial_in_full(capsys, tmp_path):

@@ -75,7 +75,7 @@ def test_a_planted_gain_is_found(facts):
     assert 0 < one.low < one.gain < one.high
     assert one.p < 0.05
     assert one.gain == pytest.approx(sum(one.scores) / 3 - sum(facts.default.scores) / 3)
-    assert one.shrinkage == pytest.approx(one.validation - facts.default.validation - one.gain)
+    assert one.optimism == pytest.approx(one.validation - facts.default.validation - one.gain)
     assert (facts.rows, facts.level, len(facts.default.scores)) == (96, 0.95, 3)
     assert facts.base < min(facts.default.scores)
 

@@ -51,7 +51,7 @@ class AuditConfig:
     terms: Mapping[str, tuple[str, ...]]
     """Word lists by the name of the group that they speak of, e.g. {women: [she, her], men: [he, his]}."""
     presidio: bool
-    """Look for personal data with Presidio's recognizers too (`pip install 'sweeper[presidio]'`)."""
+    """Look for personal data with Presidio's recognizers too (the extra `presidio`)."""
     spacy: Path | None
     """Folder of a spaCy model by which Presidio finds names; null: it knows patterns alone."""
     toxicity: Path | None

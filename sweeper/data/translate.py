@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.config import BackTranslationConfig, ModelConfig
-from sweeper.errors import DataError, ModelError
+from sweeper.errors import DataError, ModelError, installing
 from sweeper.models.pretrained import choose_device, resolve
 
 _PIECES = re.compile(r"(\s*\n\s*|(?<=[.!?…])\s+)")
@@ -79,7 +79,7 @@ class _Model:
             model = MarianMTModel.from_pretrained(path, use_safetensors=True)
         except ImportError as error:
             raise DataError(
-                f"{self._name}: {path} needs sentencepiece; install it: pip install 'sweeper[translation]'"
+                f"{self._name}: {path} needs sentencepiece; install it {installing('translation')}"
             ) from error
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise DataError(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.config import ExecutorConfig
-from sweeper.errors import ClusterError
+from sweeper.errors import ClusterError, installing
 from sweeper.executors.line import OF_THE_COORDINATOR
 
 _OBJECT_STORE_BYTES = 100 * 2**20
@@ -55,7 +55,7 @@ def _import_ray(executor: ExecutorConfig) -> Any:
     try:
         import ray
     except ImportError as error:
-        raise ClusterError("executor=ray needs Ray; install it: pip install 'sweeper[ray]'") from error
+        raise ClusterError(f"executor=ray needs Ray; install it {installing('ray')}") from error
     return ray
 
 

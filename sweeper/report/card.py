@@ -164,8 +164,8 @@ def _eval_results(facts: SweepFacts, best: TrialRecord, task: str) -> Iterator[E
 def _gains(facts: SweepFacts) -> Iterator[tuple[str, ...]]:
     for one in facts.verdict.candidates if facts.verdict else ():
         interval = f"{one.low:+.4f} to {one.high:+.4f}"
-        shrinkage = "" if one.shrinkage is None else f"{one.shrinkage:+.4f}"
-        yield one.name, f"{one.gain:+.4f}", interval, f"{one.p:.3g}", one.outcome, shrinkage
+        optimism = "" if one.optimism is None else f"{one.optimism:+.4f}"
+        yield one.name, f"{one.gain:+.4f}", interval, f"{one.p:.3g}", one.outcome, optimism
 
 
 def _lines(part: Part, has_default: bool) -> list[tuple[str, ...]]:

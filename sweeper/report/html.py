@@ -9,8 +9,6 @@ import base64
 import hashlib
 import json
 import math
-import re
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +22,7 @@ from plotly.offline import get_plotlyjs
 from sweeper.data.findings import excerpt, printable
 from sweeper.data.manifest import cleaning
 from sweeper.events import TrialRecord
-from sweeper.loading import dotted, to_tree
+from sweeper.loading import to_tree
 from sweeper.messages import BASE, TrialState
 from sweeper.report import figures
 from sweeper.report.drawing import PALETTE, Chart
@@ -34,7 +32,7 @@ from sweeper.report.importance import importances
 from sweeper.report.parallel import parallel
 from sweeper.report.parts import parts
 from sweeper.stored import as_yaml
-from sweeper.terminal.tables import minutes, number, value
+from sweeper.terminal.tables import minutes, number, overrides, value
 
 _MOST_SAMPLES = 5
 _MOST_CHARACTERS = 3000
@@ -81,7 +79,7 @@ def render(facts: SweepFacts) -> str:
             again=[record for record in facts.trials if record.attempt > 1],
             samples=_samples(facts),
             best_yaml=as_yaml({"trial": to_tree(best.settings)}) if best else "",
-            best_line=_line(best, facts) if best else "",
+            best_line=overrides(best, [entry.name for entry in facts.space]) if best else "",
             config=as_yaml(facts.config),
             cleaning=cleaning(facts.rows) if facts.rows else "",
             **_own([chart for chart in drawn if chart is not None]),
@@ -266,16 +264,3 @@ def _samples(facts: SweepFacts) -> list[_Compared]:
 
 def _cut(text: str) -> str:
     return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"
-
-
-def _line(best: TrialRecord, facts: SweepFacts) -> str:
-    """The varied settings of the best trial as overrides, fit for a shell."""
-    flat = dotted(to_tree(best.settings))
-    return " ".join(shlex.quote(f"trial.{entry.name}={_written(flat[entry.name])}") for entry in facts.space)
-
-
-def _written(setting: Any) -> str:
-    """A value in Hydra's grammar, in which a bare comma would begin another value."""
-    if isinstance(setting, str) and re.fullmatch(r"[\w.-]+", setting):
-        return setting
-    return json.dumps(setting)

@@ -15,7 +15,7 @@ from optuna.storages import RDBStorage, _CachedStorage
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from sweeper.credentials import masked, without_secrets
-from sweeper.errors import StudyError, SweeperError, first_line
+from sweeper.errors import StudyError, SweeperError, first_line, installing
 from sweeper.storage import postgres
 from sweeper.storage.patience import PATIENCE_SECONDS, Patient
 from sweeper.storage.writer import BatchStorage, SoleWriter
@@ -207,7 +207,7 @@ def unusable(url: str, error: Exception) -> StudyError:
     if isinstance(error, ImportError):
         return StudyError(
             f"the study database {masked(url)} needs a driver that is not installed "
-            f"({error.__cause__ or error}); for PostgreSQL: pip install 'sweeper[postgres]'"
+            f"({error.__cause__ or error}); for PostgreSQL, {installing('postgres')}"
         )
     if not isinstance(error, _OPENING):
         raise error

@@ -16,13 +16,18 @@ def best_of(records: Sequence[TrialRecord], goals: Goals) -> TrialRecord | None:
     one-standard-error rule of Breiman et al. 1984). Costs have no error, so that only equal ones are tied.
     """
     left = front(records, goals)
-    for index, objective in enumerate(goals.objectives[:-1]):
-        scores = [_scores(record, goals)[index] for record in left]
-        if scores:
-            top = scores.index(max(scores))
-            least = scores[top] - _error(left[top], objective.metric, goals)
-            left = [record for record, score in zip(left, scores, strict=True) if score >= least]
+    for index in range(len(goals.objectives) - 1):
+        left = _within_error(left, goals, index)
     return max(left, key=lambda record: _scores(record, goals)[-1], default=None)
+
+
+def tied(records: Sequence[TrialRecord], goals: Goals) -> list[TrialRecord]:
+    """The trials within one standard error of the highest score in the first objective, that one included.
+
+    Of those that can be best, best first.
+    """
+    close = _within_error([record for record in records if is_eligible(record, goals)], goals, 0)
+    return sorted(close, key=lambda record: _scores(record, goals)[0], reverse=True)
 
 
 def front(records: Sequence[TrialRecord], goals: Goals) -> list[TrialRecord]:
@@ -103,6 +108,16 @@ def _scores(record: TrialRecord, goals: Goals) -> list[float]:
     """A trial's values with a sign that makes more the better."""
     signs = [1.0 if one.direction == "maximize" else -1.0 for one in goals.objectives]
     return [sign * (found or 0.0) for sign, found in zip(signs, values(record, goals), strict=True)]
+
+
+def _within_error(records: Sequence[TrialRecord], goals: Goals, index: int) -> list[TrialRecord]:
+    """Those of `records` that are within one standard error of the best of them in one objective."""
+    scores = [_scores(record, goals)[index] for record in records]
+    if not scores:
+        return []
+    top = scores.index(max(scores))
+    least = scores[top] - _error(records[top], goals.objectives[index].metric, goals)
+    return [record for record, score in zip(records, scores, strict=True) if score >= least]
 
 
 def _beats(one: Sequence[float], other: Sequence[float]) -> bool:

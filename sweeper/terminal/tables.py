@@ -1,9 +1,12 @@
 """Trials, verdicts and numbers in tables and sentences, for a person to read."""
 
+import json
 import math
 import re
-from collections.abc import Sequence
-from statistics import mean, stdev
+import shlex
+from collections.abc import Iterable, Sequence
+from statistics import mean
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
@@ -11,10 +14,14 @@ from rich.table import Table
 
 from sweeper.data.findings import printable
 from sweeper.events import Scalar, SweepInfo, TrialRecord
+from sweeper.loading import dotted, to_tree
 from sweeper.messages import BASE, TrialState
-from sweeper.study.objectives import front, violations, why_no_best
+from sweeper.study.objectives import front, tied, violations, why_no_best
 from sweeper.study.objectives import value as value_of
 from sweeper.verdict import CandidateFacts, VerdictFacts
+
+_MOST_NAMED = 10
+"""Trials that a sentence names one by one."""
 
 
 def trial_table(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialRecord | None) -> Table:
@@ -65,36 +72,39 @@ def trial_table(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialReco
 
 
 def verdict_table(facts: VerdictFacts, metric: str) -> Table:
-    """The sides of a verdict: their scores on test rows, what validation rows had said, and the gain."""
+    """The sides of a verdict: their scores on test rows, what validation rows promised, and the gain.
+
+    Below a finalist's validation score: by how much it promised a larger gain than the test rows show.
+    """
     table = Table(
         title="Verdict", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False
     )
     table.add_column("")
     table.add_column(f"{metric} on test\nrows, by seed")
-    for name in ("mean", "valida-\ntion", f"gain, {facts.level * 100:.4g} %\ninterval", "shrunk\nby"):
+    for name in ("mean", "validation,\noptimism", f"gain, {facts.level * 100:.4g} %\ninterval"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("s", justify="right")
     for side in (facts.default, *facts.candidates):
         scores = [f"{score:.3f}" for score in side.scores] + (
             [f"{side.failed} failed"] if side.failed else []
         )
-        gain = kept = ""
+        validation, gain = number(side.validation, None), ""
         if isinstance(side, CandidateFacts):
             gain = _signed(side.gain)
             if math.isfinite(side.low):
                 gain += f"\n{side.low:.3f} to {side.high:.3f}"
-            kept = "-" if side.shrinkage is None else _signed(side.shrinkage)
+            if side.optimism is not None:
+                validation += f"\n{_signed(side.optimism)}"
         table.add_row(
             side.name.removeprefix("the "),
             " ".join(scores),
             f"{mean(side.scores):.3f}" if side.scores else "-",
-            number(side.validation, None),
+            validation,
             gain,
-            kept,
             f"{side.seconds:.0f}",
         )
     if facts.base is not None:
-        table.add_row("base model", "", f"{facts.base:.3f}", "", "", "", "")
+        table.add_row("base model", "", f"{facts.base:.3f}", "", "", "")
     return table
 
 
@@ -106,6 +116,8 @@ def conclusions(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialReco
     name = sweep.objective.metric
     further = "".join(f", {one.metric} {value(value_of(best, one.metric))}" for one in sweep.also)
     lines = [f"Best: trial {best.number} with {name} {number(best.objective, best.error)}{further}."]
+    if sweep.varied:
+        lines.append(f"  Settings: {overrides(best, sweep.varied)}")
     if sweep.also:
         lines.append(_rule(sweep, front(trials, sweep.goals)))
     if sweep.constraints:
@@ -123,18 +135,22 @@ def conclusions(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialReco
             )
     if best.is_default:
         lines.append("  The default settings themselves: no trial found better ones.")
-    values = [
-        r.objective
-        for r in trials
-        if r.state is TrialState.FINISHED and r.number != BASE and r.objective is not None
-    ]
-    if best.error and len(values) > 1 and stdev(values) < best.error:
-        lines.append(
-            f"The finished trials differ by less ({stdev(values):.3f}, standard deviation) than one "
-            f"measurement may be off ({best.error:.3f}): their order is mostly chance. "
-            "More validation rows (data.sizes.validation) would tell them apart."
-        )
+    if best.error and not sweep.also:  # with several objectives the rule speaks of it
+        others = [str(one.number) for one in tied(trials, sweep.goals) if one.number != best.number]
+        if others:
+            lines.append(
+                f"{_trials_named(others)} within one standard error of the best: their order may well be "
+                "chance. More validation rows (data.sizes.validation) would tell them apart."
+            )
     return lines
+
+
+def _trials_named(numbers: Sequence[str]) -> str:
+    if len(numbers) > _MOST_NAMED:
+        left_out = len(numbers) - _MOST_NAMED + 2
+        numbers = [*numbers[:-left_out], f"{left_out} others"]
+    *first, last = numbers
+    return f"Trials {', '.join(first)} and {last} lie" if first else f"Trial {last} lies"
 
 
 def _rule(sweep: SweepInfo, on_front: Sequence[TrialRecord]) -> str:
@@ -196,6 +212,19 @@ def describe(trial: TrialRecord) -> str:
         return "the default settings"
     settings = ", ".join(f"{name}={value(v)}" for name, v in trial.params.items())
     return f"{settings} ({trial.origin})" if trial.origin else settings
+
+
+def overrides(trial: TrialRecord, names: Iterable[str]) -> str:
+    """Some settings of a trial at full precision, as overrides fit for a shell."""
+    settings = dotted(to_tree(trial.settings))
+    return " ".join(shlex.quote(f"trial.{name}={_written(settings[name])}") for name in names)
+
+
+def _written(setting: Any) -> str:
+    """A value in Hydra's grammar, in which a bare comma would begin another value."""
+    if isinstance(setting, str) and re.fullmatch(r"[\w.-]+", setting):
+        return setting
+    return json.dumps(setting)
 
 
 def value(v: Scalar) -> str:

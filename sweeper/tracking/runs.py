@@ -253,7 +253,9 @@ class SweepRuns:
             reach("tracking.terminated")
             return
         state, status = sweep_state(trials, best)
-        client.log_text(parent, leaderboard(trials, self._sweep), "leaderboard.csv")
+        goals, varied = self._sweep.goals, self._sweep.varied
+        scores = [name for name in goals.further if name != "seconds"]  # a column of its own
+        client.log_text(parent, leaderboard(trials, goals, scores, varied), "leaderboard.csv")
         tags = {
             "sweeper.state": state,
             **({"sweeper.reason": reason} if reason else {}),

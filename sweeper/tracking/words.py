@@ -8,6 +8,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 import sweeper
+from sweeper.config import Goals
 from sweeper.events import SweepInfo, TrialRecord
 from sweeper.loading import to_tree
 from sweeper.messages import BASE, Sample, TrialState
@@ -126,29 +127,33 @@ def _margin(trial: TrialRecord) -> str:
     return f" ± {trial.error:.2g}" if trial.error is not None and math.isfinite(trial.error) else ""
 
 
-def leaderboard(trials: Sequence[TrialRecord], sweep: SweepInfo) -> str:
-    """The trials as CSV, the best first and those without an objective last."""
-    sign = -1 if sweep.objective.direction == "maximize" else 1
+def leaderboard(
+    trials: Sequence[TrialRecord], goals: Goals, scores: Sequence[str], settings: Sequence[str]
+) -> str:
+    """The trials as CSV, the best first and those without an objective last.
+
+    `scores` are the metrics and costs shown beside the objective, `settings` the dotted names of settings.
+    """
+    sign = -1 if goals.objective.direction == "maximize" else 1
     ranked = sorted(trials, key=lambda t: math.inf if t.objective is None else sign * t.objective)
     table = io.StringIO()
-    writer = csv.writer(table)
-    further = [name for name in sweep.goals.further if name != "seconds"]
-    violates = ["violates"] if sweep.constraints else []
-    columns = ["trial", "state", "objective", "error", *further, *violates, "examples", "seconds"]
-    writer.writerow([*columns, *sweep.varied])
+    writer = csv.writer(table, lineterminator="\n")
+    violates = ["violates"] if goals.constraints else []
+    columns = ["trial", "state", "objective", "error", *scores, *violates, "examples", "seconds"]
+    writer.writerow([*columns, *settings])
     for trial in ranked:
-        settings = {} if trial.number == BASE else flattened(to_tree(trial.settings))
+        known = {} if trial.number == BASE else flattened(to_tree(trial.settings))
         writer.writerow(
             [
                 label(trial.number),
                 trial.state.value,
                 trial.objective,
                 trial.error,
-                *(value_of(trial, name) for name in further),
-                *("; ".join(violations(trial, sweep.goals)) for _ in violates),
+                *(value_of(trial, name) for name in scores),
+                *("; ".join(violations(trial, goals)) for _ in violates),
                 trial.trained,
                 round(trial.seconds, 1),
-                *(settings.get(name, "") for name in sweep.varied),
+                *(known.get(name, "") for name in settings),
             ]
         )
     return table.getvalue()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from sweeper.errors import StudyError
 from sweeper.events import TrialRecord
 from sweeper.inbox import Command, Enqueue, Inbox, Stop
 from sweeper.layout import Layout
@@ -15,16 +16,21 @@ from sweeper.stored import stored
 from sweeper.study.study import Study
 from sweeper.terminal.screen import Screen
 from sweeper.terminal.tables import harmless, number, value
+from sweeper.tracking.words import leaderboard
 from sweeper.verbs.commands import read_command, trial_number
 
 
-def trials(layout: Layout, words: Sequence[str], screen: Screen) -> int:
+def trials(layout: Layout, words: Sequence[str], as_csv: bool, screen: Screen) -> int:
     """List the trials of a sweep, show one, or leave a command for the coordinator; gives the exit code.
 
     Raises StudyError or ConfigError for what can't be done.
     """
     config, study = stored(layout)
     match words:
+        case [] | ["list"] if as_csv:
+            screen.say(_as_csv(study).rstrip())
+        case _ if as_csv:
+            raise StudyError("--csv is a form of the list: python -m sweeper trials NAME --csv")
         case [] | ["list"]:
             _list(study, Inbox(layout).waiting(), screen)
         case ["show", number]:
@@ -63,6 +69,14 @@ def _list(study: Study, waiting: Sequence[Command], screen: Screen) -> None:
     screen.console.print(table)
     if waiting:
         screen.say("Not done yet: " + "; ".join(_told(command) for command in waiting))
+
+
+def _as_csv(study: Study) -> str:
+    """All trials with every score, cost and setting, for programs."""
+    records = study.records()
+    scores = sorted({name for record in records for name in (*record.metrics, *record.cost)} - {"seconds"})
+    settings = dict.fromkeys(name for record in records for name in dotted(to_tree(record.settings)))
+    return leaderboard(records, study.goals, scores, list(settings))
 
 
 def _show(study: Study, trial: int, layout: Layout, screen: Screen) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sweeper.data.checks.tally import Sample, Tally
 from sweeper.data.findings import Batch, Finding
 from sweeper.data.personal import Span, find, mask, masked_part
-from sweeper.errors import DataError
+from sweeper.errors import DataError, installing
 
 if TYPE_CHECKING:
     from presidio_analyzer import AnalyzerEngine
@@ -125,7 +125,7 @@ def _analyzer(spacy: Path | None) -> "AnalyzerEngine":
         from presidio_analyzer.nlp_engine import SpacyNlpEngine
     except ImportError as error:
         raise DataError(
-            "data.audit.presidio: Presidio is not installed; install it: pip install 'sweeper[presidio]', or "
+            f"data.audit.presidio: Presidio is not installed; install it {installing('presidio')}, or "
             "set data.audit.presidio=false"
         ) from error
     # Says of every recognizer of another language that it is left out.
