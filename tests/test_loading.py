@@ -194,6 +194,12 @@ FAULTS = [
     ("trial.reweight", 0.5, "trial.reweight: needs labels, and task.kind=generate has none"),
     ("space", {"reweight": {"low": 0, "high": 1}}, "space.reweight: needs labels, and task.kind=generate"),
     ("data.time", "day", "data.time: can't go together with data.group; set one of them to null"),
+    (
+        "model.name",
+        "gpt2",
+        "model.name: the embedded model is HuggingFaceTB/SmolLM2-135M-Instruct; for another one: "
+        "model=custom model.name=gpt2",
+    ),
     ("model.revision", "main", "model.revision: an embedded model has none"),
     ("sampler.startup_trials", None, "sampler.startup_trials: is needed for sampler=tpe"),
     ("pruner", {"name": "percentile"}, "pruner.percentile: is needed for pruner=percentile"),
