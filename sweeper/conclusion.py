@@ -40,8 +40,7 @@ def show_trials(study: Study, info: SweepInfo, screen: Screen) -> None:
 
 
 def _show_verdict(study: Study, config: Config, layout: Layout, screen: Screen) -> None:
-    runs = verdict.known_runs(config, layout)
-    facts = verdict.judge(study, runs, config) if runs is not None else None
+    facts = verdict.reached(study, config, layout)
     if facts is None:
         if outlook := verdict.outlook(study, config, layout):
             screen.say(outlook)

@@ -34,7 +34,7 @@ pytestmark = [
 ]
 
 SOURCES = sorted((Path(__file__).parents[1] / "sweeper").rglob("*.py"))
-JUDGED = (*TRAINED, "budget.finalists=1", "budget.seeds=1")
+JUDGED = (*TRAINED, "budget.finalists=1", "budget.seeds=2")
 STEERED = {name for name in POINTS if name.startswith("inbox.")}
 CONSTRAINED = ("task.constraints=[{metric: exact_match, at_least: 0.32}]", "budget.trials=3")
 
@@ -107,7 +107,7 @@ def test_a_point_that_is_not_there_is_refused(monkeypatch):
 @pytest.fixture(scope="module")
 def whole(forks, tmp_path_factory) -> Journey:
     """What nobody has killed."""
-    journey = Journey(forks, tmp_path_factory.mktemp("whole"), {"summarize": 2, "summarize/verdict": 2})
+    journey = Journey(forks, tmp_path_factory.mktemp("whole"), {"summarize": 2, "summarize/verdict": 4})
     write_inputs(journey.folder)
     journey.run(JUDGED)
     return journey

