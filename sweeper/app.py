@@ -288,8 +288,8 @@ def ui(folder: Path, port: int, host: str, allowed: Sequence[str]) -> int:
     command = ui_command(Layout(folder, ""), port, host, allowed)
     if not (folder / "mlflow.db").exists():
         raise StudyError(
-            f"there is no {folder / 'mlflow.db'}; run a sweep first, or open the UI of the server "
-            "in tracking.uri"
+            f"there is no {folder / 'mlflow.db'}; run a sweep with tracking=mlflow first, or open the UI of "
+            "the server in tracking.uri"
         )
     make_screen().say(f"MLflow UI on http://{host}:{port} - end it with Ctrl-C")
     os.execve(command[0], command, ui_environment())  # noqa: S606 - our interpreter with mlflow's module
