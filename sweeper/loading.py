@@ -186,7 +186,7 @@ def _objective_faults(field: str, objective: ObjectiveConfig, wrong_name: str | 
     right = metric_direction(objective.metric)
     if right in (None, objective.direction):
         return []
-    why = f"`{objective.metric}` is there to {right}, not to {objective.direction}"
+    why = f"`{objective.metric}` is {right}d: set {field}.direction={right}"
     return [Fault(f"{field}.direction", why)]
 
 
@@ -207,7 +207,7 @@ def _constraint_faults(task: TaskConfig) -> list[Fault]:
         elif wrong_name is None and (direction := metric_direction(one.metric)) is not None:
             bound = _RIGHT_BOUND[direction]
             if bound not in given:
-                faults.append(Fault(field, f"`{one.metric}` is there to {direction}; bound it by {bound}"))
+                faults.append(Fault(field, f"`{one.metric}` is {direction}d; bound it by {bound}"))
     return faults
 
 

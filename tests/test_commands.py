@@ -50,7 +50,7 @@ def test_a_clone_starts_from_a_trial(study):
 
 @pytest.mark.parametrize("word", ["seven", "-1", "1.0", "٣", ""])
 def test_a_number_of_a_trial_is_digits(word):
-    with pytest.raises(StudyError, match="is no number of a trial"):
+    with pytest.raises(StudyError, match="is not a trial number; `python -m sweeper trials NAME` lists them"):
         trial_number(word)
 
 
@@ -60,8 +60,9 @@ def test_a_number_of_a_trial_is_digits(word):
         (["stop", "0"], r"trial 0 is over \(pruned\); only others can be stopped"),
         (["stop", "9"], "`summarize` has no trial 9; its trials: 0 to 1"),
         (["clone", "9"], "`summarize` has no trial 9; its trials: 0 to 1"),
-        (["stop"], "`stop` can't be done to a trial; there is: show N, stop N"),
-        (["delete", "1"], "`delete 1` can't be done to a trial"),
+        (["stop"], r"`stop` needs a trial number: stop N \[WHY\]"),
+        (["show"], "`show` needs a trial number: show N$"),
+        (["delete", "1"], "`delete 1` can't be done to a trial; there is: show N, stop N"),
     ],
 )
 def test_what_can_not_be_done_is_refused(study, words, message):

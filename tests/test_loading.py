@@ -100,7 +100,7 @@ FAULTS = [
         0,
         "task.evaluation.slice_rows: must be greater than or equal to 1 (given: 0)",
     ),
-    ("task.objective.direction", "minimize", "`rougeL` is there to maximize, not to minimize"),
+    ("task.objective.direction", "minimize", "`rougeL` is maximized: set task.objective.direction=maximize"),
     (
         "task.also",
         [{"metric": "f1", "direction": "maximize"}],
@@ -110,7 +110,7 @@ FAULTS = [
     (
         "task.also",
         [{"metric": "chrf", "direction": "maximize"}, {"metric": "seconds", "direction": "maximize"}],
-        "task.also.1.direction: `seconds` is there to minimize, not to maximize",
+        "task.also.1.direction: `seconds` is minimized: set task.also.1.direction=minimize",
     ),
     (
         "task.also",
@@ -148,12 +148,12 @@ FAULTS = [
     (
         "task.constraints",
         [{"metric": "chrf", "at_most": 0.6}],
-        "task.constraints.0: `chrf` is there to maximize; bound it by at_least",
+        "task.constraints.0: `chrf` is maximized; bound it by at_least",
     ),
     (
         "task.constraints",
         [{"metric": "length_gap.chrf", "at_least": 0.6}],
-        "task.constraints.0: `length_gap.chrf` is there to minimize; bound it by at_most",
+        "task.constraints.0: `length_gap.chrf` is minimized; bound it by at_most",
     ),
     (
         "task.constraints",
