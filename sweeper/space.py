@@ -118,7 +118,7 @@ class Space:
             faults += [fault] if fault else []
             values[name] = found[name] = value
         if faults:
-            raise ConfigError(faults)
+            raise ConfigError(faults, "command")
         return found
 
     def grid(self) -> list[dict[str, Scalar]]:

@@ -222,9 +222,20 @@ def test_every_fault_is_reported_together_with_exit_code_2(capsys, tmp_path):
     assert not (tmp_path / "sweeps").exists(), "nothing is written for a bad configuration"
 
 
-def test_a_word_that_is_no_verb_and_no_override(capsys):
-    assert main(["lst"]) == 2
-    assert "lst: is neither a verb nor an override" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["lst"], "unknown command `lst`; did you mean `list`? Overrides have the form name=value."),
+        (["stop", "summarize", "3"], "unknown command `stop`; did you mean `trials NAME stop`? Overrides"),
+        (["sumarize"], "unknown command `sumarize`; did you mean `+experiment=summarize`? Overrides"),
+        (["xyz", "--help"], "unknown command `xyz`; see python -m sweeper --help. Overrides have the form"),
+        (["http://me:hush@x"], "unknown command `http://me:***@x`; see"),
+        (["run", "lst"], "1 fault in the command\n  lst: is no override (name=value); see python"),
+    ],
+)
+def test_a_word_that_is_no_verb_and_no_override(capsys, line, message):
+    assert main(line) == 2
+    assert f"sweeper: {message}" in capsys.readouterr().err
 
 
 def test_a_changed_setting_is_refused(capsys):
@@ -315,6 +326,12 @@ def test_help_and_version(capsys):
     assert "experiments: classify, instruct, summarize" in capsys.readouterr().out
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("sweeper 0.")
+
+
+@pytest.mark.parametrize("line", [["audit", "--help"], ["run", "-h"], ["--cfg", "--help"], ["a.b=1", "-h"]])
+def test_help_on_verbs_that_take_overrides(capsys, line):
+    assert main(line) == 0
+    assert capsys.readouterr().out.startswith("usage: python -m sweeper +experiment=NAME")
 
 
 def test_help_imports_nothing_heavy():

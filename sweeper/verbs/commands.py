@@ -63,7 +63,7 @@ def _settings(changes: Sequence[str]) -> dict[str, Scalar]:
         Fault(name, "is given more than once") for name in dict.fromkeys(names) if names.count(name) > 1
     ]
     if faults:
-        raise ConfigError(faults)
+        raise ConfigError(faults, "command")
     return {name: _value(text) for name, _, text in pairs}
 
 
