@@ -4,12 +4,17 @@ Without a verb everything on the line is an override of the configuration, in Hy
 """
 
 import argparse
+import difflib
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sweeper.errors import InputError
 
 _USAGE = """\
 usage: python -m sweeper +experiment=NAME [OVERRIDE ...]   run a sweep, or go on with it
@@ -47,7 +52,7 @@ exit codes: 0 done, 1 the sweep failed, 2 bad configuration or input, 3 refused 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
     line = list(sys.argv[1:] if arguments is None else arguments)
-    if not line or line[0] in ("-h", "--help", "help"):
+    if not line or line[0] == "help" or _asks_for_help(line):
         print(_USAGE.format(experiments=_shown(", ".join(_experiments()))), end="")
         return 0
     if line[0] == "--version":
@@ -74,6 +79,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception:
         print(_shown(traceback.format_exc()), end="", file=sys.stderr)
         return 1
+
+
+_WITH_OPTIONS = ("list", "show", "report", "trials", "export", "train", "repair", "delete", "ui")
+_WITH_OVERRIDES = ("run", "audit", "--cfg")
+
+
+def _asks_for_help(line: Sequence[str]) -> bool:
+    """Whether the whole usage is asked for; verbs with options tell of these alone."""
+    is_known = line[0].startswith("-") or "=" in line[0] or line[0] in _WITH_OVERRIDES
+    return is_known and not {"-h", "--help"}.isdisjoint(line)
 
 
 class _Harmless(logging.Formatter):
@@ -103,7 +118,7 @@ def _dispatch(line: list[str]) -> int:
         return app.audit(_overrides(rest))
     if verb == "--cfg":
         return app.show_config(_overrides(rest))
-    if verb in ("list", "show", "report", "trials", "export", "train", "repair", "delete", "ui"):
+    if verb in _WITH_OPTIONS:
         options = _options(verb).parse_intermixed_args(rest)
         if verb == "list":
             return app.list_sweeps(options.folder)
@@ -130,7 +145,24 @@ def _dispatch(line: list[str]) -> int:
         if verb == "delete":
             return app.delete_sweep(options.folder, options.name, options.yes)
         return app.ui(options.folder, options.port, options.host, options.allow_hosts)
+    if "=" not in verb and not verb.startswith(("-", "~")):
+        raise _unknown(verb)
     return app.run(_overrides(line))
+
+
+def _unknown(word: str) -> "InputError":
+    """What to say of a first word that is no verb."""
+    from sweeper.compose import masked_override
+    from sweeper.errors import InputError
+
+    meant = {verb: verb for verb in (*_WITH_OPTIONS, "run", "audit")}
+    meant |= {verb: f"trials NAME {verb}" for verb in ("stop", "clone", "enqueue")}
+    meant |= {name: f"+experiment={name}" for name in _experiments()}
+    near = difflib.get_close_matches(word, meant, n=1)
+    hint = f"did you mean `{meant[near[0]]}`?" if near else "see python -m sweeper --help."
+    return InputError(
+        f"unknown command `{masked_override(word)}`; {hint} Overrides have the form name=value."
+    )
 
 
 def _overrides(line: Sequence[str]) -> Sequence[str]:
@@ -140,13 +172,13 @@ def _overrides(line: Sequence[str]) -> Sequence[str]:
     faults = [
         Fault(
             masked_override(word),
-            "is neither a verb nor an override (name=value); see python -m sweeper --help",
+            "is no override (name=value); see python -m sweeper --help",
         )
         for word in line
         if word.startswith("-") or ("=" not in word and not word.startswith("~"))
     ]
     if faults:
-        raise ConfigError(faults)
+        raise ConfigError(faults, "command")
     return line
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from sweeper import provenance, verdict
@@ -141,8 +142,8 @@ def list_sweeps(folder: Path) -> int:
     if not found:
         screen.say(f"No sweep in {folder}/ yet; begin one with: python -m sweeper +experiment=summarize")
         return 0
-    table = Table()
-    for column in ("sweep", "state", "trials", "objective", "best", "trial"):
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for column in ("sweep", "state", "trials", "objective", "best", "trial", "verdict"):
         table.add_column(column, justify="right" if column in ("trials", "best", "trial") else "left")
     faults = []
     for name in found:
@@ -158,24 +159,18 @@ def list_sweeps(folder: Path) -> int:
 
 
 def _row(layout: Layout) -> list[str]:
-    config, study = stored(layout)
-    trials = [r for r in study.records() if r.number != BASE]
-    over, best = sum(r.state.is_over for r in trials), study.best()
-    total = config["budget"]["trials"]
-    if lock.is_held(layout):
-        state = "running"
-    elif over < total and not (config["sampler"]["name"] == "grid" and study.untaken() is None):
-        state = "stopped"
-    else:
-        outlook = verdict.outlook(study, read_config(config)[0], layout)
-        state = "no verdict yet" if outlook.startswith("No verdict yet") else "complete"
+    tree, study = stored(layout)
+    config, best = read_config(tree)[0], study.best()
+    over = sum(record.state.is_over for record in study.records() if record.number != BASE)
+    facts = verdict.reached(study, config, layout)
     return [
         harmless(layout.name),
-        state,
-        f"{over}/{total}",
+        verdict.state(study, config, layout, facts),
+        f"{over}/{config.budget.trials}",
         f"{study.objective.direction} {study.objective.metric}",
         number(best.objective, best.error) if best else "-",
         str(best.number) if best else "-",
+        facts.outcome if facts else "",
     ]
 
 
@@ -294,8 +289,8 @@ def ui(folder: Path, port: int, host: str, allowed: Sequence[str]) -> int:
     command = ui_command(Layout(folder, ""), port, host, allowed)
     if not (folder / "mlflow.db").exists():
         raise StudyError(
-            f"there is no {folder / 'mlflow.db'}; run a sweep first, or open the UI of the server "
-            "in tracking.uri"
+            f"there is no {folder / 'mlflow.db'}; run a sweep with tracking=mlflow first, or open the UI of "
+            "the server in tracking.uri"
         )
     make_screen().say(f"MLflow UI on http://{host}:{port} - end it with Ctrl-C")
     os.execve(command[0], command, ui_environment())  # noqa: S606 - our interpreter with mlflow's module
@@ -347,11 +342,10 @@ def _known(url: str, config: Config, space: Space, layout: Layout) -> Study | No
 def _is_over(study: Study, config: Config, layout: Layout) -> bool:
     records = study.records()
     trials = [record for record in records if record.number != BASE]
-    done = all(r.state.is_over for r in trials) and len(records) > len(trials)
-    exhausted = config.sampler.name == "grid" and study.untaken() is None and not Inbox(layout).waiting()
     return (
-        done
-        and (len(trials) >= config.budget.trials or exhausted)
+        study.is_over(config.budget.trials, config.sampler)
+        and len(trials) < len(records)
+        and (len(trials) >= config.budget.trials or not Inbox(layout).waiting())
         and make_tracker(config.tracking, layout).has_all(records)
         and rows_are_unchanged(config, layout)
     )

@@ -91,7 +91,7 @@ def _misfits(space: Space, tree: Mapping[str, Any]) -> Sequence[Fault]:
         return [
             Fault(
                 "space",
-                "is empty, so all trials would be alike; say what may vary, e.g. space=lora or "
+                "is empty, so all trials would be alike; say what may vary, e.g. space=lora_small or "
                 "'+space.learning_rate={low: 1e-4, high: 1e-3, log: true}', or set budget.trials=1",
             )
         ]
@@ -151,8 +151,13 @@ def _explain(error: Exception, overrides: Sequence[str]) -> Fault:
         words = without_secrets(" ".join(line.strip() for line in text.splitlines() if line.strip()))
         words = words.replace("@_global_", "")
         option = re.search(r"Could not find '(\w+)/([^']+)'", words)
-        near = difflib.get_close_matches(option[2], _members(option[1]), n=1) if option else []
-        return Fault("configuration", words + (f"; did you mean `{near[0]}`?" if near else ""))
+        if option is not None and (members := _members(option[1])):
+            near = difflib.get_close_matches(option[2], members, n=1)
+            hint = f"; did you mean `{near[0]}`?" if near else ""
+            return Fault(
+                option[1], f"there is no option `{option[2]}`; there are: {', '.join(members)}{hint}"
+            )
+        return Fault("configuration", words)
     name = key.group(1)
     groups = [o for o in overrides if not re.match(r"^[+~]*[a-z_]+\.", o) and name not in o]
     group = name.partition(".")[0]
@@ -161,10 +166,28 @@ def _explain(error: Exception, overrides: Sequence[str]) -> Fault:
         return Fault(name, f"is no setting of the {group} that is chosen; these have it: {', '.join(having)}")
     known = list(dotted(_plain(groups)))
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
-    hint = f"did you mean `{near[0]}`?" if near else "no such name"
     if name.startswith("space."):
-        hint += f" A new entry of the space is added with a plus: '+{name}=...'"
+        if replacing := _replacing(name, known, overrides):
+            return Fault(name, replacing)
+        hint = f"did you mean `{near[0]}`? A" if near else "a"
+        hint += f" new entry of the space is added with a plus: '+{name}=...'"
+    elif near:
+        hint = f"did you mean `{near[0]}`?"
+    else:
+        hint = "settings of a trial are trial.NAME, and --cfg prints every name"
     return Fault(name, f"unknown name; {hint}")
+
+
+def _replacing(name: str, known: Sequence[str], overrides: Sequence[str]) -> str:
+    """How to put what is given for `name` in the place of what the space has there; "" if it has nothing."""
+    entry = name.removesuffix(".choices")
+    inner = [one.removeprefix(f"{entry}.") for one in known if one.startswith(f"{entry}.")]
+    if not inner:
+        return ""
+    keys = ", ".join(dict.fromkeys(one.partition(".")[0] for one in inner))
+    given = next((o.partition("=")[2] for o in overrides if o.startswith(f"{name}=")), "...")
+    wanted = given if entry == name else f"{{choices: {given}}}"
+    return f"has other keys in the space ({keys}); to replace them: '~{entry}' '+{entry}={wanted}'"
 
 
 def _unreadable(overrides: Sequence[str]) -> Fault | None:

@@ -1,7 +1,8 @@
 """What a sweep came to, told at its end and whenever somebody asks: on screen, in the report, on the card."""
 
 from sweeper import verdict
-from sweeper.config import Config
+from sweeper.config import Config, TrackingConfig
+from sweeper.credentials import masked
 from sweeper.errors import SweeperError
 from sweeper.events import SweepInfo, TrialRecord
 from sweeper.launch import sweep_info
@@ -26,9 +27,18 @@ def conclude(study: Study, config: Config, layout: Layout, screen: Screen, sampl
         if samples:
             _show_samples(best, screen)
         _show_verdict(study, config, layout, screen)
-    flag = layout.flag
-    screen.say(f"Look further: python -m sweeper show {layout.name}{flag}   python -m sweeper ui{flag}")
+    shown = [f"python -m sweeper show {layout.name}{layout.flag}", *_tracked(config.tracking, layout)]
+    screen.say(f"Look further: {'   '.join(shown)}")
     return 0 if best is not None else 1
+
+
+def _tracked(tracking: TrackingConfig, layout: Layout) -> list[str]:
+    """Where to look at what was tracked, if anything was."""
+    if tracking.name == "none":
+        return []
+    if tracking.uri is None:
+        return [f"python -m sweeper ui{layout.flag}"]
+    return [f"MLflow: {masked(tracking.uri)}"]
 
 
 def show_trials(study: Study, info: SweepInfo, screen: Screen) -> None:
@@ -40,8 +50,7 @@ def show_trials(study: Study, info: SweepInfo, screen: Screen) -> None:
 
 
 def _show_verdict(study: Study, config: Config, layout: Layout, screen: Screen) -> None:
-    runs = verdict.known_runs(config, layout)
-    facts = verdict.judge(study, runs, config) if runs is not None else None
+    facts = verdict.reached(study, config, layout)
     if facts is None:
         if outlook := verdict.outlook(study, config, layout):
             screen.say(outlook)

@@ -2,7 +2,7 @@
 
     SweeperError                    exit code 1
     ├── InputError                  exit code 2: nothing was trained, nothing written to the study
-    │   ├── ConfigError             the configuration; carries every fault found
+    │   ├── ConfigError             the configuration, or a command; carries every fault found
     │   ├── DataError               the rows: missing, empty, too few, without labels, all cut off
     │   ├── AuditRefusal            exit code 3: the rows are readable, but too much is wrong with them
     │   ├── ModelError              the base model: absent, gated, without the LoRA target
@@ -37,7 +37,7 @@ class InputError(SweeperError):
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong with a configuration.
+    """One thing wrong with a configuration or a command.
 
     `field` is the dotted path as a user writes it, `message` says what was given, what is
     allowed and what to do.
@@ -51,13 +51,13 @@ class Fault:
 
 
 class ConfigError(InputError):
-    """One or more faults in the configuration, all reported together."""
+    """One or more faults in `where`: the configuration or the command; all reported together."""
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
+    def __init__(self, faults: Sequence[Fault], where: str = "configuration") -> None:
         self.faults = tuple(faults)
         count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
         lines = "\n".join(f"  {fault}" for fault in self.faults)
-        super().__init__(f"{count} in the configuration\n{lines}")
+        super().__init__(f"{count} in the {where}\n{lines}")
 
 
 class DataError(InputError):

@@ -134,6 +134,6 @@ def _read(path: Path) -> Command:
         kind = _KINDS[verb]
     except (ValueError, KeyError, AttributeError, RecursionError, IsADirectoryError) as error:
         raise ConfigError(
-            [Fault(path.name, "is no command; write it with python -m sweeper trials")]
+            [Fault(path.name, "is no command; write it with python -m sweeper trials")], "command"
         ) from error
     return read(kind, tree, verb)

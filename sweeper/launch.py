@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
 
+from sweeper.comparison import MIN_SEEDS
 from sweeper.config import Config
 from sweeper.coordinator import Coordinator, marks_of
 from sweeper.credentials import masked
@@ -89,7 +90,7 @@ def sweep_info(study: Study, config: Config, layout: Layout, inputs: Inputs | No
     """The sweep, or the verdict that `layout` is of, as listeners see it; less of it without `inputs`."""
     marks = marks_of(config.trial, inputs.rows if inputs is not None else 1, config.task.evaluation)
     budget, is_verdict = config.budget, layout != layout.sweep
-    judged = config.verdict.name != "none" and not is_verdict
+    judged = config.verdict.name != "none" and budget.seeds >= MIN_SEEDS and not is_verdict
     return SweepInfo(
         name=layout.name,
         folder=layout.folder,

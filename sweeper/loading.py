@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from sweeper.config import (
+    EMBEDDED,
     Config,
     DataConfig,
     EngineConfig,
@@ -147,7 +148,18 @@ def _contradictions(sections: Mapping[str, Any]) -> list[Fault]:
     faults += _trial_faults(sections)
     for group in ("sampler", "pruner", "engine", "executor", "verdict"):
         faults += _option_faults(group, sections[group])
-    if model is not None and model.embedded and model.revision is not None:
+    if model is not None and model.embedded:
+        faults += _embedded_faults(model)
+    return faults
+
+
+def _embedded_faults(model: ModelConfig) -> list[Fault]:
+    """What is asked of the embedded model as if it were another one."""
+    faults = []
+    if model.name != EMBEDDED:
+        another = f"model=custom model.name={model.name}"
+        faults.append(Fault("model.name", f"the embedded model is {EMBEDDED}; for another one: {another}"))
+    if model.revision is not None:
         faults.append(
             Fault("model.revision", "an embedded model has none; leave it out or set model.embedded=false")
         )
@@ -174,7 +186,7 @@ def _objective_faults(field: str, objective: ObjectiveConfig, wrong_name: str | 
     right = metric_direction(objective.metric)
     if right in (None, objective.direction):
         return []
-    why = f"`{objective.metric}` is there to {right}, not to {objective.direction}"
+    why = f"`{objective.metric}` is {right}d: set {field}.direction={right}"
     return [Fault(f"{field}.direction", why)]
 
 
@@ -195,7 +207,7 @@ def _constraint_faults(task: TaskConfig) -> list[Fault]:
         elif wrong_name is None and (direction := metric_direction(one.metric)) is not None:
             bound = _RIGHT_BOUND[direction]
             if bound not in given:
-                faults.append(Fault(field, f"`{one.metric}` is there to {direction}; bound it by {bound}"))
+                faults.append(Fault(field, f"`{one.metric}` is {direction}d; bound it by {bound}"))
     return faults
 
 

@@ -118,7 +118,7 @@ class Space:
             faults += [fault] if fault else []
             values[name] = found[name] = value
         if faults:
-            raise ConfigError(faults)
+            raise ConfigError(faults, "command")
         return found
 
     def grid(self) -> list[dict[str, Scalar]]:
@@ -297,7 +297,8 @@ def _entry(name: str, leaf: Any, faults: list[Fault]) -> Entry | None:
             Fault(
                 where,
                 f"has choices beside {', '.join(bounds)}, perhaps from a preset that your entry merges with; "
-                f"write `{nulls}` to keep the choices, or `choices: null` to keep the range",
+                f"write `{nulls}` to keep the choices, or `choices: null` to keep the range. On the command "
+                f"line '~{where}' before it takes the preset's entry away",
             )
         )
     elif "choices" in given:

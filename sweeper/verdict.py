@@ -9,11 +9,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import cast
+from typing import Literal, cast
 
 from pydantic import ValidationError
 
-from sweeper.comparison import Compared, Runs, compare
+from sweeper.comparison import MIN_SEEDS, Compared, Runs, compare
 from sweeper.compose import read_config
 from sweeper.config import BudgetConfig, Config, Goals, PrunerConfig
 from sweeper.data import manifest
@@ -22,6 +22,7 @@ from sweeper.failpoints import reach
 from sweeper.layout import Layout
 from sweeper.messages import BASE, HeldOutScores, TrialState
 from sweeper.sentence import sentence
+from sweeper.storage import lock
 from sweeper.stored import stored, study_url
 from sweeper.study.objectives import best_of, value
 from sweeper.study.pruners import make_pruner
@@ -29,6 +30,8 @@ from sweeper.study.study import Study
 
 _DEFAULT = "the default settings"
 _LEAST_ROWS = 2
+
+SweepState = Literal["running", "stopped", "no verdict yet", "complete"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +90,9 @@ class VerdictFacts:
 
 def hindrance(sweep: Study, config: Config, layout: Layout) -> str:
     """Why this sweep can have no verdict, in words; empty where it can."""
+    seeds = config.budget.seeds
+    if seeds < MIN_SEEDS:
+        return f"budget.seeds={seeds} can't tell luck from a gain; {MIN_SEEDS} or more can"
     rows = _test_rows(config, layout)
     if rows < _LEAST_ROWS:
         return f"it needs {_LEAST_ROWS} test rows and there are {rows}; data.sizes.test keeps some apart"
@@ -204,9 +210,25 @@ def read(layout: Layout) -> VerdictFacts | None:
     Raises StudyError if there is no such sweep, or it can't be read.
     """
     tree, sweep = stored(layout)
-    config, _ = read_config(tree)
+    return reached(sweep, read_config(tree)[0], layout)
+
+
+def reached(sweep: Study, config: Config, layout: Layout) -> VerdictFacts | None:
+    """The verdict of `sweep`; None if there is none, or not yet."""
     runs = known_runs(config, layout)
     return judge(sweep, runs, config) if runs is not None else None
+
+
+def state(
+    sweep: Study, config: Config, layout: Layout, facts: VerdictFacts | None, running: bool | None = None
+) -> SweepState:
+    """Where a sweep stands, its verdict `facts` included; `running` None: asked of its lock."""
+    if lock.is_held(layout) if running is None else running:
+        return "running"
+    if not sweep.is_over(config.budget.trials, config.sampler):
+        return "stopped"
+    is_due = facts is None and config.verdict.name != "none" and not hindrance(sweep, config, layout)
+    return "no verdict yet" if is_due else "complete"
 
 
 def outlook(sweep: Study, config: Config, layout: Layout) -> str:

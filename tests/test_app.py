@@ -33,7 +33,26 @@ def test_a_sweep_prints_its_trials_and_its_result(capsys):
     assert "to go, less where trials are pruned" in out
     assert "than the default settings" in out or "The default settings themselves" in out
     assert "than the untouched base model" in out
-    assert "python -m sweeper show summarize" in out
+    assert out.splitlines()[-2] == "Look further: python -m sweeper show summarize", "no UI over nothing"
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("null", "python -m sweeper ui"),
+        ("http://me:hush@127.0.0.1:1", "MLflow: http://me:***@127.0.0.1:1"),
+        ("databricks", "MLflow: databricks"),
+    ],
+)
+def test_what_was_tracked_is_shown_where_it_is(capsys, tmp_path, uri, told):
+    main(QUICK)
+    config = tmp_path / "sweeps" / "summarize" / "config.yaml"
+    text = config.read_text().replace("tracking:\n  name: none", "tracking:\n  name: mlflow")
+    config.write_text(text.replace("uri: null", f"uri: {uri}"))
+    capsys.readouterr()
+    assert main(["show", "summarize"]) == 0
+    shown = capsys.readouterr().out.splitlines()[-1]
+    assert shown == f"Look further: python -m sweeper show summarize   {told}"
 
 
 @pytest.mark.parametrize("uri", ["foo", "mlruns/", "file:///tmp/mlruns", "ftp://me:hush@x/y", "http:/x"])
@@ -156,7 +175,7 @@ def test_unknown_sweeps_are_named_with_the_known_ones(capsys):
 
 def test_ui_without_a_database_says_so(capsys):
     assert main(["ui"]) == 2
-    assert "there is no sweeps/mlflow.db; run a sweep first" in capsys.readouterr().err
+    assert "there is no sweeps/mlflow.db; run a sweep with tracking=mlflow first" in capsys.readouterr().err
 
 
 def test_a_run_ends_with_its_report_and_the_verb_writes_it_anew(capsys, tmp_path):
@@ -203,9 +222,20 @@ def test_every_fault_is_reported_together_with_exit_code_2(capsys, tmp_path):
     assert not (tmp_path / "sweeps").exists(), "nothing is written for a bad configuration"
 
 
-def test_a_word_that_is_no_verb_and_no_override(capsys):
-    assert main(["lst"]) == 2
-    assert "lst: is neither a verb nor an override" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["lst"], "unknown command `lst`; did you mean `list`? Overrides have the form name=value."),
+        (["stop", "summarize", "3"], "unknown command `stop`; did you mean `trials NAME stop`? Overrides"),
+        (["sumarize"], "unknown command `sumarize`; did you mean `+experiment=summarize`? Overrides"),
+        (["xyz", "--help"], "unknown command `xyz`; see python -m sweeper --help. Overrides have the form"),
+        (["http://me:hush@x"], "unknown command `http://me:***@x`; see"),
+        (["run", "lst"], "1 fault in the command\n  lst: is no override (name=value); see python"),
+    ],
+)
+def test_a_word_that_is_no_verb_and_no_override(capsys, line, message):
+    assert main(line) == 2
+    assert f"sweeper: {message}" in capsys.readouterr().err
 
 
 def test_a_changed_setting_is_refused(capsys):
@@ -300,6 +330,12 @@ def test_help_and_version(capsys):
     assert "experiments: classify, dialogsum, instruct, summarize" in capsys.readouterr().out
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("sweeper 0.")
+
+
+@pytest.mark.parametrize("line", [["audit", "--help"], ["run", "-h"], ["--cfg", "--help"], ["a.b=1", "-h"]])
+def test_help_on_verbs_that_take_overrides(capsys, line):
+    assert main(line) == 0
+    assert capsys.readouterr().out.startswith("usage: python -m sweeper +experiment=NAME")
 
 
 def test_help_imports_nothing_heavy():

@@ -79,7 +79,7 @@ def test_given_parts_are_named_and_groups_are_told(tmp_path):
 def test_a_column_of_groups_that_is_not_there(tmp_path):
     config = configure(write_jsonl(tmp_path / "rows.jsonl", pairs(3)))
     config = replace(config, data=replace(config.data, audit=replace(config.data.audit, groups="gg")))
-    with pytest.raises(DataError, match=r"data\.audit\.groups: .* has no column `gg`; did you mean `g`"):
+    with pytest.raises(DataError, match=r"data\.audit\.groups: .* has no column `gg` \(did you mean `g`"):
         audit(config)
 
 

@@ -50,7 +50,7 @@ def test_a_clone_starts_from_a_trial(study):
 
 @pytest.mark.parametrize("word", ["seven", "-1", "1.0", "٣", ""])
 def test_a_number_of_a_trial_is_digits(word):
-    with pytest.raises(StudyError, match="is no number of a trial"):
+    with pytest.raises(StudyError, match="is not a trial number; `python -m sweeper trials NAME` lists them"):
         trial_number(word)
 
 
@@ -60,8 +60,9 @@ def test_a_number_of_a_trial_is_digits(word):
         (["stop", "0"], r"trial 0 is over \(pruned\); only others can be stopped"),
         (["stop", "9"], "`summarize` has no trial 9; its trials: 0 to 1"),
         (["clone", "9"], "`summarize` has no trial 9; its trials: 0 to 1"),
-        (["stop"], "`stop` can't be done to a trial; there is: show N, stop N"),
-        (["delete", "1"], "`delete 1` can't be done to a trial"),
+        (["stop"], r"`stop` needs a trial number: stop N \[WHY\]"),
+        (["show"], "`show` needs a trial number: show N$"),
+        (["delete", "1"], "`delete 1` can't be done to a trial; there is: show N, stop N"),
     ],
 )
 def test_what_can_not_be_done_is_refused(study, words, message):
@@ -89,8 +90,8 @@ def test_settings_that_the_space_does_not_allow(study, change, message):
 
 
 def test_all_faults_are_told_at_once(study):
-    with pytest.raises(ConfigError, match="2 faults") as told:
+    with pytest.raises(ConfigError, match=r"^2 faults in the command\n") as told:
         read_command(["enqueue", "epochs=2", "lora.rank=9"], study)
     assert [fault.field for fault in told.value.faults] == ["epochs", "lora.rank"]
-    with pytest.raises(ConfigError, match=r"lora\.rank: is given more than once"):
+    with pytest.raises(ConfigError, match=r"^1 fault in the command\n  lora\.rank: is given more than once"):
         read_command(["enqueue", "lora.rank=8", "lora.rank=16"], study)

@@ -76,9 +76,16 @@ def test_the_command_line_of_hydra(overrides):
             r"executor\.workers: is no setting of the executor that is chosen; these have it: executor=auto, "
             "executor=local, executor=ray",
         ),
-        (["space.warmup.low=0"], r"A new entry of the space is added with a plus: '\+space\.warmup\.low="),
-        (["model=gpt5"], r"model/gpt5.*smollm2_135m"),
-        (["+experiment=sumarize"], r"experiment/sumarize.*summarize"),
+        (["foo=1"], r"foo: unknown name; settings of a trial are trial\.NAME, and --cfg prints every name$"),
+        (
+            ["space.warmup={low: 0.0, high: 0.1}"],
+            r"unknown name; a new entry of the space is added with a plus: '\+space\.warmup=",
+        ),
+        (["space.lora.alpha.low=1"], r"did you mean `.*`\? A new entry of the space is added with a plus: "),
+        (["space=lora2"], "  space: there is no option `lora2`; there are: empty, .*; did you mean `lora`"),
+        (["sampler=bayes"], r"sampler: there is no option `bayes`; there are: gp, grid, .*, tpe$"),
+        (["model=gpt5"], r"model: there is no option `gpt5`; there are: .*smollm2_135m"),
+        (["+experiment=sumarize"], r"experiment: there is no option `sumarize`.*did you mean `summarize`"),
         (["data=file"], r"data\.path: is needed; give data\.path="),
         (["budget.trials=[1"], r"budget\.trials=\[1: is no override: no viable alternative"),
         (["sweep.name=${nowhere}"], "nowhere"),
@@ -93,10 +100,27 @@ def test_faults_say_what_to_do(overrides, message):
 
 
 def test_an_unknown_option_is_told_without_the_search_path():
-    with pytest.raises(ConfigError, match="Available options in 'experiment': classify") as refusal:
+    with pytest.raises(ConfigError, match="there are: classify") as refusal:
         compose(["+experiment=sumarize"])
     assert "search path" not in str(refusal.value)
-    assert str(refusal.value).endswith("instruct summarize; did you mean `summarize`?")
+    assert str(refusal.value).endswith("instruct, summarize; did you mean `summarize`?")
+
+
+@pytest.mark.parametrize("given", ["={choices: [1e-4, 2e-4]}", ".choices=[1e-4, 2e-4]"])
+def test_choices_are_put_in_place_of_a_range_as_the_fault_says(given):
+    name = "space.learning_rate"
+    replaced = [f"~{name}", f"+{name}={{choices: [1e-4, 2e-4]}}"]
+    told = (
+        rf"has other keys in the space \(low, high, log\); to replace them: {' '.join(map(repr, replaced))}"
+    )
+    with pytest.raises(ConfigError, match=told.replace("+", r"\+").replace("[", r"\[")):
+        compose(["+experiment=summarize", name + given])
+    with pytest.raises(
+        ConfigError, match=f"On the command line '~{name}' before it takes the preset's entry away"
+    ):
+        read_config(compose(["+experiment=summarize", f"+{name}{given}"]))
+    _, space = read_config(compose(["+experiment=summarize", *replaced]))
+    assert next(one for one in space.entries if one.name == "learning_rate").choices == (1e-4, 2e-4)
 
 
 def test_an_empty_space_is_a_fault_unless_one_trial_is_wanted():

@@ -65,6 +65,12 @@ def test_a_sweep_is_running_stopped_or_complete(tmp_path):
     assert read_facts(layout).state == "stopped"
 
 
+def test_a_grid_that_is_used_up_is_complete(tmp_path):
+    grid = ("sampler=grid", "space=empty", "+space.batch_size={choices: [4, 8]}", "pruner=none")
+    layout, _ = sweep(tmp_path, *grid, trials=6)
+    assert (read_facts(layout).state, len(read_facts(layout).trials)) == ("complete", 2)
+
+
 def test_a_sweep_that_has_only_begun_is_read(tmp_path):
     config, _ = configure(tmp_path)
     layout = Layout(tmp_path, config.sweep.name)

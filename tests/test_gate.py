@@ -165,7 +165,7 @@ def test_bad_configuration_and_bad_files_are_told_without_a_traceback(tmp_path, 
     assert "data.audit.fail_on: must be 'error', 'warning' or 'never'" in told
     assert "data.audit.near_duplicates: must be less than or equal to 1" in told
     assert main(["audit", "--now"]) == 2
-    assert "--now: is neither a verb nor an override" in capsys.readouterr().err
+    assert "--now: is no override (name=value)" in capsys.readouterr().err
 
 
 SCRIPTS = [

@@ -27,7 +27,7 @@ def test_what_defines_a_sweep_is_in_its_fingerprint(tmp_path):
         "task.evaluation.marks_per_epoch=4",
         "task.prompt='{input}'",
         "data.sizes.train=32",
-        "model.name=other/model",
+        "model=qwen3_0_6b",
         "task.also=[{metric: seconds, direction: minimize}]",
         "task.constraints=[{metric: chrf, at_least: 0.3}]",
     ):

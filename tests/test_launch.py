@@ -96,6 +96,8 @@ def test_a_sweep_counts_the_runs_of_its_verdict_and_a_verdict_has_none(tmp_path)
     judged = replace(config, verdict=replace(config.verdict, name="holdout"))
     info = sweep_info(study, judged, layout)
     assert (info.verdict_runs, info.is_verdict) == (6, False)
+    one_seed = replace(judged, budget=replace(judged.budget, seeds=1))
+    assert sweep_info(study, one_seed, layout).verdict_runs == 0
     info = sweep_info(study, judged, layout.verdict)
     assert (info.verdict_runs, info.is_verdict) == (0, True)
 

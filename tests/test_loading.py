@@ -100,7 +100,7 @@ FAULTS = [
         0,
         "task.evaluation.slice_rows: must be greater than or equal to 1 (given: 0)",
     ),
-    ("task.objective.direction", "minimize", "`rougeL` is there to maximize, not to minimize"),
+    ("task.objective.direction", "minimize", "`rougeL` is maximized: set task.objective.direction=maximize"),
     (
         "task.also",
         [{"metric": "f1", "direction": "maximize"}],
@@ -110,7 +110,7 @@ FAULTS = [
     (
         "task.also",
         [{"metric": "chrf", "direction": "maximize"}, {"metric": "seconds", "direction": "maximize"}],
-        "task.also.1.direction: `seconds` is there to minimize, not to maximize",
+        "task.also.1.direction: `seconds` is minimized: set task.also.1.direction=minimize",
     ),
     (
         "task.also",
@@ -148,12 +148,12 @@ FAULTS = [
     (
         "task.constraints",
         [{"metric": "chrf", "at_most": 0.6}],
-        "task.constraints.0: `chrf` is there to maximize; bound it by at_least",
+        "task.constraints.0: `chrf` is maximized; bound it by at_least",
     ),
     (
         "task.constraints",
         [{"metric": "length_gap.chrf", "at_least": 0.6}],
-        "task.constraints.0: `length_gap.chrf` is there to minimize; bound it by at_most",
+        "task.constraints.0: `length_gap.chrf` is minimized; bound it by at_most",
     ),
     (
         "task.constraints",
@@ -194,6 +194,12 @@ FAULTS = [
     ("trial.reweight", 0.5, "trial.reweight: needs labels, and task.kind=generate has none"),
     ("space", {"reweight": {"low": 0, "high": 1}}, "space.reweight: needs labels, and task.kind=generate"),
     ("data.time", "day", "data.time: can't go together with data.group; set one of them to null"),
+    (
+        "model.name",
+        "gpt2",
+        "model.name: the embedded model is HuggingFaceTB/SmolLM2-135M-Instruct; for another one: "
+        "model=custom model.name=gpt2",
+    ),
     ("model.revision", "main", "model.revision: an embedded model has none"),
     ("sampler.startup_trials", None, "sampler.startup_trials: is needed for sampler=tpe"),
     ("pruner", {"name": "percentile"}, "pruner.percentile: is needed for pruner=percentile"),

@@ -134,7 +134,7 @@ def test_a_configuration_may_name_an_added_metric(added):
         ConfigError, match=r"task\.evaluation\.metrics: `whispering` does not fit .*, shouting"
     ):
         read_config(compose(["+experiment=summarize", "task.evaluation.metrics=[whispering]"]))
-    with pytest.raises(ConfigError, match=r"task\.objective\.direction: `shouting` is there to minimize"):
+    with pytest.raises(ConfigError, match=r"task\.objective\.direction: `shouting` is minimized"):
         read_config(compose(["+experiment=summarize", "task.objective.metric=shouting"]))
 
 

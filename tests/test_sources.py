@@ -82,7 +82,12 @@ BROKEN = [
     (
         "rows.jsonl",
         b'{"texts": "a", "answer": "b"}\n',
-        r"no column `text`; did you mean `texts`\? It has: answer",
+        r"no column `text` \(did you mean `texts`\?\); it has: answer",
+    ),
+    (
+        "rows.jsonl",
+        b'{"a": "a", "b": "b"}\n',
+        r"^data\.input: \S* has no column `text`; data\.target: \S* has no column `answer`; it has: a, b$",
     ),
     ("rows.csv", b"text,answer\na,b,c\n", "line 2 has more fields than the header"),
     ("rows.csv", b'text,answer\n"a" b,c\n', "line 2 is no readable .csv .*those within it doubled"),
@@ -193,7 +198,7 @@ def test_a_folder_in_the_format_of_the_hub(tmp_path):
     ):
         load(hub(folder, parts=("train", "valid", None)).data)
     with pytest.raises(
-        DataError, match=r"data\.input: split `train` of .* has no column `txt`; did you mean"
+        DataError, match=r"data\.input: split `train` of .* has no column `txt` \(did you mean"
     ):
         read(hub(folder, input="txt"))
     with pytest.raises(DataError, match=r"can't be opened .*data\.subset"):
@@ -233,7 +238,7 @@ def test_docstrings_need_one_package_that_is_there():
     ):
         load(configure(None, source="docstrings", packages=("no_such_package", "sys")).data)
     with pytest.raises(
-        DataError, match=r"data\.input: a docstring has no column `sumary`; did you mean `summary`"
+        DataError, match=r"data\.input: a docstring has no column `sumary` \(did you mean `summary`"
     ):
         load(configure(None, source="docstrings", packages=("stdlib",), input="sumary").data)
 

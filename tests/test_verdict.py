@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from sweeper.compose import compose, read_config
 from sweeper.config import ConstraintConfig
 from sweeper.layout import Layout
 from sweeper.messages import BASE, TrialState
+from sweeper.report import read_facts
 from sweeper.stored import stored
 from sweeper.study.study import Study
 from sweeper.verdict import VerdictFacts
@@ -103,9 +105,10 @@ def test_a_finished_one_is_told_again_and_nothing_is_trained_anew(facts, capsys)
     assert f"Verdict: {facts.sentence}" in capsys.readouterr().out
 
 
-def test_it_is_no_sweep_of_its_own(facts, capsys):
+def test_it_is_listed_with_its_sweep_and_no_sweep_of_its_own(facts, capsys):
     main(["list"])
-    assert capsys.readouterr().out.count("summarize") == 1
+    (listed,) = (line for line in capsys.readouterr().out.splitlines() if "summarize" in line)
+    assert re.search(r"complete +3/3 .* gain$", listed.rstrip())
     assert main(["show", "summarise"]) == 2
     assert "known sweeps: summarize\n" in capsys.readouterr().err
 
@@ -183,10 +186,13 @@ def test_a_space_that_leads_away_from_the_best_is_called_worse():
     assert facts.sentence.endswith("on the validation rows no trial was better than the default settings.")
 
 
-def test_one_seed_is_not_enough():
-    facts = sweep("budget.seeds=1")
-    assert facts.outcome == "not enough seeds"
-    assert "finished were 1 run of the default settings" in facts.sentence
+def test_one_seed_is_not_enough_and_nothing_is_trained_for_it(capsys):
+    assert sweep("budget.seeds=1") is None
+    told = capsys.readouterr().out
+    assert "No verdict: budget.seeds=1 can't tell luck from a gain; 2 or more can." in told
+    assert "the verdict's" not in told, "nor does it count in what is still to come"
+    assert Study.names(URL) == ["summarize"]
+    assert sweep("budget.seeds=2").outcome == "gain"
 
 
 def test_runs_that_fail_are_counted():
@@ -213,7 +219,7 @@ def test_without_a_second_settings_there_is_none(capsys):
 
 def test_equal_settings_count_once_and_the_default_ones_never():
     choices = ("space=empty", "+space.lora.dropout.choices=[0.0, 0.1]", "sampler=random", "pruner=none")
-    sweep(*choices, "budget.finalists=3", "budget.seeds=1", trials=8)
+    sweep(*choices, "budget.finalists=3", "budget.seeds=2", trials=8)
     _, study = stored(LAYOUT)
     (one,) = verdict.finalists(study, 3)
     assert one.settings.lora.dropout == 0.1
@@ -293,6 +299,9 @@ def test_killed_and_interrupted_it_goes_on_where_it_was(capsys):
     process.communicate(timeout=30)
     assert main(["show", "summarize"]) == 0
     assert "No verdict yet: 2 of its 6 runs are over." in capsys.readouterr().out
+    assert main(["list"]) == 0
+    assert re.search(r"summarize +no verdict yet +3/3", capsys.readouterr().out)
+    assert read_facts(LAYOUT).state == "no verdict yet"
     process = start()
     read_until(process, "Run 2 finished")
     read_until(process, "seed 2")

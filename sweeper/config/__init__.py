@@ -21,6 +21,7 @@ from sweeper.config.data import (
 )
 from sweeper.config.metrics import METRICS
 from sweeper.config.sweep import (
+    EMBEDDED,
     BudgetConfig,
     EngineConfig,
     ExecutorConfig,
@@ -42,6 +43,7 @@ from sweeper.config.task import (
 from sweeper.config.trial import LoraSettings, TrialSettings
 
 __all__ = [
+    "EMBEDDED",
     "METRICS",
     "AuditConfig",
     "AugmentConfig",

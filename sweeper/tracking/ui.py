@@ -58,7 +58,7 @@ def _check(host: str, port: int, allowed: Sequence[str]) -> None:
             )
         )
     if faults:
-        raise ConfigError(faults)
+        raise ConfigError(faults, "command")
 
 
 def ui_environment() -> dict[str, str]:

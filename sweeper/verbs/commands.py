@@ -9,7 +9,12 @@ from sweeper.inbox import Command, Enqueue, Stop
 from sweeper.loading import dotted, to_tree
 from sweeper.study.study import Study
 
-FORMS = "show N, stop N [WHY], clone N [SETTING=VALUE ...], enqueue [SETTING=VALUE ...]"
+_FORMS = {
+    "show": "show N",
+    "stop": "stop N [WHY]",
+    "clone": "clone N [SETTING=VALUE ...]",
+    "enqueue": "enqueue [SETTING=VALUE ...]",
+}
 
 
 def read_command(words: Sequence[str], study: Study) -> Command:
@@ -35,13 +40,16 @@ def read_command(words: Sequence[str], study: Study) -> Command:
             )
         case ["enqueue", *changes]:
             return Enqueue(study.space.point(_settings(changes)), "enqueued by hand")
-    raise StudyError(f"`{' '.join(words)}` can't be done to a trial; there is: {FORMS}")
+        case ["show" | "stop" | "clone" as verb]:
+            raise StudyError(f"`{verb}` needs a trial number: {_FORMS[verb]}")
+    there = ", ".join(_FORMS.values())
+    raise StudyError(f"`{' '.join(words)}` can't be done to a trial; there is: {there}")
 
 
 def trial_number(text: str) -> int:
     """The number of a trial; raises StudyError for anything else."""
     if not (text.isascii() and text.isdecimal()):
-        raise StudyError(f"`{text}` is no number of a trial; they are in the first column of the list")
+        raise StudyError(f"`{text}` is not a trial number; `python -m sweeper trials NAME` lists them")
     return int(text)
 
 
@@ -55,7 +63,7 @@ def _settings(changes: Sequence[str]) -> dict[str, Scalar]:
         Fault(name, "is given more than once") for name in dict.fromkeys(names) if names.count(name) > 1
     ]
     if faults:
-        raise ConfigError(faults)
+        raise ConfigError(faults, "command")
     return {name: _value(text) for name, _, text in pairs}
 
 
