@@ -14,7 +14,7 @@ from typing import Any
 
 from sweeper.config import DataConfig
 from sweeper.data import docstrings
-from sweeper.errors import DataError
+from sweeper.errors import DataError, first_line
 
 Row = Mapping[str, Any]
 """Column name to value, as the source has it."""
@@ -319,9 +319,8 @@ def _open_hub(data: DataConfig) -> Mapping[str, Any]:
         else:
             found = datasets.load_dataset(name, data.subset, revision=data.revision, streaming=True)
     except Exception as error:  # the libraries below raise dozens of kinds, all meaning the same to a user
-        first_line = str(error).strip().partition("\n")[0]
         raise DataError(
-            f"data.name: {name} can't be opened ({first_line}). Check the name and data.subset; "
+            f"data.name: {name} can't be opened ({first_line(error)}). Check the name and data.subset; "
             "if it is gated, accept its terms on the hub and set HF_TOKEN; "
             "without a network give a local folder, or data.source=file"
         ) from error
@@ -342,8 +341,7 @@ def _reading_hub(split: Any, data: DataConfig, name: str) -> Callable[[], Iterat
         except DataError:
             raise
         except Exception as error:  # as above: a connection, a parser, a decoder
-            first_line = str(error).strip().partition("\n")[0]
-            raise DataError(f"split `{name}` of {data.name} can't be read: {first_line}") from error
+            raise DataError(f"split `{name}` of {data.name} can't be read: {first_line(error)}") from error
 
     return rows
 

@@ -16,11 +16,10 @@ from typing import Any
 from sweeper.events import DataSetInfo, Measurement, SweepInfo, TrialRecord
 from sweeper.failpoints import reach
 from sweeper.layout import Layout
-from sweeper.loading import to_tree
+from sweeper.loading import dotted, to_tree
 from sweeper.messages import BASE, TrialState
 from sweeper.tracking.store import open_experiment, search_runs
 from sweeper.tracking.words import (
-    flattened,
     label,
     leaderboard,
     note,
@@ -170,10 +169,10 @@ class SweepRuns:
             ours = self._trials[trial.number] = _Run(run, dict(run.data.tags))
         seen = ("train", "validation", "test") if self._sweep.is_verdict else ("train", "validation")
         data = [info for info in self._sweep.data if info.split in seen]
-        params = {} if trial.number == BASE else flattened(to_tree(trial.settings))
+        params = {} if trial.number == BASE else dotted(to_tree(trial.settings))
         ours.wanted = wanted
         # A parameter can't be changed once it is logged.
-        ours.params = {key: value for key, value in params.items() if key not in run.data.params}
+        ours.params = {key: str(value) for key, value in params.items() if key not in run.data.params}
         self._log_inputs(run.info.run_id, data)
         if not trial.state.is_over and not (is_new and trial.state is TrialState.RUNNING):
             self._client.update_run(run.info.run_id, status=_STATUS[trial.state])

@@ -3,14 +3,14 @@
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
 import sweeper
 from sweeper.config import Goals
 from sweeper.events import SweepInfo, TrialRecord
-from sweeper.loading import to_tree
+from sweeper.loading import dotted, to_tree
 from sweeper.messages import BASE, Sample, TrialState
 from sweeper.study.objectives import value as value_of
 from sweeper.study.objectives import violations
@@ -35,17 +35,6 @@ def run_name(trial: TrialRecord, is_verdict: bool = False) -> str:
     if trial.state is TrialState.PRUNED:
         remarks.append("pruned")
     return f"trial {trial.number}" + (f" ({', '.join(remarks)})" if remarks else "")
-
-
-def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Every leaf of a tree by dotted name, as text."""
-    flat: dict[str, str] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= flattened(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = str(value)
-    return flat
 
 
 def parent_tags(sweep: SweepInfo) -> dict[str, str]:
@@ -142,7 +131,7 @@ def leaderboard(
     columns = ["trial", "state", "objective", "error", *scores, *violates, "examples", "seconds"]
     writer.writerow([*columns, *settings])
     for trial in ranked:
-        known = {} if trial.number == BASE else flattened(to_tree(trial.settings))
+        known = {} if trial.number == BASE else dotted(to_tree(trial.settings))
         writer.writerow(
             [
                 label(trial.number),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sweeper.data.checks.tally import Sample, Tally
 from sweeper.data.findings import Batch, Finding
 from sweeper.data.personal import Span, find, mask, masked_part
-from sweeper.errors import DataError, installing
+from sweeper.errors import DataError, first_line, installing
 
 if TYPE_CHECKING:
     from presidio_analyzer import AnalyzerEngine
@@ -151,8 +151,8 @@ def _language(folder: Path | None) -> Any:
     try:
         return spacy.load(path)
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().partition("\n")[0]
         version = spacy.about.__version__
         raise DataError(
-            f"data.audit.spacy: {folder} can't be loaded ({reason}); take a model for spaCy {version}"
+            f"data.audit.spacy: {folder} can't be loaded ({first_line(error)}); take a model for spaCy "
+            f"{version}"
         ) from error
