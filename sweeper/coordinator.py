@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from sweeper.config import BudgetConfig, EvaluationConfig, SamplerConfig, TrialSettings
+from sweeper.config import Config, EvaluationConfig, TrialSettings
 from sweeper.engines import checkpoints
 from sweeper.events import Listener, Measurement, SweepInfo, TrialRecord
 from sweeper.failpoints import reach
@@ -65,9 +65,8 @@ class _Running:
 class Coordinator:
     """The state machine of one sweep.
 
-    `rows` is the number of unaugmented training rows; a trial goes on with another worker `retries` times at
-    most. `clock` gives seconds and only ever goes forward; `now` gives Unix time for measurements, which may
-    be set back: theirs stands still then.
+    `rows` is the number of unaugmented training rows. `clock` gives seconds and only ever goes forward; `now`
+    gives Unix time for measurements, which may be set back: theirs stands still then.
     """
 
     def __init__(
@@ -75,24 +74,21 @@ class Coordinator:
         study: Study,
         layout: Layout,
         sweep: SweepInfo,
-        budget: BudgetConfig,
-        sampler: SamplerConfig,
-        evaluation: EvaluationConfig,
+        config: Config,
         rows: int,
         listeners: Sequence[Listener],
-        retries: int,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._study = study
         self._layout = layout
         self._sweep = sweep
-        self._budget = budget
-        self._sampler = sampler
-        self._evaluation = evaluation
+        self._budget = config.budget
+        self._sampler = config.sampler
+        self._evaluation = config.task.evaluation
         self._rows = rows
         self._listeners = tuple(listeners)
-        self._retries = retries
+        self._retries = config.executor.retries or 0
         self._losses: Counter[int] = Counter()
         self._clock = clock
         self._now = now

@@ -59,17 +59,7 @@ def launch(
     listeners: list[Listener] = [Journal(layout), make_tracker(config.tracking, layout), screen]
     if executor.elsewhere:
         listeners.append(Keeper())
-    coordinator = Coordinator(
-        study,
-        layout,
-        info,
-        config.budget,
-        config.sampler,
-        config.task.evaluation,
-        inputs.rows,
-        listeners,
-        config.executor.retries or 0,
-    )
+    coordinator = Coordinator(study, layout, info, config, inputs.rows, listeners)
     with reading():
         coordinator.open()
     keep()

@@ -92,12 +92,9 @@ def open_coordinator(
         study,
         layout,
         info,
-        config.budget,
-        config.sampler,
-        config.task.evaluation,
+        config,
         rows,
         [Journal(layout), recorder, *listeners],
-        config.executor.retries or 0,
         clock=clock,
         now=now or clock,
     )
