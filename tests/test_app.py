@@ -207,7 +207,7 @@ def test_a_card_that_would_lack_something_is_refused_and_the_report_written(caps
     assert "the model card of summarize would lack: data (rows/ is damaged" in capsys.readouterr().err
     assert (folder / "report.html").exists()
     assert main(QUICK) == 0
-    assert "Mind: the model card of summarize would lack" in capsys.readouterr().out
+    assert "Warning: the model card of summarize would lack" in capsys.readouterr().out
 
 
 def test_every_fault_is_reported_together_with_exit_code_2(capsys, tmp_path):
