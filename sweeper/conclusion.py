@@ -66,7 +66,7 @@ def conclude_in_writing(layout: Layout, tracker: Tracker, screen: Screen) -> Non
         with naming(layout.folder):
             publish(layout, tracker, screen, running=False)
     except SweeperError as error:
-        screen.say(f"Mind: {error}")
+        screen.say(f"Warning: {error}")
 
 
 def _show_samples(best: TrialRecord, screen: Screen) -> None:

@@ -104,7 +104,7 @@ def prepare_inputs(
     kept = len(list(layout.folder.glob("**/attempt-*/best")))
     needed = needs(config, trained_bytes(resolved.path, space), _workers(config), kept)
     if warning := check_room(layout.folder, needed):
-        screen.say(f"Mind: {warning}")
+        screen.say(f"Warning: {warning}")
     with screen.step("Preparing the rows"):
         limit = pretrained.positions(resolved)
         prepared = prepare.prepare(config, tokenizer, architecture, layout.rows, limit, beside)
@@ -114,7 +114,7 @@ def prepare_inputs(
     if told := prepare.cleaning(prepared.manifest):
         screen.say(told)
     for warning in prepared.manifest.warnings:
-        screen.say(f"Mind: {warning}")
+        screen.say(f"Warning: {warning}")
     pinned = {"revision": resolved.revision, "dtype": number_type(config)}
     return Inputs(
         config=_pinned(config, pinned),

@@ -151,7 +151,7 @@ def test_a_foreign_study_is_left_alone(capsys):
 def test_trained_and_replayed_trials_do_not_mix(capsys):
     main(QUICK)
     assert main(["+experiment=summarize", "budget.trials=5", "tracking=none"]) == 2
-    assert "replayed: True in the study, False now" in capsys.readouterr().err
+    assert "replayed: true in the study, false now" in capsys.readouterr().err
 
 
 def test_bad_curves_are_refused_before_anything_is_written(capsys, tmp_path):
@@ -207,7 +207,7 @@ def test_a_card_that_would_lack_something_is_refused_and_the_report_written(caps
     assert "the model card of summarize would lack: data (rows/ is damaged" in capsys.readouterr().err
     assert (folder / "report.html").exists()
     assert main(QUICK) == 0
-    assert "Mind: the model card of summarize would lack" in capsys.readouterr().out
+    assert "Warning: the model card of summarize would lack" in capsys.readouterr().out
 
 
 def test_every_fault_is_reported_together_with_exit_code_2(capsys, tmp_path):
@@ -266,7 +266,9 @@ def test_where_no_trial_meets_the_constraints_the_nearest_is_told(capsys, tmp_pa
     assert main(["list"]) == 0
     assert main([*QUICK, bound, "pruner=none"]) == 1, "nor when it is asked for again"
     assert main([*QUICK, bound.replace("0.9", "0.8")]) == 2
-    assert "task.constraints: [{'metric': 'exact_match'" in capsys.readouterr().err
+    assert (
+        "task.constraints: [{metric: exact_match, at_least: 0.9}] in the study, [{" in capsys.readouterr().err
+    )
 
 
 def test_the_adapter_of_a_violator_is_not_exported(capsys, tmp_path):

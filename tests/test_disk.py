@@ -132,7 +132,7 @@ def test_a_report_without_room_leaves_the_old_one(disk, capsys):
     disk.make_room()
     disk.fill(leave=40_000)
     assert sweep(disk) == 0, "the sweep is complete whatever becomes of its page"
-    assert "Mind: " in capsys.readouterr().out
+    assert "Warning: " in capsys.readouterr().out
     disk.make_room()
     assert main(["report", "summarize", "--folder", str(disk.folder)]) == 0
 

@@ -107,7 +107,7 @@ def test_a_large_sweep_stays_below_six_megabytes():
         ({"best": None, "trials": 0}, "No trial has finished, so there are none."),
         ({"rows": None}, "Nothing is known of the frozen rows."),
         ({"audit": None}, "The rows were not audited."),
-        ({"audit": None, "faults": ("audit.json can't be read",)}, "Mind: audit.json can't be read"),
+        ({"audit": None, "faults": ("audit.json can't be read",)}, "Warning: audit.json can't be read"),
         ({"noted": False}, "versions and machine are those of now, not of the sweep"),
         ({"state": "running", "verdict": None}, "this sweep has none yet"),
         ({"trials": 3}, "No trial has failed."),

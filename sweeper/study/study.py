@@ -24,7 +24,7 @@ from sweeper.credentials import masked
 from sweeper.errors import StudyError
 from sweeper.events import TrialRecord
 from sweeper.failpoints import reach
-from sweeper.loading import dotted, read, to_tree
+from sweeper.loading import differences, read, to_tree
 from sweeper.messages import BASE, Ending, Outcome, TrialState
 from sweeper.space import Space
 from sweeper.storage.database import open_storage, sole_writer, sqlite_path
@@ -408,18 +408,15 @@ class Study:
 
     def refuse_if_changed(self, fingerprint: Mapping[str, Any]) -> None:
         """Raise StudyError, with the differences, if the study was made with another fingerprint."""
-        before, now = dotted(self.fingerprint), dotted(json.loads(json.dumps(fingerprint)))
         changed = [
-            f"  {key}: {before.get(key, _ABSENT)} in the study, {now.get(key, _ABSENT)} now"
-            for key in sorted(before.keys() | now.keys())
-            if before.get(key, _ABSENT) != now.get(key, _ABSENT)
+            f"  {key}: {before} in the study, {now} now"
+            for key, before, now in differences(self.fingerprint, json.loads(json.dumps(fingerprint)))
         ]
         if changed:
-            name = self._study.study_name
-            differences = "\n".join(changed)
+            name, lines = self._study.study_name, "\n".join(changed)
             raise StudyError(
                 f"sweep `{name}` was begun with other settings, so new trials could not be compared with "
-                f"its old ones:\n{differences}\n"
+                f"its old ones:\n{lines}\n"
                 f"Take the old settings to go on with it, or begin another sweep: sweep.name={name}_2\n"
                 f"(`python -m sweeper delete {name}` makes the name free again)"
             )
@@ -469,6 +466,3 @@ class Study:
 
     def _set_attr(self, number: int, key: str, value: Any) -> None:
         self._storage.set_trial_user_attr(self._frozen(number)._trial_id, key, value)
-
-
-_ABSENT = "absent"

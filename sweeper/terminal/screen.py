@@ -108,7 +108,7 @@ class Screen(Listener):
             return
         self.say(self._end_in_words(trial, self._sweep))
         for warning in trial.warnings:
-            self.say(f"  Mind: {warning}")
+            self.say(f"  Warning: {warning}")
         for violation in violations(trial, self._sweep.goals):
             self.say(f"  {violation}")
         if trial.number == BASE and trial.objective is not None:

@@ -102,7 +102,7 @@ def _show(study: Study, trial: int, layout: Layout, screen: Screen) -> None:
     }
     _section("Cost", cost, screen)
     for warning in record.warnings:
-        screen.say(f"Mind: {warning}")
+        screen.say(f"Warning: {warning}")
     screen.say(f"Adapter: {record.adapter or 'none'}\nMeasurements: {layout.metrics(trial)}")
     for sample in record.samples:
         screen.say(f"\nPrompt:    {sample.prompt}\nReference: {sample.reference}\nOutput:    {sample.output}")
