@@ -83,8 +83,8 @@ def test_one_trial_in_full(capsys, tmp_path):
     out = capsys.readouterr().out
     for told in (
         "Trial 1: finished", "a clone of trial 0", "lora.rank*", "16", "after 48 examples  0.25",
-        "after 96 examples  0.3  best", "rougeL  0.3 ± 0.02", "train_seconds", "10.0 s", "Warning: it overfits",
-        f"Adapter: {adapter.relative_to(tmp_path)}", "Output:    That.",
+        "after 96 examples  0.3  best", "rougeL  0.3 ± 0.02", "train_seconds", "10.0 s",
+        "Warning: it overfits", f"Adapter: {adapter.relative_to(tmp_path)}", "Output:    That.",
     ):  # fmt: skip
         assert told in out
     assert trials("show", "7") == 2
