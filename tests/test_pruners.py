@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import optuna
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from sweeper.config import PrunerConfig
-from sweeper.study.pruners import make_pruner
+from sweeper.study.pruners import is_below, make_pruner
 
 MARK = 48
 MEDIAN = PrunerConfig("median", min_peers=3)
@@ -209,3 +210,13 @@ def test_the_best_at_every_mark_is_never_pruned(
 def test_the_same_reports_get_the_same_answers(curves: list[list[float]]) -> None:
     trials = [Curve(curve) for curve in curves]
     assert sweep(MEDIAN, trials) == sweep(MEDIAN, trials)
+
+
+halves = st.integers(-6, 6).map(lambda number: number / 2)
+
+
+@settings(max_examples=500, deadline=None)
+@given(value=halves, others=st.lists(halves, min_size=1, max_size=12), percent=st.floats(0, 100))
+def test_counting_tells_what_the_percentile_would(value: float, others: list[float], percent: float) -> None:
+    expected = value < np.percentile(others, percent)
+    assert is_below(value, np.array(others), percent) == expected
