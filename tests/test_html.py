@@ -48,6 +48,15 @@ def test_everything_that_is_known_is_told_in_its_order():
         assert said in page, said
 
 
+@pytest.mark.parametrize(("error", "near"), [(1e-6, 0), (10.0, 8)])
+def test_it_counts_the_trials_that_the_best_cannot_be_told_from(error, near):
+    facts = told()
+    trials = tuple(replace(trial, error=error, errors={"rougeL": error}) for trial in facts.trials)
+    facts = replace(facts, trials=trials, best=replace(facts.best, error=error))
+    said = f"{near} of the 8 other finished trials lie within one standard error of the best."
+    assert said in text_of(render(facts))
+
+
 def test_the_leaderboard_ranks_and_marks():
     page = render(told())
     rows = re.findall(r'<tr class="(\w*) is-(\w+)">\s*<td class="n" data-value="(-?\d+)">', page)

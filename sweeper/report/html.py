@@ -32,6 +32,7 @@ from sweeper.report.importance import importances
 from sweeper.report.parallel import parallel
 from sweeper.report.parts import parts
 from sweeper.stored import as_yaml
+from sweeper.study.objectives import tied
 from sweeper.terminal.tables import minutes, number, overrides, value
 
 _MOST_SAMPLES = 5
@@ -208,20 +209,14 @@ def _strip(record: TrialRecord, low: float, width: float) -> tuple[float, float,
 def _close(facts: SweepFacts) -> str:
     """How many trials the best one can't be told from, by the rows' standard errors alone."""
     best = facts.best
-    if best is None or best.objective is None or not best.error:
+    if best is None or not best.error:
         return ""
     others = [record for record in facts.finished if record.number != best.number]
-    near = [
-        record
-        for record in others
-        if record.objective is not None
-        and abs(record.objective - best.objective) <= math.hypot(best.error, record.error or 0.0)
-    ]
+    near = [record for record in tied(facts.finished, facts.goals) if record.number != best.number]
     if not others:
         return ""
     return (
-        f"{len(near)} of the {len(others)} other finished trials are within one standard error of the "
-        "difference to the best one."
+        f"{len(near)} of the {len(others)} other finished trials lie within one standard error of the best."
     )
 
 
