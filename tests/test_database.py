@@ -207,5 +207,5 @@ def test_a_missing_driver_is_named_with_its_installation():
     with pytest.raises(StudyError, match=r"needs a driver that is not installed .*oracledb") as refusal:
         open_storage("oracle+oracledb://me:hush@localhost/sweeps")
     assert "hush" not in str(refusal.value)
-    with pytest.raises(StudyError, match=r"for PostgreSQL: pip install 'sweeper\[postgres\]'"):
+    with pytest.raises(StudyError, match=r"for PostgreSQL, in sweeper's folder: pip install .*\[postgres\]"):
         open_storage("oracle+oracledb://me:hush@localhost/sweeps")
