@@ -33,6 +33,7 @@ from sweeper.launch import (
     sweep_info,
 )
 from sweeper.layout import Layout, write_atomically
+from sweeper.loading import read
 from sweeper.messages import BASE, TrialState
 from sweeper.preemption import INTERRUPTED, STOPPING, leaving_in_time
 from sweeper.space import Space
@@ -298,11 +299,11 @@ def ui(folder: Path, port: int, host: str, allowed: Sequence[str]) -> int:
 
 def _tracking(tree: dict[str, Any]) -> TrackingConfig:
     """Of a stored sweep; the secret in its URI as far as the environment has it."""
-    config = read_config(tree)[0]
+    tracking = read(TrackingConfig, tree["tracking"], "tracking")
     try:
-        return tracking_of(config)
+        return tracking_of(tracking)
     except StudyError:
-        return config.tracking
+        return tracking
 
 
 @contextmanager

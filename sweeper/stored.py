@@ -74,20 +74,20 @@ def _whole(url: str) -> str:
     return _given[masked(url)]
 
 
-def tracking_of(config: Config) -> TrackingConfig:
+def tracking_of(tracking: TrackingConfig) -> TrackingConfig:
     """`tracking` of a stored sweep; the secret in its URI is not stored, and taken from MLFLOW_TRACKING_URI.
 
     `@FILE` stays what it is. Raises StudyError if the secret isn't there.
     """
-    uri = config.tracking.uri
+    uri = tracking.uri
     if uri is None or "***" not in uri:
-        return config.tracking
+        return tracking
     whole = os.environ.get("MLFLOW_TRACKING_URI")
     if not whole:
         raise StudyError(
             f"the secret in tracking.uri ({uri}) is not stored; set MLFLOW_TRACKING_URI to the whole URI"
         )
-    return replace(config.tracking, uri=whole)
+    return replace(tracking, uri=whole)
 
 
 def public(config: Config) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def open_runs(sweep: Study, config: Config, layout: Layout) -> tuple[Study, Conf
 
 def known_runs(config: Config, layout: Layout) -> Study | None:
     """The study of the verdict if it was begun, and is wanted."""
-    if config.verdict.name == "none":
+    if config.verdict.name == "none" or config.budget.seeds < MIN_SEEDS:
         return None
     return Study.known(study_url(config, layout), layout.verdict.name, layout.verdict.folder)
 

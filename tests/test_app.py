@@ -134,6 +134,17 @@ def test_a_tracking_secret_is_not_made_up(capsys, tmp_path):
     assert not (tmp_path / "sweeps" / "summarize").exists()
 
 
+def test_a_sweep_of_a_configuration_that_is_refused_by_now_can_be_deleted(capsys, tmp_path):
+    main(QUICK)
+    config = tmp_path / "sweeps" / "summarize" / "config.yaml"
+    text = config.read_text()
+    assert "name: HuggingFaceTB/SmolLM2-135M-Instruct" in text
+    config.write_text(text.replace("name: HuggingFaceTB/SmolLM2-135M-Instruct", "name: gpt2"))
+    assert main(["show", "summarize"]) == 2
+    assert main(["delete", "summarize", "--yes"]) == 0
+    assert not (tmp_path / "sweeps" / "summarize").exists()
+
+
 def test_a_start_that_was_killed_leaves_no_trace(capsys):
     open_storage("sqlite:///sweeps/study.db")
     optuna.create_study(storage=open_storage("sqlite:///sweeps/study.db"), study_name="summarize")

@@ -52,9 +52,15 @@ def test_everything_that_is_known_is_told_in_its_order():
 def test_it_counts_the_trials_that_the_best_cannot_be_told_from(error, near):
     facts = told()
     trials = tuple(replace(trial, error=error, errors={"rougeL": error}) for trial in facts.trials)
-    facts = replace(facts, trials=trials, best=replace(facts.best, error=error))
-    said = f"{near} of the 8 other finished trials lie within one standard error of the best."
+    one = replace(facts.goals, also=())
+    facts = replace(facts, goals=one, trials=trials, best=replace(facts.best, error=error))
+    met = " that meet the constraints"
+    said = f"{near} of the 8 other finished trials{met} lie within one standard error of the best."
     assert said in text_of(render(facts))
+    free = replace(facts, goals=Goals(facts.objective))
+    assert said.replace(met, "") in text_of(render(free))
+    several = replace(facts, goals=Goals(facts.objective, (ObjectiveConfig("loss", "minimize"),)))
+    assert "within one standard error" not in text_of(render(several)), "another rule makes the best one"
 
 
 def test_the_leaderboard_ranks_and_marks():

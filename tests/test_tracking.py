@@ -15,7 +15,14 @@ from typing import Any
 
 import pytest
 
-from sweeper.config import ConstraintConfig, LoraSettings, ObjectiveConfig, TrackingConfig, TrialSettings
+from sweeper.config import (
+    ConstraintConfig,
+    Goals,
+    LoraSettings,
+    ObjectiveConfig,
+    TrackingConfig,
+    TrialSettings,
+)
 from sweeper.errors import StudyError
 from sweeper.events import AuditInfo, DataSetInfo, Listener, Measurement, SweepInfo, TrialRecord
 from sweeper.journal import Journal
@@ -24,7 +31,7 @@ from sweeper.messages import BASE, HeldOutScores, Sample, SliceScores, TrialStat
 from sweeper.tracking.sending import MlflowTracker, make_tracker
 from sweeper.tracking.store import client_of
 from sweeper.tracking.ui import ui_command, ui_environment
-from sweeper.tracking.words import note, run_name, trial_tags
+from sweeper.tracking.words import leaderboard, note, run_name, trial_tags
 
 SETTINGS = TrialSettings(
     method="lora",
@@ -609,6 +616,12 @@ def test_wrong_states_are_set_right_by_sending_again(layout: Layout) -> None:
     assert {run.info.status for run in found.values()} == {"FINISHED"}
     assert found[layout.name].data.tags["sweeper.reason"] == "finished", "the old reason stays"
     assert len(history(layout, found["trial 1"])["train_loss"]) == 13
+
+
+def test_the_base_models_seconds_are_what_its_worker_measured() -> None:
+    base = replace(over(BASE), seconds=0.0, cost={"seconds": 4.25})
+    table = leaderboard([base], Goals(ObjectiveConfig("rougeL", "maximize")), (), ())
+    assert table.splitlines()[1].split(",")[-1] == "4.2"
 
 
 def test_sending_again_to_a_server_that_is_away_is_refused(layout: Layout) -> None:

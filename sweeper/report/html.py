@@ -32,7 +32,7 @@ from sweeper.report.importance import importances
 from sweeper.report.parallel import parallel
 from sweeper.report.parts import parts
 from sweeper.stored import as_yaml
-from sweeper.study.objectives import tied
+from sweeper.study.objectives import is_eligible, tied
 from sweeper.terminal.tables import minutes, number, overrides, value
 
 _MOST_SAMPLES = 5
@@ -209,14 +209,17 @@ def _strip(record: TrialRecord, low: float, width: float) -> tuple[float, float,
 def _close(facts: SweepFacts) -> str:
     """How many trials the best one can't be told from, by the rows' standard errors alone."""
     best = facts.best
-    if best is None or not best.error:
+    if best is None or not best.error or facts.goals.also:
         return ""
-    others = [record for record in facts.finished if record.number != best.number]
+    able = [record for record in facts.finished if is_eligible(record, facts.goals)]
+    others = [record for record in able if record.number != best.number]
     near = [record for record in tied(facts.finished, facts.goals) if record.number != best.number]
     if not others:
         return ""
+    meeting = " that meet the constraints" if facts.goals.constraints else ""
     return (
-        f"{len(near)} of the {len(others)} other finished trials lie within one standard error of the best."
+        f"{len(near)} of the {len(others)} other finished trials{meeting} lie within one standard error of "
+        "the best."
     )
 
 

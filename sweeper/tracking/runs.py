@@ -18,6 +18,7 @@ from sweeper.failpoints import reach
 from sweeper.layout import Layout
 from sweeper.loading import dotted, to_tree
 from sweeper.messages import BASE, TrialState
+from sweeper.study.objectives import value as value_of
 from sweeper.tracking.store import open_experiment, search_runs
 from sweeper.tracking.words import (
     label,
@@ -210,7 +211,7 @@ class SweepRuns:
         moment = last.time if last else started
         final = {
             **trial.cost,
-            "seconds": round(trial.seconds, 3),
+            "seconds": round(value_of(trial, "seconds") or 0.0, 3),
             "examples_seen": last.examples if last else 0,
             "examples_trained": trial.trained,
         }

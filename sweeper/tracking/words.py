@@ -141,7 +141,7 @@ def leaderboard(
                 *(value_of(trial, name) for name in scores),
                 *("; ".join(violations(trial, goals)) for _ in violates),
                 trial.trained,
-                round(trial.seconds, 1),
+                round(value_of(trial, "seconds") or 0.0, 1),
                 *(known.get(name, "") for name in settings),
             ]
         )

@@ -186,7 +186,7 @@ def register(choice: Choice, model: Path | None = None) -> tuple[str, str]:
             return register(choice, write_export(choice, True, temporary / "model"))
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    configured = tracking_of(choice.config).uri or choice.layout.tracking_url
+    configured = tracking_of(choice.config.tracking).uri or choice.layout.tracking_url
     uri = with_driver(opened(configured, "tracking.uri"))
     name = choice.layout.name.replace("/", "-")
     try:

@@ -59,7 +59,7 @@ def _tell_mlflow(study: Study, runs: Study | None, config: Config, layout: Layou
     if config.tracking.name == "none":
         screen.say("MLflow: not used (tracking=none)")
         return
-    tracking = tracking_of(config)
+    tracking = tracking_of(config.tracking)
     uri = opened(tracking.uri or layout.tracking_url, "tracking.uri")
     path = sqlite_path(uri, "tracking.uri") if uri.startswith("sqlite:") else None
     if path is not None and path.exists() and (found := damage(path)):

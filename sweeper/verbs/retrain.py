@@ -45,7 +45,7 @@ def retraining(layout: Layout) -> Retraining:
         pruner=PrunerConfig("none"),
         data=replace(config.data, sizes=replace(config.data.sizes, train=None)),
         # Beside the sweep's own runs.
-        tracking=replace(tracking_of(config), experiment=config.tracking.experiment or layout.name),
+        tracking=replace(tracking_of(config.tracking), experiment=config.tracking.experiment or layout.name),
         budget=replace(config.budget, trials=1, minutes=None, device_hours=None),
         verdict=VerdictConfig("none"),
     )
