@@ -11,6 +11,7 @@ from sweeper.config import Config, ModelConfig, TaskConfig, TrialSettings
 from sweeper.config.metrics import MetricName
 from sweeper.errors import StudyError
 from sweeper.events import AuditInfo, DataSetInfo
+from sweeper.executors.places import find_places
 from sweeper.gate import Viewer, complete, inspect
 from sweeper.layout import Layout
 from sweeper.loading import read, to_tree
@@ -140,12 +141,11 @@ def number_type(config: Config) -> str:
 
 def _workers(config: Config) -> int:
     """How many there are going to be, as far as this machine tells."""
-    import torch
-
-    executor = config.executor
-    if executor.name == "inline":
+    if config.executor.name == "inline":
         return 1
-    return executor.workers or max(1, torch.cuda.device_count()) * (executor.workers_per_device or 1)
+    if config.executor.name == "ray":
+        return config.executor.workers or 1
+    return len(find_places(config))
 
 
 def _check_slices(task: TaskConfig, prepared: "Prepared") -> None:

@@ -154,13 +154,13 @@ def _changed(now: Seen, before: Seen) -> list[str]:
 
 
 def _too_many_running(now: Seen, before: Seen, workers: int) -> list[str]:
-    """What a kill has left RUNNING stays so until a run comes as far as to take it back."""
-    running = [
-        key
-        for key, trial in now.trials.items()
-        if trial.state == "RUNNING"
-        and not (key in before.trials and before.trials[key].stored == trial.stored)
-    ]
+    """What a kill has left RUNNING stays so until a run comes as far as to open that study again."""
+    opened = {
+        study
+        for (study, number), trial in now.trials.items()
+        if (study, number) not in before.trials or before.trials[study, number].stored != trial.stored
+    }
+    running = [key for key, trial in now.trials.items() if trial.state == "RUNNING" and key[0] in opened]
     return [f"running with {workers} workers: {running}"] if len(running) > workers else []
 
 

@@ -47,7 +47,7 @@ def test_study_and_mlflow_need_databases_of_their_own(study, tracking):
     [None, "https://host/sweeps", "databricks://me", "postgresql://host/mlflow", "sqlite:///a.db"],
 )
 def test_databases_of_their_own_are_taken(tracking):
-    refuse_shared("postgresql://host/sweeps", tracking)
+    assert refuse_shared("postgresql://host/sweeps", tracking) is None
 
 
 def test_not_a_database(tmp_path):

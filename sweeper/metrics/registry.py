@@ -8,14 +8,16 @@ import numpy as np
 from sweeper.config import METRICS, TaskConfig
 from sweeper.config.metrics import MetricName, added_metric
 from sweeper.errors import TrialError
-from sweeper.metrics import classification, generation, language
 from sweeper.metrics.answers import Answers
+from sweeper.metrics.classification import measure as of_classes
+from sweeper.metrics.generation import measure as of_texts
+from sweeper.metrics.language import measure as of_losses
 from sweeper.metrics.measured import Measured
 
 _FAMILIES: Mapping[str, tuple[Callable[[Any], Mapping[str, Measured]], ...]] = {
-    "generate": (generation.measure, language.measure),
-    "chat": (language.measure,),
-    "classify": (classification.measure, language.measure),
+    "generate": (of_texts, of_losses),
+    "chat": (of_losses,),
+    "classify": (of_classes, of_losses),
 }
 """What measures the metrics of each task kind, several at once, for they share most of the work."""
 

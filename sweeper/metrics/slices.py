@@ -72,6 +72,7 @@ class Slicing:
 
     @classmethod
     def of(cls, about: About) -> "Slicing":
+        """The slices that these rows fall into: commonest values, terciles of length, the rarest class."""
         columns = {"slice": about.slices, "group": about.groups}
         values = {by: _commonest(column) for by, column in columns.items()}
         thirds = np.quantile(about.lengths, [i / _LENGTHS for i in range(1, _LENGTHS)], method="inverted_cdf")

@@ -126,6 +126,7 @@ class _Adapted(torch.autograd.Function):
         b: Tensor,
         scaling: float,
     ) -> Tensor:
+        """[..., out]: x W^T + bias + scaling (dropped A^T) B^T, in the type of `x`."""
         flat = x.flatten(0, -2)
         seen = flat if dropped is None else dropped.flatten(0, -2)
         a, b = a.to(x.dtype), (b * scaling).to(x.dtype)
@@ -136,6 +137,7 @@ class _Adapted(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients by x, dropped, A and B, those of A and B in float32; of the rest None."""
         seen, inner, weight, a, b = ctx.saved_tensors
         grad = grad.flatten(0, -2)
         grad_inner = grad @ b

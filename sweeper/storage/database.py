@@ -21,9 +21,9 @@ from sweeper.storage.patience import PATIENCE_SECONDS, Patient
 from sweeper.storage.writer import BatchStorage, SoleWriter
 
 _ASKED = 60
-"""Times that SQLite is asked, within our patience with others: no signal is heard while it waits."""
+"""Times that SQLite is asked while we wait for others: Python hears no signal within one of them."""
 _OPENING_SECONDS = 30.0
-"""The same, once, when it is opened."""
+"""How long SQLite waits for others when a database is opened."""
 _log = logging.getLogger(__name__)
 
 

@@ -105,6 +105,7 @@ class PeerPruner(BasePruner):
         self._curves: _Curves | None = None
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether the trial is to be stopped at its last mark."""
         mark = trial.last_step
         if mark is None:
             return False
@@ -143,7 +144,7 @@ class PeerPruner(BasePruner):
 def is_below(value: float, others: Values, percentile: float) -> bool:
     """Whether `value` is less than a percentile of the others, which is linear between two of them.
 
-    Counting tells, unless it lies between these two: to find them takes a hundred times as long.
+    Counting tells, unless it lies between these two: with thousands of others a percentile takes far longer.
     """
     lower = math.floor((len(others) - 1) * percentile / 100)
     reached = np.count_nonzero(others <= value)

@@ -20,7 +20,6 @@ from sweeper.storage.postgres import alone, is_postgres, with_driver
 _SCHEMES = ("http", "https", "databricks", "sqlite", "postgresql", "postgres", "mysql", "mssql")
 """What MLflow's client takes; it has given up folders (`./mlruns`)."""
 
-
 _PORTS = {"http": 80, "https": 443}
 _KNOCK_SECONDS = 5.0
 

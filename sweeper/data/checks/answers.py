@@ -143,6 +143,7 @@ class Unrelated:
                 self._tallies[size].add(row, split, target, min(0.9, 0.4 + 0.05 * len(telling)))
 
     def findings(self) -> Sequence[Finding]:
+        """What was seen, once all rows have passed: a finding, or none."""
         if self._waiting is not None:
             self._learn()
         told = self._told()

@@ -84,6 +84,7 @@ class Probe:
         step = Step(1, settings.learning_rate, settings.weight_decay, settings.max_grad_norm)
 
         def work() -> float:
+            """Seconds of one step."""
             started = time.perf_counter()
             gradients(base, self.layers, stack, shares, self.token_budget)
             update(stack, dict.fromkeys(range(slots), step))
