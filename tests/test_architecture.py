@@ -30,6 +30,7 @@ LAYERS = [
         "journal",
         "garbage",
         "models",
+        "study.differences",
         "study.objectives",
         "study.outcomes",
         "provenance",

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from sweeper.config import BudgetConfig, ObjectiveConfig, TrialSettings
 from sweeper.errors import ConfigError, Fault
-from sweeper.loading import differences, dotted, load, read, to_tree
+from sweeper.loading import dotted, load, read, to_tree
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +48,6 @@ def test_settings_survive_json(composed: dict[str, Any]) -> None:
     tree = to_tree(trial)
     assert read(TrialSettings, json.loads(json.dumps(tree)), "trial") == trial
     assert dotted(tree)["lora.rank"] == 8
-
-
-def test_differences_are_told_as_yaml_and_what_is_empty_is_not_set() -> None:
-    before = {"a": {"on": True, "when": {}, "of": None}, "bounds": [{"metric": "chrf", "at_most": None}]}
-    now = {"a": {"on": False, "rate": 2e-4, "to": []}, "bounds": [{"metric": "chrf"}], "text": "b: c\n"}
-    assert differences(before, now) == [
-        ("a.on", "true", "false"),
-        ("a.rate", "(not set)", "0.0002"),
-        ("text", "(not set)", '"b: c\\n"'),
-    ]
 
 
 def test_target_modules_may_be_a_list(composed: dict[str, Any]) -> None:

@@ -24,11 +24,12 @@ from sweeper.credentials import masked
 from sweeper.errors import StudyError
 from sweeper.events import TrialRecord
 from sweeper.failpoints import reach
-from sweeper.loading import differences, read, to_tree
+from sweeper.loading import read, to_tree
 from sweeper.messages import BASE, Ending, Outcome, TrialState
 from sweeper.space import Space
 from sweeper.storage.database import open_storage, sole_writer, sqlite_path
 from sweeper.storage.writer import SoleWriter
+from sweeper.study.differences import differences
 from sweeper.study.objectives import best_of, values
 from sweeper.study.outcomes import outcome_tree, with_outcome
 from sweeper.study.pruners import EXAMPLES, VIOLATED, BeforeTheEnd
