@@ -245,5 +245,5 @@ def _plain(overrides: Sequence[str]) -> dict[str, Any]:
 
     try:
         return dict(OmegaConf.to_container(_compose([_whole(o) for o in overrides])))  # type: ignore[arg-type]
-    except Exception:
+    except Exception:  # only a hint is lost; what is wrong has been said
         return {}
