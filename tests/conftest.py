@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.forks import Forks
+
 # Libraries read these when they are imported, and processes started by tests inherit them.
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -70,6 +72,13 @@ def ui_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Commands that begin in milliseconds."""
+    with Forks() as process:
+        yield process
 
 
 @pytest.fixture(autouse=True)

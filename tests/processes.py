@@ -4,8 +4,10 @@ import subprocess
 
 import pytest
 
+from tests.forks import Running
 
-def read_until(process: subprocess.Popen[str], text: str) -> str:
+
+def read_until(process: subprocess.Popen[str] | Running, text: str) -> str:
     """What the process prints up to a line with `text` in it."""
     seen = ""
     for line in process.stdout:

@@ -42,7 +42,7 @@ CONSTRAINED = ("task.constraints=[{metric: exact_match, at_least: 0.32}]", "budg
 
 @pytest.fixture(scope="module")
 def forks() -> Iterator[Forks]:
-    with Forks() as process:
+    with Forks("mlflow", "sweeper.engines.trainer") as process:
         yield process
 
 

@@ -28,6 +28,7 @@ from sweeper.messages import (
     TrialState,
 )
 from sweeper.study.study import Study
+from tests.processes import read_until
 from tests.sweeps import REPLAY, configure, open_coordinator, open_study
 
 GIVEN = {"learning_rate": 1e-3, "batch_size": 4, "lora.rank": 16, "lora.dropout": 0.1}
@@ -262,16 +263,11 @@ def test_killed_at_every_step_a_command_is_obeyed_once(tmp_path):
     assert kills > 25
 
 
-def test_another_terminal_takes_effect_within_one_report(tmp_path):
+def test_another_terminal_takes_effect_within_one_report(forks, tmp_path):
     sweeper = [sys.executable, "-m", "sweeper"]
-    sweep = subprocess.Popen(
-        [*sweeper, *REPLAY, "engine.speedup=3"],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    sweep = forks.start([*REPLAY, "engine.speedup=3"], tmp_path)
     try:
-        seen = ""
-        while "Trial 0: the default settings" not in seen:
-            seen += sweep.stdout.readline()
+        seen = read_until(sweep, "Trial 0: the default settings")
         told = [
             subprocess.run(
                 [*sweeper, "trials", "summarize", *words], cwd=tmp_path, capture_output=True, text=True
@@ -279,8 +275,7 @@ def test_another_terminal_takes_effect_within_one_report(tmp_path):
             for words in (["enqueue", "lora.rank=16"], ["stop", "0", "too", "slow"])
         ]
         after = time.time()
-        while "Trial 1: " not in seen:
-            seen += sweep.stdout.readline()
+        seen += read_until(sweep, "Trial 1: ")
     finally:
         sweep.kill()
         sweep.communicate()

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 
@@ -217,12 +216,9 @@ SLOW = ("executor=local", "executor.workers=2", "engine.speedup=1")
 
 
 @pytest.fixture
-def sweep(tmp_path, request):
+def sweep(forks, tmp_path, request):
     """A sweep in a process of its own, in the middle of its first trials, and its workers."""
-    command = [sys.executable, "-m", "sweeper", *REPLAY, *SLOW, *getattr(request, "param", ())]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    process = forks.start([*REPLAY, *SLOW, *getattr(request, "param", ())], tmp_path)
     try:
         read_until(process, "Trial 1:")
         there = [child for child in psutil.Process(process.pid).children() if is_alive(child)]

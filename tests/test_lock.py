@@ -90,24 +90,22 @@ def test_a_dead_holder_is_not_named(tmp_path):
             pass
 
 
-def test_of_eight_first_starts_at_once_one_wins(tmp_path):
+def test_of_eight_first_starts_at_once_one_wins(forks, tmp_path):
     """Nothing is there yet: neither the folder nor a database."""
-    command = [sys.executable, "-m", "sweeper", *REPLAY, "engine.speedup=1", "tracking=mlflow"]
-    starts = [
-        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        for _ in range(8)
-    ]
+    command = [*REPLAY, "engine.speedup=1", "tracking=mlflow"]
+    starts = [forks.start(command, tmp_path) for _ in range(8)]
     while sum(start.poll() is None for start in starts) > 1:
         time.sleep(0.2)
     (winner,) = [start for start in starts if start.poll() is None]
     time.sleep(2)
     winner.send_signal(signal.SIGTERM)
-    told = {start: start.communicate(timeout=240)[1] for start in starts}
-    assert winner.returncode == 130, told[winner]
+    told = {start.pid: start.communicate(timeout=240)[0] for start in starts}
+    assert winner.returncode == 130, told[winner.pid]
     for start in starts:
         if start is not winner:
             assert start.returncode == 2
-            assert f"`summarize` is being run by process {winner.pid} on {os.uname().nodename}" in told[start]
+            says = f"`summarize` is being run by process {winner.pid} on {os.uname().nodename}"
+            assert says in told[start.pid]
     for name in ("study.db", "mlflow.db"):
         with closing(sqlite3.connect(tmp_path / "sweeps" / name)) as connection:
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from sweeper.storage.database import open_storage
 from sweeper.storage.postgres import SessionLock, alone, holding, with_driver
 from sweeper.study.study import Study
 from sweeper.tracking.store import client_of, quiet_mlflow
+from tests.forks import Running
 from tests.postgres import PASSWORD, Server
 from tests.processes import read_until
 from tests.sweeps import REPLAY
@@ -48,15 +49,15 @@ def url(server: Server, request: pytest.FixtureRequest) -> Iterator[str]:
         gc.collect()
 
 
-def sweep(folder: Path, url: str, *overrides: str) -> subprocess.Popen[str]:
-    folder.mkdir(exist_ok=True)
-    return subprocess.Popen(
-        [sys.executable, "-m", "sweeper", *REPLAY, f'sweep.study="{url}"', *overrides],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+@pytest.fixture
+def sweep(forks, url: str) -> Callable[..., Running]:
+    """Begins a sweep in a folder."""
+
+    def start(folder: Path, *overrides: str) -> Running:
+        folder.mkdir(exist_ok=True)
+        return forks.start([*REPLAY, f'sweep.study="{url}"', *overrides], folder)
+
+    return start
 
 
 def records(url: str):
@@ -71,17 +72,17 @@ def mlflow_runs(uri: str):
 
 
 def test_a_killed_sweep_goes_on_in_study_and_mlflow_and_no_password_shows(
-    server, url, tmp_path, monkeypatch, capsys
+    server, url, sweep, tmp_path, monkeypatch, capsys
 ):
     """The driver is named in one URL and left out in the other."""
     tracking = url.replace("postgresql:", "postgresql+psycopg:").replace("?", "_mlflow?")
     overrides = (f'tracking.uri="{tracking}"', "tracking=mlflow", "budget.trials=3")
-    process = sweep(tmp_path, url, "budget.trials=3", "engine.speedup=30")
+    process = sweep(tmp_path, "budget.trials=3", "engine.speedup=30")
     told = read_until(process, "Trial 1")
     told += read_until(process, "after 48 examples")
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
-    told += sweep(tmp_path, url, *overrides).communicate(timeout=300)[0]
+    told += sweep(tmp_path, *overrides).communicate(timeout=300)[0]
     done = records(url)
     assert [record.number for record in done] == [BASE, 0, 1, 2]
     assert all(record.state.is_over for record in done)
@@ -113,23 +114,23 @@ def test_a_killed_sweep_goes_on_in_study_and_mlflow_and_no_password_shows(
     assert not any(PASSWORD.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
-def test_two_folders_and_one_study_have_one_coordinator(url, tmp_path):
+def test_two_folders_and_one_study_have_one_coordinator(sweep, tmp_path):
     """As two hosts have it that share nothing but the server; a kill makes room at once."""
-    first = sweep(tmp_path / "a", url, "engine.speedup=5")
+    first = sweep(tmp_path / "a", "engine.speedup=5")
     read_until(first, "Trial 0: the default settings")
-    second = sweep(tmp_path / "b", url, "budget.trials=2")
+    second = sweep(tmp_path / "b", "budget.trials=2")
     told = second.communicate(timeout=120)[0]
     assert second.returncode == 2
     assert f"is being run by process {first.pid} on {os.uname().nodename}" in told
     first.send_signal(signal.SIGKILL)
-    third = sweep(tmp_path / "b", url, "budget.trials=2")
+    third = sweep(tmp_path / "b", "budget.trials=2")
     told = third.communicate(timeout=120)[0]
     assert third.returncode == 0, told
     first.communicate(timeout=60)
 
 
-def test_a_server_that_restarts_is_waited_for(server, url, tmp_path):
-    process = sweep(tmp_path, url, "engine.speedup=20", "budget.trials=3")
+def test_a_server_that_restarts_is_waited_for(server, url, sweep, tmp_path):
+    process = sweep(tmp_path, "engine.speedup=20", "budget.trials=3")
     told = read_until(process, "Trial 0: the default settings")
     server.stop()
     told += read_until(process, "waiting for it")

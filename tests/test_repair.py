@@ -6,7 +6,6 @@ import signal
 import socket
 import sqlite3
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from sweeper.storage.database import damage
 from sweeper.study.study import Study
 from sweeper.tracking.store import client_of, quiet_mlflow
 from sweeper.tracking.ui import ui_command, ui_environment
+from tests.processes import read_until
 from tests.sweeps import JUDGED, REPLAY
 
 
@@ -123,15 +123,9 @@ def test_a_database_of_mlflow_that_was_deleted_is_written_anew_with_the_verdict(
     }
 
 
-def test_trials_that_a_kill_left_running_wait_again(layout, tmp_path, capsys):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sweeper", *REPLAY, "engine.speedup=20", f"sweep.folder={layout.root}"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    for line in process.stdout:
-        if "after 48 examples" in line:
-            break
+def test_trials_that_a_kill_left_running_wait_again(forks, layout, tmp_path, capsys):
+    process = forks.start([*REPLAY, "engine.speedup=20", f"sweep.folder={layout.root}"], tmp_path)
+    read_until(process, "after 48 examples")
     assert repair(layout) == 2
     assert f"is being run by process {process.pid} on {os.uname().nodename}" in capsys.readouterr().err
     process.send_signal(signal.SIGKILL)

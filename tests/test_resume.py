@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -18,16 +19,18 @@ from sweeper.engines.replay import ReplayEngine
 from sweeper.messages import BASE, TrialState
 from sweeper.preemption import STOPPING
 from sweeper.study.study import Study
+from tests.forks import Running
+from tests.journeys import TRAINED, write_inputs
 from tests.processes import read_until
 from tests.sweeps import REPLAY, configure, open_coordinator
 
-SWEEP = [sys.executable, "-m", "sweeper", *REPLAY, "engine.speedup=150"]
+Start = Callable[..., Running]
 
 
-def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*SWEEP, *overrides], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+@pytest.fixture
+def start(forks) -> Start:
+    """Begins a sweep in a folder."""
+    return lambda folder, *over: forks.start([*REPLAY, "engine.speedup=150", *over], folder)
 
 
 def records(folder: Path):
@@ -35,7 +38,7 @@ def records(folder: Path):
     return Study.read(url, "summarize", folder / "sweeps" / "summarize").records()
 
 
-def test_killed_again_and_again(tmp_path):
+def test_killed_again_and_again(start, tmp_path):
     whole = tmp_path / "whole"
     whole.mkdir()
     assert start(whole).communicate(timeout=300)[0]
@@ -64,7 +67,7 @@ def test_killed_again_and_again(tmp_path):
     assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-def test_killed_with_several_objectives_and_constraints(tmp_path):
+def test_killed_with_several_objectives_and_constraints(start, tmp_path):
     judged = (
         "task.also=[{metric: chrf, direction: maximize}, {metric: loss, direction: minimize}]",
         "task.constraints=[{metric: exact_match, at_least: 0.25}]",
@@ -88,7 +91,7 @@ def test_killed_with_several_objectives_and_constraints(tmp_path):
     assert "With several objectives no trial is pruned: pruner=median is not used" in told
 
 
-def test_the_interrupted_trial_goes_on_from_its_checkpoint(tmp_path):
+def test_the_interrupted_trial_goes_on_from_its_checkpoint(start, tmp_path):
     process = start(tmp_path, "engine.speedup=20")
     read_until(process, "Trial 0: the default settings")
     read_until(process, "after 48 examples")
@@ -106,7 +109,7 @@ def test_the_interrupted_trial_goes_on_from_its_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("over", [(), ("executor=local", "executor.workers=2")], ids=["inline", "local"])
 @pytest.mark.parametrize("how", STOPPING)
-def test_a_signal_saves_the_trial_and_says_how_to_go_on(tmp_path, how, over):
+def test_a_signal_saves_the_trial_and_says_how_to_go_on(start, tmp_path, how, over):
     process = start(tmp_path, "engine.speedup=20", *over)
     read_until(process, "Trial 0: the default settings")
     time.sleep(0.3)
@@ -122,7 +125,7 @@ def test_a_signal_saves_the_trial_and_says_how_to_go_on(tmp_path, how, over):
     assert re.search(r"\b[12] of 8 trials begun", report), "two workers may have begun two"
 
 
-def test_a_preempted_sweep_whose_reader_is_gone_is_saved_all_the_same(tmp_path):
+def test_a_preempted_sweep_whose_reader_is_gone_is_saved_all_the_same(start, tmp_path):
     """As behind `| tee`, when a scheduler signals the whole job."""
     process = start(tmp_path, "engine.speedup=20")
     read_until(process, "Trial 0: the default settings")
@@ -135,7 +138,7 @@ def test_a_preempted_sweep_whose_reader_is_gone_is_saved_all_the_same(tmp_path):
 
 
 @pytest.fixture
-def stuck(tmp_path):
+def stuck(start, tmp_path):
     """A sweep that waits for its database, which somebody else has."""
     process = start(tmp_path, "engine.speedup=20", "budget.trials=2", "executor.grace_seconds=3")
     try:
@@ -150,17 +153,16 @@ def stuck(tmp_path):
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGUSR1])
-def test_what_cannot_be_saved_holds_up_no_preemption(tmp_path, stuck, how):
+def test_what_cannot_be_saved_holds_up_no_preemption(start, tmp_path, stuck, how):
     process, other = stuck
     process.send_signal(how)
     rest = process.communicate(timeout=30)[0]
     other.execute("ROLLBACK")
     assert process.returncode == 130
     assert "Leaving after executor.grace_seconds=3: what is not saved by now is trained again" in rest
-    done = subprocess.run(
-        [*SWEEP, "budget.trials=2"], cwd=tmp_path, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
+    again = start(tmp_path, "budget.trials=2")
+    told = again.communicate(timeout=120)[0]
+    assert again.returncode == 0, told
     assert [(r.state, r.attempt) for r in records(tmp_path)[1:]] == [
         (TrialState.FINISHED, 2),
         (TrialState.FINISHED, 1),
@@ -186,8 +188,13 @@ def test_ctrl_c_waits_until_all_is_saved(stuck):
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_rows_are_prepared_leaves_nothing_half_done(tmp_path, how):
+    write_inputs(tmp_path)
+    words = [f"{n} times {n} is {n * n}, " * 5 for n in range(4000)]
+    rows = [json.dumps({"input": text, "target": text[:20]}) for text in words]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    folder = tmp_path / "sweeps" / "summarize"
     process = subprocess.Popen(
-        [sys.executable, "-m", "sweeper", "+experiment=summarize"],
+        [sys.executable, "-m", "sweeper", *TRAINED, "data.sizes.train=null"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -196,7 +203,9 @@ def test_a_signal_while_rows_are_prepared_leaves_nothing_half_done(tmp_path, how
     )
     try:
         read_until(process, "Preparing the rows")
-        time.sleep(0.5)
+        while not list(folder.glob(".rows.*")):
+            time.sleep(0.01)
+            assert process.poll() is None
         process.send_signal(how)
         rest = process.communicate(timeout=60)[0]
     finally:
@@ -205,14 +214,13 @@ def test_a_signal_while_rows_are_prepared_leaves_nothing_half_done(tmp_path, how
     assert process.returncode == 130
     assert "interrupted; the same command goes on where it stopped" in rest
     assert "Traceback" not in rest
-    folder = tmp_path / "sweeps" / "summarize"
     assert not (folder / "rows").exists()
     assert not list(folder.glob(".rows*"))
     assert not (folder / "holder.json").exists()
     assert not (tmp_path / "sweeps" / "study.db").exists()
 
 
-def test_a_second_ctrl_c_leaves_at_once(tmp_path):
+def test_a_second_ctrl_c_leaves_at_once(start, tmp_path):
     # So slow that the next report, at which the first Ctrl-C would take effect, never comes.
     process = start(tmp_path, "engine.speedup=0.05")
     read_until(process, "Trial 0: the default settings")
@@ -226,7 +234,7 @@ def test_a_second_ctrl_c_leaves_at_once(tmp_path):
     assert all(record.state.is_over for record in records(tmp_path))
 
 
-def test_a_living_sweep_is_not_disturbed(tmp_path):
+def test_a_living_sweep_is_not_disturbed(start, tmp_path):
     process = start(tmp_path, "engine.speedup=5")
     try:
         read_until(process, "Trial 0: the default settings")

@@ -1,9 +1,6 @@
 """The verb `train`: the winner on all rows, beside the sweep, to be continued like one."""
 
 import json
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,7 @@ from sweeper.stored import names, stored
 from sweeper.study.study import Study
 from sweeper.verbs.retrain import retraining
 from tests import tiny
+from tests.processes import read_until
 from tests.sweeps import REPLAY, open_study
 
 SMALL = (
@@ -83,17 +81,14 @@ def test_it_is_listed_shown_and_deleted_with_its_sweep(capsys):
     assert Study.names(LAYOUT.study_url) == names(LAYOUT.root) == []
 
 
-def test_killed_it_goes_on_where_it_was(tmp_path):
+def test_killed_it_goes_on_where_it_was(forks, tmp_path):
     main([*REPLAY, "budget.trials=2"])
     LAYOUT.config.write_text(LAYOUT.config.read_text().replace("speedup: 1000000.0", "speedup: 20.0"))
-    command = [sys.executable, "-m", "sweeper", "train", "summarize"]
-    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    seen = ""
-    while "after 48 examples" not in seen:
-        seen += first.stdout.readline()
-    first.send_signal(signal.SIGKILL)
+    first = forks.start(["train", "summarize"], tmp_path)
+    read_until(first, "after 48 examples")
+    first.kill()
     first.communicate()
-    assert subprocess.run(command, capture_output=True, timeout=120, check=True)
+    assert main(["train", "summarize"]) == 0
     _, trial = stored(LAYOUT.training)[1].records()
     assert (trial.state, trial.attempt) == (TrialState.FINISHED, 2)
     points = [json.loads(line) for line in LAYOUT.training.metrics(0).read_text().splitlines()]

@@ -4,8 +4,6 @@ import contextlib
 import math
 import re
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -286,13 +284,9 @@ def test_bounds_of_time_do_not_count_for_it(capsys):
     assert len(facts.default.scores) == 3
 
 
-def start(*overrides: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "sweeper", *JUDGED, "budget.trials=3", "engine.speedup=100", *overrides]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def test_killed_and_interrupted_it_goes_on_where_it_was(capsys):
-    process = start()
+def test_killed_and_interrupted_it_goes_on_where_it_was(forks, capsys):
+    command = [*JUDGED, "budget.trials=3", "engine.speedup=100"]
+    process = forks.start(command, Path.cwd())
     read_until(process, "Run 2: the default settings again, seed 2")
     read_until(process, "after 48 examples")
     process.kill()
@@ -302,7 +296,7 @@ def test_killed_and_interrupted_it_goes_on_where_it_was(capsys):
     assert main(["list"]) == 0
     assert re.search(r"summarize +no verdict yet +3/3", capsys.readouterr().out)
     assert read_facts(LAYOUT).state == "no verdict yet"
-    process = start()
+    process = forks.start(command, Path.cwd())
     read_until(process, "Run 2 finished")
     read_until(process, "seed 2")
     process.send_signal(signal.SIGINT)
