@@ -25,8 +25,6 @@ _ASKED = 60
 _OPENING_SECONDS = 30.0
 """How long SQLite waits for others when a database is opened."""
 _log = logging.getLogger(__name__)
-_seen: set[tuple[int, int]] = set()
-"""Files whose tables this process has looked at: that costs more than all else in opening them."""
 
 
 def sqlite_path(url: str, setting: str = "sweep.study") -> Path | None:
@@ -159,32 +157,18 @@ def open_storage(url: str, patience: float = PATIENCE_SECONDS, lasting: bool = F
 def _open_file(url: str, path: Path, busy: float) -> BatchStorage:
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.setup")):
-        is_new = not path.exists() or not path.stat().st_size
-        if is_new and not write_ahead(path):
+        if (not path.exists() or not path.stat().st_size) and not write_ahead(path):
             _log.warning(
                 "%s is on a file system without the shared memory of SQLite's write-ahead log, as many are "
                 "that go through a network: it is kept with a rollback journal, as safe and a little slower. "
                 "For several hosts at once there is PostgreSQL (sweep.study).",
                 path,
             )
-        is_known = not is_new and _identity(path) in _seen
-        storage = BatchStorage(
-            url,
-            engine_kwargs={"connect_args": {"timeout": _OPENING_SECONDS}},
-            skip_compatibility_check=is_known,
-            skip_table_creation=is_known,
-        )
-    _seen.add(_identity(path))
+        storage = BatchStorage(url, engine_kwargs={"connect_args": {"timeout": _OPENING_SECONDS}})
     sqlalchemy.event.listen(storage.engine, "connect", _relax_sync)
     sqlalchemy.event.listen(storage.engine, "connect", partial(_ask_soon, busy))
     storage.engine.dispose()
     return storage
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    """What a file keeps as long as it is the same one."""
-    found = path.stat()
-    return found.st_dev, found.st_ino
 
 
 def write_ahead(path: Path) -> bool:
