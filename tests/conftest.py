@@ -75,10 +75,16 @@ def ui_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def forks() -> Iterator[Forks]:
-    """Commands that begin in milliseconds."""
+def forking() -> Iterator[Forks]:
     with Forks() as process:
         yield process
+
+
+@pytest.fixture
+def forks(forking: Forks) -> Iterator[Forks]:
+    """Commands that begin in milliseconds, and don't outlive the test."""
+    yield forking
+    forking.end_all()
 
 
 @pytest.fixture(autouse=True)

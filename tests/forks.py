@@ -5,7 +5,8 @@ be killed.
         ended = forks.run("sweeper.__main__:main", ["list"], folder, {"SWEEPER_FAILPOINT": "3"})
         running = forks.start(["+experiment=summarize"], folder)
 
-Orphans of a run become children of the process that forks, so that it knows of them. Linux alone has that.
+Orphans of a run become children of the process that forks, so that it knows of them. Linux alone has that;
+elsewhere, where some libraries don't bear a fork, `start` starts Python anew.
 """
 
 import contextlib
@@ -23,12 +24,12 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _LEAVING_SECONDS = 20.0
@@ -57,15 +58,17 @@ class Kill:
     """Or a `worker` of it, the eldest of its children; itself where it has none."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Running:
     """A run that goes on while a test does something else; used as `subprocess.Popen` is."""
 
     pid: int
     stdout: TextIO
     """What it says, errors too."""
-    _wait: Callable[..., int | None] = field(repr=False)
+    _code: Callable[[], int | None] = field(repr=False)
     returncode: int | None = None
+    _reader: threading.Thread | None = field(default=None, repr=False)
+    _said: list[str] = field(default_factory=list, repr=False)
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
@@ -74,34 +77,32 @@ class Running:
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
-    def terminate(self) -> None:
-        self.send_signal(signal.SIGTERM)
-
     def poll(self) -> int | None:
         if self.returncode is None:
-            self.returncode = self._wait(timeout=0.0)
+            self.returncode = self._code()
         return self.returncode
 
     def wait(self, timeout: float = 300.0) -> int:
-        if self.returncode is None:
-            self.returncode = self._wait(timeout=timeout)
-        if self.returncode is None:
-            raise subprocess.TimeoutExpired("a run", timeout)
-        return self.returncode
+        until = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() >= until:
+                raise subprocess.TimeoutExpired("a run", timeout)
+            time.sleep(0.003)
+        return code
 
     def communicate(self, timeout: float = 300.0) -> tuple[str, None]:
         """What it says from now on, up to its end."""
         until = time.monotonic() + timeout
-        said: list[str] = []
-        if not self.stdout.closed:
-            reader = threading.Thread(target=lambda: said.append(self.stdout.read()), daemon=True)
-            reader.start()
-            reader.join(timeout)
-            if reader.is_alive():
+        if self._reader is None and not self.stdout.closed:
+            self._reader = threading.Thread(target=lambda: self._said.append(self.stdout.read()), daemon=True)
+            self._reader.start()
+        if self._reader is not None:
+            self._reader.join(timeout)
+            if self._reader.is_alive():
                 raise subprocess.TimeoutExpired("a run", timeout)
-            self.stdout.close()
+        self.stdout.close()
         self.wait(max(until - time.monotonic(), 1.0))
-        return "".join(said), None
+        return "".join(self._said), None
 
 
 class Forks:
@@ -110,6 +111,7 @@ class Forks:
     def __init__(self, *modules: str) -> None:
         self._pipes = tempfile.TemporaryDirectory(prefix="forks-")
         self._numbers = count()
+        self._started: list[Running | subprocess.Popen[str]] = []
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.forks", "sweeper.app", *modules],
             stdin=subprocess.PIPE,
@@ -124,12 +126,9 @@ class Forks:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait(30)
-        self._process.stdout.close()
-        self._pipes.cleanup()
+        with self._pipes, self._process:  # which closes its pipes, and waits for it
+            if kind is not None:
+                self._process.kill()
 
     def run(
         self,
@@ -157,10 +156,18 @@ class Forks:
         )
         return Ended(answer["code"], answer["output"], tuple(answer["orphans"]), answer["seconds"])
 
-    def start(self, arguments: Sequence[str], folder: Path) -> Running:
-        """Begin `python -m sweeper` with `arguments` in `folder`."""
+    def start(self, arguments: Sequence[str], folder: Path) -> "Running | subprocess.Popen[str]":
+        """Begin `python -m sweeper` with `arguments` in `folder`. It ends as a process of Python does."""
+        if sys.platform != "linux":
+            command = [sys.executable, "-m", "sweeper", *arguments]
+            process = subprocess.Popen(
+                command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+            self._started.append(process)
+            return process
         pipe = Path(self._pipes.name) / str(next(self._numbers))
         os.mkfifo(pipe)
+        end = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)  # before anybody writes, so that nobody waits
         pid = self._ask(
             do="start",
             function="sweeper.__main__:main",
@@ -168,70 +175,92 @@ class Forks:
             folder=str(folder),
             environment={**os.environ, **_ONE_THREAD},
             output=str(pipe),
-            imported=(imported := f"{pipe}.imported"),
+            imported=f"{pipe}.imported",
         )
-        wait = partial(self._ask, do="wait", pid=pid, imported=imported)
-        return Running(pid, pipe.open(encoding="utf-8", errors="replace"), wait)
+        os.set_blocking(end, True)
+        said = open(end, encoding="utf-8", errors="replace")  # noqa: SIM115 - until the run is over
+        running = Running(pid, said, lambda: self._ask(do="poll", pid=pid))
+        self._started.append(running)
+        return running
+
+    def end_all(self) -> None:
+        """Kill what has been started and still runs."""
+        for run in self._started:
+            run.kill()
+            run.wait(30)
+            if run.stdout is not None:
+                run.stdout.close()
+        self._started.clear()
 
     def _ask(self, **order: Any) -> Any:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        print(json.dumps(order), file=self._process.stdin, flush=True)
-        return json.loads(self._process.stdout.readline())
+        number = next(self._numbers)
+        print(json.dumps(order | {"number": number}), file=self._process.stdin, flush=True)
+        for line in self._process.stdout:
+            answer = json.loads(line)
+            if answer["number"] == number:  # else one that somebody was interrupted in waiting for
+                return answer["said"]
+        raise RuntimeError(f"the process that forks has ended with exit code {self._process.wait()}")
 
 
-def _serve(modules: Sequence[str]) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    for module in modules:
-        importlib.import_module(module)
-    obey = {"run": _run, "start": _start, "wait": _wait}
-    for line in sys.stdin:
-        order = json.loads(line)
-        print(json.dumps(obey[order["do"]](order)), flush=True)
-    for left in _children(os.getpid()):
-        os.kill(left, signal.SIGKILL)
+class _Server:
+    """Carries out orders, one after the other."""
 
+    def __init__(self) -> None:
+        self._imported: dict[int, Path] = {}
+        """Where runs that go on leave the names of modules that they had to import."""
+        self._codes: dict[int, int] = {}
+        """Exit codes of those that have ended."""
 
-def _run(order: Mapping[str, Any]) -> dict[str, Any]:
-    output = Path(order["output"])
-    output.unlink(missing_ok=True)
-    began = time.monotonic()
-    child = _start(order)
-    kill = order["kill"]
-    while not (found := os.waitpid(child, os.WNOHANG))[0]:
+    def serve(self) -> None:
+        for line in sys.stdin:
+            order = json.loads(line)
+            said = {"run": self.run, "start": self.start, "poll": self.poll}[order["do"]](order)
+            print(json.dumps({"number": order["number"], "said": said}), flush=True)
+        for left in _children(os.getpid()):
+            os.kill(left, signal.SIGKILL)
+
+    def run(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        output = Path(order["output"])
+        output.unlink(missing_ok=True)
+        began = time.monotonic()
+        child = self.start(order)
+        kill = order["kill"]
+        while (code := self.poll({"pid": child})) is None:
+            seconds = time.monotonic() - began
+            if kill is not None and seconds >= kill[0]:
+                _, number, victim = kill
+                kill = None
+                os.kill(child if victim == "coordinator" else next(iter(_children(child)), child), number)
+            if seconds > order["timeout"]:
+                os.kill(child, signal.SIGKILL)
+            time.sleep(0.003)
         seconds = time.monotonic() - began
-        if kill is not None and seconds >= kill[0]:
-            _, number, victim = kill
-            kill = None
-            os.kill(child if victim == "coordinator" else next(iter(_children(child)), child), number)
-        if seconds > order["timeout"]:
-            os.kill(child, signal.SIGKILL)
-        time.sleep(0.003)
-    code = os.waitstatus_to_exitcode(found[1])
-    seconds = time.monotonic() - began
-    _import(Path(order["imported"]))
-    return {"code": code, "output": _text(output), "orphans": _orphans(), "seconds": seconds}
+        return {"code": code, "output": _text(output), "orphans": _orphans(), "seconds": seconds}
 
+    def start(self, order: Mapping[str, Any]) -> int:
+        output = os.open(order["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        gc.collect()
+        gc.freeze()  # nothing of it has to be looked through, and so copied, by a child
+        child = os.fork()
+        if child == 0:
+            _be(order, output)
+        os.close(output)
+        self._imported[child] = Path(order["imported"])
+        return child
 
-def _start(order: Mapping[str, Any]) -> int:
-    gc.collect()
-    gc.freeze()  # nothing of it has to be looked through, and so copied, by a child
-    child = os.fork()
-    if child == 0:
-        os._exit(_child(order))
-    return child
-
-
-def _wait(order: Mapping[str, Any]) -> int | None:
-    """The exit code; None if it has none in time."""
-    until = time.monotonic() + order["timeout"]
-    while not (found := os.waitpid(order["pid"], os.WNOHANG))[0]:
-        if time.monotonic() >= until:
-            return None
-        time.sleep(0.003)
-    _import(Path(order["imported"]))
-    return os.waitstatus_to_exitcode(found[1])
+    def poll(self, order: Mapping[str, Any]) -> int | None:
+        """The exit code; None while there is none."""
+        for adopted in set(_children(os.getpid())) - self._imported.keys():
+            os.waitpid(adopted, os.WNOHANG)  # as the system's first process does
+        pid = order["pid"]
+        if pid in self._imported:
+            found, status = os.waitpid(pid, os.WNOHANG)
+            if found:
+                self._codes[pid] = os.waitstatus_to_exitcode(status)
+                _import(self._imported.pop(pid))
+        return self._codes.get(pid)
 
 
 def _import(names: Path) -> None:
@@ -243,11 +272,23 @@ def _import(names: Path) -> None:
         names.unlink()
 
 
-def _child(order: Mapping[str, Any]) -> int:
+def _be(order: Mapping[str, Any], output: int) -> NoReturn:
+    """Be the run, and end."""
+    code = 70
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        code = _child(order, output)
+    except BaseException:
+        traceback.print_exc()
+    if order["do"] == "run":
+        os._exit(code)
+    sys.exit(code)  # through all that Python does at its end
+
+
+def _child(order: Mapping[str, Any], output: int) -> int:
     before = set(sys.modules)
-    file = os.open(order["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.chdir(order["folder"])
     os.environ.clear()
@@ -256,15 +297,12 @@ def _child(order: Mapping[str, Any]) -> int:
 
     failpoints.arm()
     module, _, name = order["function"].partition(":")
-    try:
-        code = getattr(importlib.import_module(module), name)(order["arguments"])
-    except BaseException:
-        traceback.print_exc()
-        code = 70
+    code = getattr(importlib.import_module(module), name)(order["arguments"])
     if new := sorted(set(sys.modules) - before):
         Path(order["imported"]).write_text(json.dumps(new))
-    sys.stdout.flush()
-    sys.stderr.flush()
+    if order["do"] == "run":
+        sys.stdout.flush()
+        sys.stderr.flush()
     return int(code or 0)
 
 
@@ -297,4 +335,8 @@ def _orphans() -> list[int]:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1:])
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    for imported in sys.argv[1:]:
+        importlib.import_module(imported)
+    _Server().serve()

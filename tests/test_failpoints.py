@@ -42,6 +42,7 @@ CONSTRAINED = ("task.constraints=[{metric: exact_match, at_least: 0.32}]", "budg
 
 @pytest.fixture(scope="module")
 def forks() -> Iterator[Forks]:
+    """One of this module's own, which has imported what trains."""
     with Forks("mlflow", "sweeper.engines.trainer") as process:
         yield process
 

@@ -99,13 +99,13 @@ def test_of_eight_first_starts_at_once_one_wins(forks, tmp_path):
     (winner,) = [start for start in starts if start.poll() is None]
     time.sleep(2)
     winner.send_signal(signal.SIGTERM)
-    told = {start.pid: start.communicate(timeout=240)[0] for start in starts}
-    assert winner.returncode == 130, told[winner.pid]
+    told = {start: start.communicate(timeout=240)[0] for start in starts}
+    assert winner.returncode == 130, told[winner]
     for start in starts:
         if start is not winner:
             assert start.returncode == 2
             says = f"`summarize` is being run by process {winner.pid} on {os.uname().nodename}"
-            assert says in told[start.pid]
+            assert says in told[start]
     for name in ("study.db", "mlflow.db"):
         with closing(sqlite3.connect(tmp_path / "sweeps" / name)) as connection:
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -98,8 +98,8 @@ def run(folder: Path, address: str, recorder: Recorder, *overrides: str) -> None
     over += ["pruner=none", *overrides]
     coordinator, study, _ = open_coordinator(folder, *over, recorder=recorder)
     config, _ = configure(folder, *over)
-    make_executor(config, Layout(folder, config.sweep.name)).run(coordinator)
-    coordinator.close()
+    with closing(coordinator):
+        make_executor(config, Layout(folder, config.sweep.name)).run(coordinator)
     assert [r.number for r in study.records()] == [BASE, 0, 1, 2, 3]
     assert all(r.state is TrialState.FINISHED for r in study.records())
 
@@ -133,17 +133,19 @@ def test_trials_of_a_lost_node_go_on_from_their_checkpoints_on_another(tmp_path,
 
 
 class Watching(Recorder):
-    """Asks Ray at every measurement which actors are alive."""
+    """Asks Ray at every measurement which actors are alive, and how many wait for a device."""
 
     def __init__(self) -> None:
         super().__init__()
         self.alive: list[list[ActorTableData]] = []
+        self.waiting: list[int] = []
 
     def measured(self, point: Measurement) -> None:
         super().measured(point)
         told = state._connect_and_get_accessor().get_actor_table(None, None)
         actors = [ActorTableData.FromString(actor) for actor in told]
         self.alive.append([actor for actor in actors if actor.state == ActorTableData.ALIVE])
+        self.waiting.append(sum(actor.state == ActorTableData.PENDING_CREATION for actor in actors))
 
     @property
     def at_once(self) -> int:
@@ -161,28 +163,32 @@ def gpu(nodes) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("asked", "held"),
+    ("asked", "held", "waiting"),
     [
-        ("executor.workers_per_device=2", {(0.5,), (0.5, 0.5)}),  # as many workers as the GPU holds
-        ("executor.workers=2", {(1.0,)}),  # a second one waits in vain
+        ("executor.workers_per_device=2", {(0.5,), (0.5, 0.5)}, 0),  # as many workers as the GPU holds
+        ("executor.workers=2", {(1.0,)}, 1),  # a second one waits in vain
     ],
 )
 @pytest.mark.usefixtures("gpu")
-def test_workers_hold_a_gpu_or_a_share_of_one(tmp_path, monkeypatch, nodes, asked, held):
+def test_workers_hold_a_gpu_or_a_share_of_one(tmp_path, monkeypatch, nodes, asked, held, waiting):
     monkeypatch.setattr("sweeper.executors.ray.needs_model", lambda _: True)  # replayed trials ask for no GPU
     run(tmp_path, nodes.address, recorder := Watching(), asked)
     seen = {tuple(actor.required_resources["GPU"] for actor in alive) for alive in recorder.alive}
     most = max(held, key=len)
     assert most in seen <= held
     assert recorder.at_once == len(most)
+    assert recorder.waiting[-1] == waiting
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
     """Kill it, and all processes that it has started."""
-    ours = [first := psutil.Process(process.pid), *first.children(recursive=True)]
-    for each in ours:
-        with suppress(psutil.NoSuchProcess):
-            each.kill()
+    with suppress(psutil.NoSuchProcess):
+        first = psutil.Process(process.pid)
+        first.suspend()  # so that it starts no more
+        ours = first.children(recursive=True)
+        for each in (first, *ours):
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
     process.wait()
     assert not psutil.wait_procs(ours, timeout=60)[1]
 
@@ -207,7 +213,10 @@ def growing(tmp_path) -> Iterator[str]:
         env = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_TMPDIR": folder}
         process = subprocess.Popen(line, env=os.environ | env, stdout=log, stderr=log)
         try:
-            wait_for(lambda: "Ray runtime started" in (tmp_path / "log").read_text())
+            wait_for(
+                lambda: "Ray runtime started" in (tmp_path / "log").read_text() or process.poll() is not None
+            )
+            assert process.poll() is None, (tmp_path / "log").read_text()
             yield f"127.0.0.1:{port}"
         finally:
             end(process)
@@ -259,7 +268,10 @@ signal.pause()
 def blind(tmp_path, nodes) -> Iterator[None]:
     """In the place of the node: one of another name, with a file system of its own over `tmp_path`."""
     apart = ["unshare", "--map-root-user", "--mount", "--uts", "sh", "-ec"]
-    can = shutil.which("unshare") and not subprocess.run([*apart, "mount -t tmpfs none /tmp"]).returncode
+    can = (
+        shutil.which("unshare")
+        and not subprocess.run([*apart, "hostname elsewhere; mount -t tmpfs none /tmp"]).returncode
+    )
     if not can:
         pytest.skip("this system gives a process no file system of its own")
     nodes.kill()
@@ -274,8 +286,8 @@ def blind(tmp_path, nodes) -> Iterator[None]:
         wait_for(has_joined)
         yield
     finally:
-        end(process)
         nodes.join()
+        end(process)
 
 
 @pytest.mark.usefixtures("blind")

@@ -88,7 +88,7 @@ def test_killed_it_goes_on_where_it_was(forks, tmp_path):
     read_until(first, "after 48 examples")
     first.kill()
     first.communicate()
-    assert main(["train", "summarize"]) == 0
+    forks.start(["train", "summarize"], tmp_path).communicate(timeout=120)
     _, trial = stored(LAYOUT.training)[1].records()
     assert (trial.state, trial.attempt) == (TrialState.FINISHED, 2)
     points = [json.loads(line) for line in LAYOUT.training.metrics(0).read_text().splitlines()]
