@@ -46,6 +46,16 @@ def test_a_limit_that_leaves_no_assistant_turn_at_all(tmp_path):
         freeze_rows(tmp_path, rows, "chat", task={"max_input_tokens": 20, "max_answer_tokens": 5})
 
 
+def test_rows_of_one_mould_are_told_what_helps_them_and_not_what_helps_others(tmp_path):
+    same = "a sentence that all of these rows have in common, whatever their number may be"
+    rows = [{"text": f"{same}: {i:02}", "answer": same} for i in range(20)]
+    with pytest.raises(
+        DataError,
+        match=r"near-duplicate of a .*\. Lower data\.sizes, or give more rows, or set data\.keep_tog",
+    ):
+        freeze_rows(tmp_path, rows, sizes=(4, 3, 3))
+
+
 def test_a_limit_that_cuts_every_answer(tmp_path):
     with pytest.raises(
         DataError, match=r"=4 cuts off every answer: their median length is 9 tokens. Set .*=9 or"

@@ -88,12 +88,16 @@ def _count_likenesses(rows: Codes, alike_in: Codes, pool: Pool, config: Config) 
 
 
 def _too_few(name: str, rows: int, pool: Pool, config: Config) -> str:
-    alike = sum(count for reason, count in pool.dropped.items() if reason.startswith("near-duplicate of"))
-    hint = ", or set data.keep_together=false if your rows are alike by nature" if alike > rows else ""
+    needed, left_out = getattr(config.data.sizes, name) or 1, pool.without(config.data.cleaning) or "none"
+    hints = ["lower data.sizes", "give more rows"]
+    if any(reason.endswith("within the length limit") for reason in pool.dropped):
+        hints.insert(0, f"raise task.max_input_tokens (now {config.task.max_input_tokens})")
+    if sum(n for reason, n in pool.dropped.items() if reason.startswith("near-duplicate of")) > rows:
+        hints.append("set data.keep_together=false if your rows are alike by nature")
+    advice = ", or ".join(hints)
     return (
-        f"data.sizes.{name}: {rows} usable rows, {getattr(config.data.sizes, name) or 1} needed; left out: "
-        f"{pool.without(config.data.cleaning) or 'none'}. Raise task.max_input_tokens (now "
-        f"{config.task.max_input_tokens}), lower data.sizes, or give more rows{hint}"
+        f"data.sizes.{name}: {rows} usable rows, {needed} needed; left out: {left_out}. "
+        f"{advice[0].upper()}{advice[1:]}"
     )
 
 
