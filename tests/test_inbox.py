@@ -266,19 +266,17 @@ def test_killed_at_every_step_a_command_is_obeyed_once(tmp_path):
 def test_another_terminal_takes_effect_within_one_report(forks, tmp_path):
     sweeper = [sys.executable, "-m", "sweeper"]
     sweep = forks.start([*REPLAY, "engine.speedup=3"], tmp_path)
-    try:
-        seen = read_until(sweep, "Trial 0: the default settings")
-        told = [
-            subprocess.run(
-                [*sweeper, "trials", "summarize", *words], cwd=tmp_path, capture_output=True, text=True
-            )
-            for words in (["enqueue", "lora.rank=16"], ["stop", "0", "too", "slow"])
-        ]
-        after = time.time()
-        seen += read_until(sweep, "Trial 1: ")
-    finally:
-        sweep.kill()
-        sweep.communicate()
+    seen = read_until(sweep, "Trial 0: the default settings")
+    told = [
+        subprocess.run(
+            [*sweeper, "trials", "summarize", *words], cwd=tmp_path, capture_output=True, text=True
+        )
+        for words in (["enqueue", "lora.rank=16"], ["stop", "0", "too", "slow"])
+    ]
+    after = time.time()
+    seen += read_until(sweep, "Trial 1: ")
+    sweep.kill()
+    sweep.communicate()
     assert [done.returncode for done in told] == [0, 0], told
     assert "this is done as the next trial" in told[0].stdout
     assert "this is done at the trial's next report" in told[1].stdout

@@ -219,13 +219,8 @@ SLOW = ("executor=local", "executor.workers=2", "engine.speedup=1")
 def sweep(forks, tmp_path, request):
     """A sweep in a process of its own, in the middle of its first trials, and its workers."""
     process = forks.start([*REPLAY, *SLOW, *getattr(request, "param", ())], tmp_path)
-    try:
-        read_until(process, "Trial 1:")
-        there = [child for child in psutil.Process(process.pid).children() if is_alive(child)]
-        yield process, there
-    finally:
-        process.kill()
-        process.communicate(timeout=30)
+    read_until(process, "Trial 1:")
+    return process, [child for child in psutil.Process(process.pid).children() if is_alive(child)]
 
 
 def all_gone(processes, seconds=20.0):

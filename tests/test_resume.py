@@ -143,15 +143,11 @@ def test_a_preempted_sweep_whose_reader_is_gone_is_saved_all_the_same(start, tmp
 def stuck(start, tmp_path):
     """A sweep that waits for its database, which somebody else has."""
     process = start(tmp_path, "engine.speedup=20", "budget.trials=2", "executor.grace_seconds=3")
-    try:
-        read_until(process, "Trial 0: the default settings")
-        with closing(sqlite3.connect(tmp_path / "sweeps" / "study.db", isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            read_until(process, "can't be used at the moment")
-            yield process, other
-    finally:
-        process.kill()
-        process.communicate(timeout=30)
+    read_until(process, "Trial 0: the default settings")
+    with closing(sqlite3.connect(tmp_path / "sweeps" / "study.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        read_until(process, "can't be used at the moment")
+        yield process, other
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGUSR1])
@@ -205,15 +201,18 @@ def test_a_signal_while_rows_are_prepared_leaves_nothing_half_done(tmp_path, how
     )
     try:
         read_until(process, "Preparing the rows")
-        while not list(folder.glob(".rows.*")):
+        while not list(folder.glob(".rows.*/*")):
             time.sleep(0.01)
             assert process.poll() is None
+        process.send_signal(signal.SIGSTOP)
+        assert list(folder.glob(".rows.*/*")), "half done, and so it stays until the signal is there"
         process.send_signal(how)
+        process.send_signal(signal.SIGCONT)
         rest = process.communicate(timeout=60)[0]
     finally:
         process.kill()
         process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == 130, rest
     assert "interrupted; the same command goes on where it stopped" in rest
     assert "Traceback" not in rest
     assert not (folder / "rows").exists()
@@ -238,12 +237,9 @@ def test_a_second_ctrl_c_leaves_at_once(start, tmp_path):
 
 def test_a_living_sweep_is_not_disturbed(start, tmp_path):
     process = start(tmp_path, "engine.speedup=5")
-    try:
-        read_until(process, "Trial 0: the default settings")
-        second = start(tmp_path)
-        told = second.communicate(timeout=60)[0]
-        assert second.returncode == 2
-        assert f"is being run by process {process.pid} on {os.uname().nodename}" in told
-    finally:
-        process.kill()
-        process.communicate(timeout=30)
+    read_until(process, "Trial 0: the default settings")
+    second = start(tmp_path)
+    told = second.communicate(timeout=60)[0]
+    assert second.returncode == 2
+    assert f"is being run by process {process.pid} on {os.uname().nodename}" in told
+    assert process.poll() is None

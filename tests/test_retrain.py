@@ -88,7 +88,9 @@ def test_killed_it_goes_on_where_it_was(forks, tmp_path):
     read_until(first, "after 48 examples")
     first.kill()
     first.communicate()
-    forks.start(["train", "summarize"], tmp_path).communicate(timeout=120)
+    second = forks.start(["train", "summarize"], tmp_path)
+    told = second.communicate(timeout=120)[0]
+    assert second.returncode == 0, told
     _, trial = stored(LAYOUT.training)[1].records()
     assert (trial.state, trial.attempt) == (TrialState.FINISHED, 2)
     points = [json.loads(line) for line in LAYOUT.training.metrics(0).read_text().splitlines()]

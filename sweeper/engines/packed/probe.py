@@ -149,6 +149,7 @@ def _step_alone(base: BaseModel, settings: TrialSettings, batches: Sequence[Batc
         optimizer = torch.optim.AdamW(weights, settings.learning_rate, weight_decay=settings.weight_decay)
 
         def work() -> float:
+            """Seconds of one step."""
             started = time.perf_counter()
             for batch in batches:
                 backward(model, base, batch, settings)
