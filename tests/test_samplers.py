@@ -16,6 +16,7 @@ from sweeper.config import LoraSettings, SamplerConfig, TrialSettings
 from sweeper.entry import Scalar
 from sweeper.space import Space
 from sweeper.study.samplers import derive_seed, grid_order, make_sampler
+from tests.sweeps import REPLAY
 
 CONF = Path(__file__).parents[1] / "conf"
 SAMPLERS = sorted(path.stem for path in (CONF / "sampler").glob("*.yaml"))
@@ -239,3 +240,12 @@ def test_seeds_are_the_same_in_every_process() -> None:
     assert len({derive_seed(seed, number) for seed in range(20) for number in range(20)}) == 400
     assert derive_seed(1, 23) != derive_seed(12, 3)
     assert all(0 <= derive_seed(7, number) < 2**31 for number in range(100))
+
+
+def test_gp_says_nothing_in_the_middle_of_a_sweep(tmp_path) -> None:
+    command = [sys.executable, "-m", "sweeper", *REPLAY, "sampler=gp", "sampler.startup_trials=2"]
+    done = subprocess.run(
+        [*command, "budget.trials=4"], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert "Trial 3" in done.stdout
+    assert done.stderr == ""

@@ -5,6 +5,7 @@ a sweep that is interrupted and continued proposes what it would have proposed i
 """
 
 import hashlib
+import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -130,6 +131,8 @@ def _make(config: SamplerConfig, space: Space, seed: int) -> BaseSampler:
                     seed=seed, n_startup_trials=startup, group=conditional, multivariate=conditional or None
                 )
         case "gp":
+            # It asks for a package with which it proposes no faster here.
+            logging.getLogger("optuna._gp.batched_lbfgsb").setLevel(logging.ERROR)
             startup = cast(int, config.startup_trials)
             return optuna.samplers.GPSampler(
                 seed=seed, n_startup_trials=startup, warn_independent_sampling=False
