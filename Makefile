@@ -18,7 +18,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install browser sweep test lint format bench bench-audit bench-packed bench-scale bench-search torture ui clean
+.PHONY: help install browser sweep test test-all lint format bench bench-audit bench-packed bench-scale bench-search torture ui clean
 
 help: ## List these targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -51,6 +51,9 @@ browser: ## Install Chromium (Debian, Ubuntu; as root): without one the tests of
 
 test: install ## Run the tests, offline: JOBS=2 files of them side by side
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-all: install ## Run the slow tests that `make test` leaves out
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m slow $(ARGS)
 
 lint: install ## Check style, format and types
 	$(BIN)/ruff check .
