@@ -351,24 +351,12 @@ def test_called_away_while_evaluated_the_mark_is_evaluated_first_next_time(tmp_p
 # Memory
 
 
-def shortage(rows_that_fit, training=True):
-    """Let the model run out of memory with more than so many rows, as a GPU would."""
-
-    def hungry(module, args, kwargs):
-        if module.training == training and len(kwargs["input_ids"]) > rows_that_fit:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-
-    return tiny.base().model.register_forward_pre_hook(hungry, with_kwargs=True)
-
-
 def test_out_of_memory_passes_become_smaller_and_the_step_comes_again(tmp_path, caplog):
     specs = several(tmp_path / "1", *(replace(one, augment_rate=0.0) for one in MIXED))
     plenty = run(*specs)
-    handle = shortage(2)
-    try:
+    with tiny.shortage(2, training=True) as passes:
         tight = run(*(replace(spec, folder=tmp_path / "2" / str(spec.trial)) for spec in specs))
-    finally:
-        handle.remove()
+    assert any(passes)
     assert [one.ending for one in tight.outcomes] == [Ending.FINISHED] * 4
     assert re.match(r"out of memory: engine.token_budget goes down from \d+ to \d+", caplog.messages[0])
     for trial in range(4):
@@ -489,21 +477,16 @@ def test_a_stack_that_cannot_be_made_smaller_stays_as_it_is(tmp_path, monkeypatc
 
 
 def test_out_of_memory_alone_with_one_row_fails_the_trial(tmp_path):
-    handle = shortage(0)
-    try:
+    with tiny.shortage(0, training=True):
         (outcome,) = run(tiny.spec(tmp_path, tiny.settings())).outcomes
-    finally:
-        handle.remove()
     assert outcome.ending is Ending.FAILED
     assert "out of memory with one row per forward pass; set model.gradient_checkpointing" in outcome.reason
 
 
 def test_out_of_memory_in_evaluation_fewer_are_scored_at_once(tmp_path):
-    handle = shortage(1, training=False)
-    try:
+    with tiny.shortage(1, training=False) as passes:
         channel = run(*several(tmp_path, *MIXED[:3]))
-    finally:
-        handle.remove()
+    assert any(passes)
     assert [one.ending for one in channel.outcomes] == [Ending.FINISHED] * 3
 
 
@@ -540,11 +523,8 @@ def test_a_trial_reports_while_slots_are_tried(tmp_path):
 
 def test_given_slots_that_do_not_fit_are_fewer_after_trying_with_a_warning(caplog):
     engine = PackedEngine(workbench(tiny.config(), tiny.base(), tiny.rows()), 3, 1000)
-    handle = shortage(4)
-    try:
+    with tiny.shortage(4, training=True):
         assert engine.choose_slots(tiny.settings()).slots == 1
-    finally:
-        handle.remove()
     assert caplog.messages == ["engine.slots=3 don't fit into memory; going on with 1"]
 
 

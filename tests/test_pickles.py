@@ -1,4 +1,4 @@
-"""No pickle is ever loaded: a bomb is planted in every place where a file is read, and none goes off."""
+"""No file is unpickled: a bomb is planted in every place where one is read, and none goes off."""
 
 import ast
 import importlib.metadata

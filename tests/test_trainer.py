@@ -217,29 +217,13 @@ def test_micro_batches_change_speed_not_losses(tmp_path):
         assert split.train_losses[examples] == pytest.approx(loss, rel=1e-4)
 
 
-def shortage(monkeypatch, rows_that_fit, after_passes=0):
-    """Let the output layer run out of memory with more than so many rows, as a GPU would."""
-    passes = []
-
-    def hungry(module, args, kwargs):
-        passes.append(1)
-        if module.training and len(kwargs["input_ids"]) > rows_that_fit and len(passes) > after_passes:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-
-    handle = tiny.base().model.register_forward_pre_hook(hungry, with_kwargs=True)
-    monkeypatch.callbacks = handle
-    return handle
-
-
 @pytest.mark.parametrize("after_passes", [0, 6])
-def test_out_of_memory_halves_the_micro_batch(tmp_path, monkeypatch, after_passes):
+def test_out_of_memory_halves_the_micro_batch(tmp_path, after_passes):
     settings = tiny.settings(batch_size=4)
     plenty = tiny.run(tiny.spec(tmp_path / "1", settings))
-    handle = shortage(monkeypatch, 2, after_passes)
-    try:
+    with tiny.shortage(2, training=True, after_passes=after_passes) as passes:
         tight = tiny.run(tiny.spec(tmp_path / "2", settings))
-    finally:
-        handle.remove()
+    assert passes.count(True) == 1, "the first pass that is too large is the last one"
     assert tight.outcomes[0].ending is Ending.FINISHED
     assert [one.mark for one in tight.evaluations] == [12, 24]
     for (mark, _, loss), (same, _, expected) in zip(evaluated(tight), evaluated(plenty), strict=True):
@@ -247,12 +231,10 @@ def test_out_of_memory_halves_the_micro_batch(tmp_path, monkeypatch, after_passe
         assert loss == pytest.approx(expected, rel=1e-4)
 
 
-def test_out_of_memory_with_one_row_fails_the_trial(tmp_path, monkeypatch):
-    handle = shortage(monkeypatch, 0)
-    try:
-        channel = tiny.run(tiny.spec(tmp_path, tiny.settings()))
-    finally:
-        handle.remove()
+def test_out_of_memory_with_one_row_fails_the_trial(tmp_path):
+    with tiny.shortage(0, training=True) as passes:
+        channel = tiny.run(tiny.spec(tmp_path, tiny.settings(batch_size=4)))
+    assert passes == [True] * 3, "four rows, two, one"
     (outcome,) = channel.outcomes
     assert outcome.ending is Ending.FAILED
     assert "out of memory with one row per forward pass; set model.gradient_checkpointing" in outcome.reason
@@ -278,15 +260,9 @@ def test_a_lost_device_is_no_fault_of_the_trial(tmp_path):
 def test_out_of_memory_in_evaluation_fewer_rows_are_scored_at_once(tmp_path, rows_that_fit, ending, reason):
     plenty = tiny.run(tiny.spec(tmp_path / "1", tiny.settings()))
 
-    def hungry(module, args, kwargs):
-        if not module.training and len(kwargs["input_ids"]) > rows_that_fit:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-
-    handle = tiny.base().model.register_forward_pre_hook(hungry, with_kwargs=True)
-    try:
+    with tiny.shortage(rows_that_fit, training=False) as passes:
         tight = tiny.run(tiny.spec(tmp_path / "2", tiny.settings()))
-    finally:
-        handle.remove()
+    assert any(passes)
     (outcome,) = tight.outcomes
     assert (outcome.ending, outcome.reason[:43]) == (ending, reason)
     if ending is Ending.FINISHED:

@@ -272,3 +272,35 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def shortage(
+    rows_that_fit: int, training: bool | None = None, after_passes: int = 0, model: Any = None
+) -> Iterator[list[bool]]:
+    """Memory runs out with more than so many rows per pass, as on a GPU; gives what became of every pass.
+
+    `training` tells which passes it is about (None: all), `after_passes` how many go well before; `model` is
+    the causal base by default. A test that looks at what happens then has to see True among the passes.
+    """
+    passes: list[bool] = []
+
+    def ask(module: Any, args: Any, kwargs: Any) -> None:
+        concerned = training is None or module.training == training
+        passes.append(concerned and rows_in(kwargs) > rows_that_fit and len(passes) >= after_passes)
+        if passes[-1]:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    handle = (model or base().model).register_forward_pre_hook(ask, with_kwargs=True)
+    try:
+        yield passes
+    finally:
+        handle.remove()
+
+
+def rows_in(kwargs: Any) -> int:
+    """Rows of a forward pass, which lie beside each other, or end to end with positions that start anew."""
+    places = kwargs.get("position_ids")
+    if places is None or len(places) > 1:
+        return len(kwargs["input_ids"])
+    return int((places == 0).sum()) or 1
