@@ -101,3 +101,15 @@ def test_an_adapter_that_is_off_is_off() -> None:
         found = ours.train()(x)
     base = ours.get_base_model()
     torch.testing.assert_close(found, base.second.base_layer(torch.tanh(base.first.base_layer(x))))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_a_model_may_add_to_a_layer_s_output_in_place(dropout: float) -> None:
+    theirs, ours = _pair(torch.float32, lora_dropout=dropout)
+    for model in (theirs, ours):
+        model.get_submodule("base_model.model.first").register_forward_hook(lambda _, args, out: out.add_(1))
+    x = torch.randn(2, 7, 6)
+    expected, gradients = _step(theirs, x)
+    found, mine = _step(ours, x)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(mine, gradients, rtol=1e-4, atol=1e-4)

@@ -498,3 +498,24 @@ def test_trials_in_one_process_do_not_influence_each_other(tmp_path):
         tiny.spec(tmp_path / "behind", other, trial=1), replace(wanted, folder=tmp_path / "behind" / "0000")
     )
     assert evaluated(behind)[2:] == evaluated(alone)
+
+
+@pytest.mark.parametrize("how", ["pruned", "failed"])
+def test_a_trial_that_is_cut_short_leaves_no_noise_on_the_embeddings(tmp_path, how):
+    wanted = tiny.spec(tmp_path / "alone", tiny.settings(**DROPOUT))
+    alone = tiny.run(wanted)
+    embeddings = tiny.base().model.get_input_embeddings()
+
+    def cut(progress):
+        assert hasattr(embeddings, "neftune_noise_alpha"), "this trial has noise"
+        if how == "failed":
+            raise RuntimeError("planted")
+        return Decision.PRUNE
+
+    noisy = tiny.spec(tmp_path / "noisy", tiny.settings(neftune_noise=5.0))
+    (outcome,) = tiny.run(noisy, decide=cut).outcomes
+    assert outcome.ending is {"pruned": Ending.PRUNED, "failed": Ending.FAILED}[how]
+    assert not hasattr(embeddings, "neftune_noise_alpha")
+    assert not embeddings._forward_hooks
+    behind = tiny.run(replace(wanted, folder=tmp_path / "behind"))
+    assert evaluated(behind) == evaluated(alone)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations.neftune import deactivate_neftune
 
 from sweeper.config import TrialSettings
 from sweeper.engines.batches import Batch, Row, collate
@@ -92,9 +93,9 @@ class TrialTrainer(Trainer):  # type: ignore[misc]
 
     def let_go(self) -> None:
         """Leave nothing on the model, also after an exception."""
-        handle = getattr(self, "neftune_hook_handle", None)
-        if handle is not None:
-            handle.remove()
+        # Trainer does so itself at the end of a training that comes to its end.
+        if (handle := getattr(self, "neftune_hook_handle", None)) is not None:
+            deactivate_neftune(self.model, handle, self.accelerator)
 
 
 def losses(

@@ -88,16 +88,18 @@ class LeanLinear(lora.Linear):  # type: ignore[misc]
         if not training:
             return self._score(x, name)
         dropout = self.lora_dropout[name]
-        found: Tensor = _Adapted.apply(  # type: ignore[no-untyped-call]
-            x,
-            None if isinstance(dropout, nn.Identity) else dropout(x),
+        flat: Tensor = _Adapted.apply(  # type: ignore[no-untyped-call]
+            x.flatten(0, -2),
+            None if isinstance(dropout, nn.Identity) else dropout(x).flatten(0, -2),
             self.base_layer.weight,
             self.base_layer.bias,
             self.lora_A[name].weight,
             self.lora_B[name].weight,
             self.scaling[name],
         )
-        return found
+        # Viewed out here: Falcon adds to a layer's output in place, which autograd forbids on a view that a
+        # Function of our own returns.
+        return flat.view(*x.shape[:-1], -1)
 
     def _score(self, x: Tensor, name: str) -> Tensor:
         """PEFT's steps in PEFT's order, a few rows at a time."""
@@ -113,7 +115,10 @@ class LeanLinear(lora.Linear):  # type: ignore[misc]
 
 
 class _Adapted(torch.autograd.Function):
-    """`dropped` is x after dropout, None where there is none; `weight` and `bias` get no gradient."""
+    """`dropped` is x after dropout, None where there is none; `weight` and `bias` get no gradient.
+
+    x is [rows, in], and what is returned is no view of anything.
+    """
 
     @staticmethod
     def forward(
@@ -126,20 +131,18 @@ class _Adapted(torch.autograd.Function):
         b: Tensor,
         scaling: float,
     ) -> Tensor:
-        """[..., out]: x W^T + bias + scaling (dropped A^T) B^T, in the type of `x`."""
-        flat = x.flatten(0, -2)
-        seen = flat if dropped is None else dropped.flatten(0, -2)
+        """[rows, out]: x W^T + bias + scaling (dropped A^T) B^T, in the type of `x`."""
+        seen = x if dropped is None else dropped
         a, b = a.to(x.dtype), (b * scaling).to(x.dtype)
         inner = seen @ a.T
         ctx.save_for_backward(seen, inner, weight, a, b)
-        ctx.scaling, ctx.shape, ctx.drops = scaling, x.shape, dropped is not None
-        return F.linear(flat, weight, bias).addmm_(inner, b.T).view(*x.shape[:-1], -1)
+        ctx.scaling, ctx.drops = scaling, dropped is not None
+        return F.linear(x, weight, bias).addmm_(inner, b.T)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients by x, dropped, A and B, those of A and B in float32; of the rest None."""
         seen, inner, weight, a, b = ctx.saved_tensors
-        grad = grad.flatten(0, -2)
         grad_inner = grad @ b
         grad_a = (grad_inner.T @ seen).float()
         grad_b = (grad.T @ inner).float() * ctx.scaling
@@ -147,8 +150,7 @@ class _Adapted(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_x = grad @ weight
             if ctx.drops:
-                grad_dropped = (grad_inner @ a).view(ctx.shape)
+                grad_dropped = grad_inner @ a
             else:
                 grad_x.addmm_(grad_inner, a)
-            grad_x = grad_x.view(ctx.shape)
         return grad_x, grad_dropped, None, None, grad_a, grad_b, None
