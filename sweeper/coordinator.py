@@ -171,6 +171,9 @@ class Coordinator:
         if running is None:
             return Decision.CANCEL
         self._note_progress(running, progress)
+        if progress.scored is not None:
+            for listener in self._listeners:
+                listener.scoring(progress.trial, *progress.scored)
         with self._study.step():
             evaluation = self._measured(running, progress)
             is_poor = evaluation is not None and self._should_prune(running, evaluation.mark)

@@ -10,6 +10,7 @@
     │   ├── StudyError              the study: in use, changed under the same name, no database
     │   └── ExportError             nothing to export, or nowhere to
     ├── TrialError                  one trial failed; the sweep goes on
+    │   └── DivergedError           its loss or its objective is not finite
     ├── DeviceError                 a device that only another process can use again
     ├── StorageError                a disk is full, or the study database was away for too long
     ├── VerdictError                test scores that can't be compared
@@ -88,6 +89,10 @@ class ExportError(InputError):
 
 class TrialError(SweeperError):
     """One trial failed, for the reason given; other trials are not affected."""
+
+
+class DivergedError(TrialError):
+    """The loss or the objective of a trial is not finite."""
 
 
 class DeviceError(SweeperError):

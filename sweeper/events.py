@@ -56,6 +56,11 @@ class TrialRecord:
     errors: Mapping[str, float] = field(default_factory=dict)
     """Standard errors of those metrics that have one."""
     confusion: Confusion | None = None
+    rows: tuple[float, ...] = ()
+    """A value for every validation row whose mean is the objective, to pair trials by; empty where there is
+    none."""
+    diverged: bool = False
+    """It failed as its loss or its objective was not finite."""
     trained: int = 0
     """Training examples computed over all attempts, repeated ones included."""
     seconds: float = 0.0
@@ -164,6 +169,9 @@ class Listener:
 
     def measured(self, point: Measurement) -> None:
         """A running trial, or the base model, has numbers."""
+
+    def scoring(self, trial: int, done: int, of: int) -> None:
+        """A trial, or the base model, is being evaluated: `done` rows of `of`."""
 
     def ended(self, trial: TrialRecord) -> None:
         """The trial is over, or waits to be continued; `trial.state` says which."""

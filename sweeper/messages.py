@@ -140,6 +140,9 @@ class Evaluation:
     """Standard errors of those metrics that have one."""
     confusion: Confusion | None = None
     """task.kind=classify, with not too many classes; as `slices`."""
+    rows: tuple[float, ...] = ()
+    """A value for every validation row, in their order, whose mean is the objective; as `slices`. Empty where
+    there is none, and with very many rows."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,8 @@ class Progress:
 
     `metrics` are of the training itself: `train_loss`, `learning_rate`, `examples_per_second`,
     ... `evaluation` is there only at a mark. Where `engine=auto` has tried both ways with a trial, it tells
-    once of `packed_examples_per_second`, `packed_slots` and `trainer_examples_per_second`.
+    once of `packed_examples_per_second`, `packed_slots` and `trainer_examples_per_second`. While it
+    evaluates, `scored` are the rows that are done and those that there are.
     """
 
     trial: int
@@ -156,6 +160,7 @@ class Progress:
     examples: int
     metrics: Mapping[str, float] = field(default_factory=dict)
     evaluation: Evaluation | None = None
+    scored: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -200,6 +205,8 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     samples: tuple["Sample", ...] = ()
     test: HeldOutScores | None = None
+    diverged: bool = False
+    """It failed as its loss or its objective was not finite."""
 
 
 @dataclass(frozen=True)

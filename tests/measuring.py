@@ -51,7 +51,9 @@ def losses(n):
 
 def texts(outputs=OUTPUTS, references=REFERENCES, prompts=PROMPTS):
     found = LOSSES if len(outputs) == len(OUTPUTS) else losses(len(outputs))
-    return Texts(outputs=outputs, references=references, prompts=list(prompts)[: len(outputs)], **found)
+    ended = [index % 3 > 0 for index in range(len(outputs))]
+    prompts = list(prompts)[: len(outputs)]
+    return Texts(outputs=outputs, references=references, prompts=prompts, ended=ended, **found)
 
 
 def classes(predicted, true, probabilities=None, labels=None):

@@ -136,12 +136,28 @@ def test_a_diverging_trial_fails_alone(maker, tmp_path):
     assert failed.ending is Ending.FAILED
     assert len(failed.reason) > 20
     assert fine.ending is Ending.FINISHED
+    assert (failed.diverged, fine.diverged) == (True, False)
 
 
 def test_the_base_model_has_one_mark_and_no_training(maker, tmp_path):
     channel = work(maker, tiny.spec(tmp_path, tiny.settings(), trial=BASE, marks=(0,)))
     assert marks(channel) == [0]
     assert [(one.ending, one.examples) for one in channel.outcomes] == [(Ending.FINISHED, 0)]
+
+
+@pytest.mark.parametrize("engine", [trainer, packed, auto])
+def test_an_evaluation_says_how_far_it_is(engine, tmp_path):
+    specs = tiny.spec(tmp_path, tiny.settings(), trial=BASE, marks=(0,)), tiny.spec(tmp_path, tiny.settings())
+    channel = work(Maker(engine, tiny.settings()), *specs)
+    rows = len(tiny.rows().validation)
+    for number, evaluations in ((BASE, 1), (0, 2)):
+        reports = [one for one in channel.reports if one.trial == number]
+        told = [one.scored for one in reports if one.scored is not None]
+        assert told.count((rows, rows)) >= evaluations, "the last one of each"
+        assert {(4, rows), (8, rows)} <= set(told), "and a report after every batch of four"
+        assert all(one.scored is None for one in reports if one.evaluation is not None)
+    trained = [one for one in channel.reports if one.metrics.get("train_loss")]
+    assert [one.scored for one in trained] == [None] * len(trained)
 
 
 def test_held_out_rows_are_scored_at_the_end_of_a_verdicts_runs_alone(maker, tmp_path):

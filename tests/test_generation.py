@@ -1,6 +1,7 @@
 """Metrics of texts against the libraries that define them, and values worked out by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,6 +36,14 @@ def test_rouge_equals_the_library(name):
     assert scores.rows[name] == pytest.approx(rows)
     assert scores.objective == pytest.approx(np.mean(rows))
     assert scores.error == pytest.approx(np.std(rows, ddof=1) / math.sqrt(5))
+
+
+def test_answers_that_are_empty_or_never_end_are_shares_of_the_rows():
+    ended = texts(["", " \n", "a", "b"], ["a"] * 4)
+    known = score(task("generate", "empty_answers"), replace(ended, ended=[True, True, True, False]))
+    assert (known.objective, known.metrics["unfinished_answers"]) == (0.5, 0.25)
+    unknown = score(task("generate", "rougeL"), replace(ended, ended=()))
+    assert math.isnan(unknown.metrics["unfinished_answers"])
 
 
 @pytest.mark.parametrize("text", ["Кошка сидит на окне", "猫が窓に座っている", "القطة على النافذة", "แมวนั่ง"])

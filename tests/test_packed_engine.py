@@ -96,7 +96,7 @@ def test_plain_peft_loads_an_adapter_and_gets_the_same_scores(tmp_path):
             model = PeftModel.from_pretrained(tiny.llama(), outcome.adapter).eval()
         config, data = tiny.config(), tiny.rows()
         answers = Evaluator(tiny.base(), config.task, read_rows(data.validation), ()).answers(
-            model, lambda: None
+            model, lambda done, of: None
         )
         scores = metrics.score(config.task, answers)
         assert scores.objective == pytest.approx(outcome.best.objective, abs=1e-6)

@@ -54,7 +54,7 @@ def test_every_test_score_is_that_of_the_adapter_which_the_run_saved(judged, mon
     scores = {}
     for run in runs:
         model = tiny.llama() if run.number == BASE else PeftModel.from_pretrained(tiny.llama(), run.adapter)
-        answers = Evaluator(tiny.base(), config.task, rows, ()).answers(model.eval(), lambda: None)
+        answers = Evaluator(tiny.base(), config.task, rows, ()).answers(model.eval(), lambda done, of: None)
         found = metrics.score(config.task, answers)
         assert run.test.objective == pytest.approx(found.objective, rel=1e-6)
         assert run.test.metrics["loss"] == pytest.approx(found.metrics["loss"], rel=1e-5)

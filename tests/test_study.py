@@ -73,7 +73,8 @@ def test_slices_errors_and_confusion_are_read_back(tmp_path):
     outcome = finished(0, 0.3, tmp_path / "summarize")
     outcome = replace(
         outcome,
-        best=replace(outcome.best, **parts),
+        best=replace(outcome.best, **parts, rows=(0.1, 0.5)),
+        diverged=True,
         test=HeldOutScores(0.2, 0.1, {"rougeL": 0.2}, (0.1, 0.3), **parts),
     )
     study.finish(outcome, Spent(96, 10.0, 1))
@@ -85,6 +86,7 @@ def test_slices_errors_and_confusion_are_read_back(tmp_path):
         assert one.metrics["rougeL"] == 0.2
         assert math.isnan(one.metrics["auroc"])
         assert (found.errors, found.confusion) == (parts["errors"], parts["confusion"])
+    assert (record.rows, record.test.rows, record.diverged) == ((0.1, 0.5), (0.1, 0.3), True)
 
 
 def test_base_model_is_kept_outside_the_trials(tmp_path):

@@ -319,7 +319,9 @@ def test_plain_peft_loads_the_adapter_and_gets_the_same_scores(tmp_path, variant
     (outcome,) = channel.outcomes
     model = PeftModel.from_pretrained(tiny.llama(), outcome.adapter).eval()
     config, data = tiny.config(), tiny.rows()
-    answers = Evaluator(tiny.base(), config.task, read_rows(data.validation), ()).answers(model, lambda: None)
+    answers = Evaluator(tiny.base(), config.task, read_rows(data.validation), ()).answers(
+        model, lambda done, of: None
+    )
     scores = metrics.score(config.task, answers)
     assert scores.objective == pytest.approx(outcome.best.objective, abs=1e-9)
     assert scores.metrics["loss"] == pytest.approx(outcome.best.metrics["loss"], rel=1e-6)
@@ -342,7 +344,7 @@ def test_the_held_out_scores_are_those_of_the_best_model_as_it_was_saved(tmp_pat
         model = PeftModel.from_pretrained(blank, outcome.adapter).eval()
     config = tiny.config(kind=kind)
     evaluator = Evaluator(tiny.base(kind), config.task, read_rows(data.test), data.labels)
-    scores = evaluator.scores(evaluator.answers(model.eval(), lambda: None))
+    scores = evaluator.scores(evaluator.answers(model.eval(), lambda done, of: None))
     assert outcome.test.objective == pytest.approx(scores.objective, abs=1e-9)
     assert outcome.test.metrics["loss"] == pytest.approx(scores.metrics["loss"], rel=1e-6)
     assert sum(outcome.test.rows) / 7 == pytest.approx(scores.objective)
@@ -389,7 +391,7 @@ def test_held_out_scores_that_are_not_finite_are_refused():
     base = BaseModel(model, tiny.tokenizer(), "causal")
     evaluator = Evaluator(base, tiny.config().task, read_rows(tiny.rows(test=6).test), ())
     with pytest.raises(TrialError, match="the test loss or the objective on the test rows is not finite"):
-        evaluator.held_out(model, lambda: None)
+        evaluator.held_out(model, lambda done, of: None)
 
 
 def test_a_fully_trained_model_is_an_ordinary_model_folder(tmp_path):
@@ -398,7 +400,7 @@ def test_a_fully_trained_model_is_an_ordinary_model_folder(tmp_path):
     model = type(tiny.llama()).from_pretrained(outcome.adapter)
     data = tiny.rows()
     answers = Evaluator(tiny.base(), tiny.config().task, read_rows(data.validation), ()).answers(
-        model, lambda: None
+        model, lambda done, of: None
     )
     loss = sum(answers.loss_sums) / sum(answers.token_counts)
     assert loss == pytest.approx(outcome.best.metrics["loss"], rel=1e-6)
@@ -411,7 +413,7 @@ def test_answers_do_not_depend_on_the_batch_size(kind):
     for size in (1, 3, 10):
         config = tiny.config(f"task.evaluation.batch_size={size}", kind=kind)
         evaluator = Evaluator(tiny.base(kind), config.task, read_rows(data.validation), data.labels)
-        found.append(evaluator.answers(tiny.base(kind).model, lambda: None))
+        found.append(evaluator.answers(tiny.base(kind).model, lambda done, of: None))
     for other in found[1:]:
         assert other.loss_sums == pytest.approx(found[0].loss_sums, rel=1e-5)
         assert other.token_counts == found[0].token_counts
@@ -425,7 +427,7 @@ def test_answers_are_those_of_each_row_alone(kind, beams):
     """Losses and texts against the model as a user calls it; one beam reads the prompts once, two can't."""
     base, rows = tiny.base(kind), read_rows(tiny.rows(kind).validation)
     config = tiny.config(f"task.generation.num_beams={beams}", kind=kind)
-    answers = Evaluator(base, config.task, rows, ()).answers(base.model, lambda: None)
+    answers = Evaluator(base, config.task, rows, ()).answers(base.model, lambda done, of: None)
     for row, nats, count, output in zip(
         rows, answers.loss_sums, answers.token_counts, answers.outputs, strict=True
     ):
@@ -448,7 +450,7 @@ def test_each_prompt_passes_through_the_model_once():
     )
     try:
         Evaluator(base, tiny.config("task.evaluation.batch_size=10").task, rows, ()).answers(
-            base.model, lambda: None
+            base.model, lambda done, of: None
         )
     finally:
         hook.remove()
@@ -478,6 +480,44 @@ def test_overfitting_is_told_from_the_curve():
     assert overfitting(curve((2.0, 2.1), (1.8, 1.7), (1.9, 1.4))) == ""
     assert overfitting(curve((2.0, 1.9), (1.9, 1.8), (1.8, 1.7))) == ""
     assert overfitting([]) == ""
+
+
+def test_a_gap_that_does_not_matter_is_no_overfitting():
+    assert overfitting(curve((0.004, 0.004), (0.003, 0.001))) == ""
+    assert overfitting(curve((0.02, 0.02), (0.001, 0.01), (0.002, 0.005), (0.004, 0.001))) == ""
+    assert "above the training loss" in overfitting(curve((0.2, 0.2), (0.11, 0.01)))
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+@pytest.mark.parametrize("kind", ["causal", "gpt2", "seq2seq"])
+def test_answers_that_are_empty_or_never_end_are_counted(kind, beams):
+    """A model that writes one word for ever, one that ends at once, and one that does so after its prompt."""
+    config = tiny.config(f"task.generation.num_beams={beams}", kind=kind)
+    base, rows = tiny.base(kind), read_rows(tiny.rows(kind).validation)
+    word, end = tiny.tokenizer().convert_tokens_to_ids(["cat", "<eos>"])
+
+    def found(forced: int) -> dict[str, float]:
+        def force(module: object, args: object, logits: torch.Tensor) -> torch.Tensor:
+            logits = logits.clone()
+            logits[..., forced] += 1000
+            return logits
+
+        hook = base.model.lm_head.register_forward_hook(force)
+        try:
+            evaluator = Evaluator(base, config.task, rows, ())
+            metrics = evaluator.scores(evaluator.answers(base.model, lambda done, of: None)).metrics
+        finally:
+            hook.remove()
+        return {name: metrics[name] for name in ("empty_answers", "unfinished_answers")}
+
+    assert found(word) == {"empty_answers": 0.0, "unfinished_answers": 1.0}
+    assert found(end) == {"empty_answers": 1.0, "unfinished_answers": 0.0}
+
+
+def test_the_best_mark_alone_keeps_the_objective_of_every_row(tmp_path):
+    (outcome,) = tiny.run(tiny.spec(tmp_path, tiny.settings(), marks=(6, 12, 18, 24))).outcomes
+    assert len(outcome.best.rows) == len(tiny.rows().validation)
+    assert sum(outcome.best.rows) / len(outcome.best.rows) == pytest.approx(outcome.best.objective, rel=1e-5)
 
 
 def test_pruned_trials_leave_nothing_heavy(tmp_path):

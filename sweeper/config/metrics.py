@@ -32,6 +32,8 @@ METRICS = {
         "chrf",
         "exact_match",
         "token_f1",
+        "empty_answers",
+        "unfinished_answers",
         "length_ratio",
         "distinct_1",
         "distinct_2",
@@ -62,7 +64,9 @@ COSTS = ("seconds", "adapter_megabytes", "trainable_parameters", "peak_memory_by
 PER_CLASS = ("precision", "recall", "f1")
 """What a single class is measured by."""
 
-_LESS_IS_BETTER = ("loss", "perplexity", "calibration_error")
+_LESS_IS_BETTER = ("loss", "perplexity", "calibration_error", "empty_answers", "unfinished_answers")
+_UNBOUNDED = ("loss", "perplexity", "length_ratio")
+"""From 0 on; every other metric of METRICS, and of a single class, is a share."""
 _NEITHER = ("length_ratio", "distinct_1", "distinct_2", "copied_trigrams")
 """Descriptive: whether more is better depends on the texts that are wanted."""
 
@@ -158,6 +162,15 @@ def metric_direction(name: str) -> Direction | None:
     if parsed.how != "rarest" and _is_added(parsed.metric):
         return added_metric(parsed.metric).direction
     return "maximize"
+
+
+def metric_bounds(name: str) -> tuple[float | None, float | None]:
+    """The least and the largest value that a metric or a cost can have, None where there is no such bound."""
+    parsed = MetricName.parse(name)
+    known = {*PER_CLASS, *(known for names in METRICS.values() for known in names)}
+    if name in COSTS or parsed.metric in _UNBOUNDED:
+        return 0.0, None
+    return (0.0, 1.0) if parsed.metric in known else (None, None)
 
 
 def added_metric(name: str) -> AddedMetric:

@@ -21,7 +21,7 @@ from sweeper.engines.evaluate import Evaluator, free_memory, out_of_memory, over
 from sweeper.engines.order import TrainingRows
 from sweeper.engines.recent import Recent
 from sweeper.engines.training import TrialTrainer, gradients
-from sweeper.errors import DeviceError, StorageError, TrialError, first_line
+from sweeper.errors import DeviceError, DivergedError, StorageError, TrialError, first_line
 from sweeper.layout import Layout
 from sweeper.messages import (
     Channel,
@@ -89,6 +89,8 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
         self._minded: list[str] = []
         self._trained = 0
         self._told: set[int] = set()
+        self._scored: tuple[int, int] | None = None
+        self._diverged = False
         self._suspending = False
         self._train_seconds = self._evaluation_seconds = 0.0
         self._speed: dict[str, float] = {}
@@ -115,6 +117,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
             ending, reason = stop.ending, stop.reason
         except TrialError as error:
             ending, reason = Ending.FAILED, str(error)
+            self._diverged = isinstance(error, DivergedError)
         except StorageError:
             raise
         except Exception as error:
@@ -155,6 +158,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
             warnings=tuple(self._minded),
             samples=self._state.samples,
             test=self._test,
+            diverged=self._diverged,
         )
 
     def _measure_base(self) -> None:
@@ -230,6 +234,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
         try:
             self._test = self._bench.test().held_out(model, self._while_evaluating)
         finally:
+            self._scored = None
             self._evaluation_seconds += time.perf_counter() - started
 
     # What Trainer calls
@@ -279,7 +284,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
         self._train_seconds += seconds
         self._recent.add(nats, tokens, rows, seconds)
         if not math.isfinite(nats):
-            raise TrialError(
+            raise DivergedError(
                 f"the training loss became {nats} at example {examples}; "
                 "lower the learning rate, lengthen the warm-up or lower max_grad_norm"
             )
@@ -312,6 +317,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
         try:
             answers = self._bench.evaluator.answers(model, self._while_evaluating)
         finally:
+            self._scored = None
             self._evaluation_seconds += time.perf_counter() - started
         self._judge(model, answers, marks)
 
@@ -325,6 +331,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
                 samples = evaluator.samples(model, answers, self._while_evaluating)
                 self._state = replace(self._state, samples=samples)
         finally:
+            self._scored = None
             self._evaluation_seconds += time.perf_counter() - started
         if self._checkpoint is not None:
             self._checkpoint = checkpoints.update(self._checkpoint, self._state)
@@ -337,7 +344,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
         """Add the scores to what is known of the trial."""
         known, found = self._state, dict(scores.metrics)
         if not (math.isfinite(scores.objective) and math.isfinite(found["loss"])):
-            raise TrialError(
+            raise DivergedError(
                 f"the validation loss or the objective is not finite after {known.examples} examples; "
                 "lower the learning rate or lengthen the warm-up"
             )
@@ -351,8 +358,10 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
         is_best = known.best is None or self._goals.better(found, known.best.metrics)
         if is_best:
             # Every checkpoint holds all evaluations, and slices are large: only the best mark keeps them.
-            first = replace(first, slices=scores.slices, confusion=scores.confusion)
-            earlier = tuple(replace(one, slices=(), confusion=None) for one in earlier)
+            first = replace(
+                first, slices=scores.slices, confusion=scores.confusion, rows=scores.objective_rows
+            )
+            earlier = tuple(replace(one, slices=(), confusion=None, rows=()) for one in earlier)
         evaluations = (*earlier, first, *others)
         self._state = replace(known, evaluations=evaluations, loss_sum=0.0, loss_tokens=0)
         if is_best:
@@ -403,16 +412,17 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
         else:
             self._obey(decision)
 
-    def _while_evaluating(self) -> None:
+    def _while_evaluating(self, done: int, of: int) -> None:
+        self._scored = done, of
         if self._recent.age >= self._bench.report_seconds:
             self._obey(self._report())
 
     def _report(self, evaluation: Evaluation | None = None) -> Decision:
         measured = self._recent.metrics() | self._speed
         self._recent = Recent(learning_rate=self._recent.learning_rate)
-        spec = self._spec
+        spec, scored = self._spec, self._scored if evaluation is None else None
         return self._channel.report(
-            Progress(spec.trial, spec.attempt, self._state.examples, measured, evaluation)
+            Progress(spec.trial, spec.attempt, self._state.examples, measured, evaluation, scored)
         )
 
     def _obey(self, decision: Decision) -> None:

@@ -22,12 +22,19 @@ from sweeper.models.modeling import BaseModel
 GAP_SHARE = 0.5
 """A gap between validation and training loss beyond this share of the validation loss is overfitting."""
 
+LEAST_GAP = 0.05
+"""Nats, per token or per class: what matters. It is 5 % of the probability that the right answer is given."""
+
 _PASS_TOKENS = 1024
 """Tokens per forward pass for losses on a CPU: with an adapter, 48 rows of 65 tokens took 3.5 s at once and
 1.9 s in thirds."""
 
-Tick = Callable[[], None]
-"""Called between batches; may raise to leave the evaluation."""
+Written = tuple[str, bool]
+"""An answer, and whether it ended by itself rather than at `max_new_tokens`."""
+
+Tick = Callable[[int, int], None]
+"""Called between batches with the rows that are done and those that there are; may raise to leave the
+evaluation."""
 
 
 class Evaluator:
@@ -78,10 +85,16 @@ class Evaluator:
             if self._reads_once(model):
                 read = self._over(self.rows, _prompt_length, each(self._read_once), tick)
                 return [self._texts_of(*zip(*one, strict=True)) for one in zip(*read, strict=True)]
-            forward = each(self._forward)
-            found = self._over(self.rows, _length, lambda rows: self._in_parts(rows, adapters, forward), tick)
+            forward, writes = each(self._forward), self.task.kind == "generate"
+
+            def tick_of_losses(done: int, of: int) -> None:
+                tick(0 if writes else done, of)  # a row is done once its answer is written
+
+            found = self._over(
+                self.rows, _length, lambda rows: self._in_parts(rows, adapters, forward), tick_of_losses
+            )
             losses = list(zip(*found, strict=True))
-            if self.task.kind != "generate":
+            if not writes:
                 return [self._judged(*zip(*one, strict=True)) for one in losses]
             texts = zip(*self._over(self.rows, _prompt_length, each(self._texts), tick), strict=True)
             return [
@@ -132,9 +145,10 @@ class Evaluator:
         likeliest, true = every.argmax(-1).tolist(), [row.label for row in self.rows]
         return Classes(sums, counts, likeliest, true, every, self.labels)
 
-    def _texts_of(self, sums: Sequence[float], counts: Sequence[int], outputs: Sequence[str]) -> Texts:
-        rows = self.rows
-        return Texts(sums, counts, outputs, [row.answer for row in rows], [row.prompt for row in rows])
+    def _texts_of(self, sums: Sequence[float], counts: Sequence[int], written: Sequence[Written]) -> Texts:
+        rows, outputs = self.rows, [text for text, _ in written]
+        answers, prompts = [row.answer for row in rows], [row.prompt for row in rows]
+        return Texts(sums, counts, outputs, answers, prompts, [is_ended for _, is_ended in written])
 
     def _in_parts(
         self, rows: Sequence[Row], adapters: int, work: "Callable[[Sequence[Row]], list[T]]"
@@ -160,43 +174,53 @@ class Evaluator:
         return {name: tensor.to(self.base.device) for name, tensor in batch.items()}
 
     def _generate(self, model: Any, rows: Sequence[Row], tick: Tick) -> list[str]:
-        return self._over(rows, _prompt_length, lambda some: self._texts(model, some), tick)
+        written = self._over(rows, _prompt_length, lambda some: self._texts(model, some), tick)
+        return [text for text, _ in written]
 
     def _reads_once(self, model: Any) -> bool:
         """True where losses and answers can share what the model remembers of the prompts."""
         generates = self.task.kind == "generate" and self.task.generation.num_beams == 1
         return generates and self.base.kind == "causal" and unpadded.fits(model)
 
-    def _read_once(self, model: Any, rows: Sequence[Row]) -> list[tuple[float, int, str]]:
-        """Per row: nats summed over its answer, the answer's tokens, and the answer that the model writes."""
+    def _read_once(self, model: Any, rows: Sequence[Row]) -> list[tuple[float, int, Written]]:
+        """Per row: nats summed over its answer, the answer's tokens, and what the model writes."""
         batch = self._batch(rows)
         reading = unpadded.Reading(batch, self.task.generation.max_new_tokens)
         scores = reading.logits(model)
         sums, counts = _sums(scores, batch, len(rows))
         first = scores[counts.cumsum(0) - counts].argmax(-1)
-        ends = torch.tensor(self.base.model.generation_config.eos_token_id, device=first.device)
-        written = reading.write(model, first, ends, self.base.tokenizer.pad_token_id)
+        written = reading.write(model, first, self._ends(first.device), self.base.tokenizer.pad_token_id)
         return list(zip(sums.tolist(), counts.tolist(), self._said(written), strict=True))
 
     def _prompts(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
         """Ids and attention mask of the prompts, padded on the left."""
         return pad_rows([row.prompt_ids for row in rows], self.base.tokenizer.pad_token_id, left=True)
 
-    def _texts(self, model: Any, rows: Sequence[Row]) -> list[str]:
+    def _texts(self, model: Any, rows: Sequence[Row]) -> list[Written]:
         ids, mask = self._prompts(rows)
         return self._write(model, ids.to(self.base.device), mask.to(self.base.device))
 
-    def _write(self, model: Any, ids: Tensor, mask: Tensor) -> list[str]:
-        """The texts that the model puts after the prompts."""
+    def _write(self, model: Any, ids: Tensor, mask: Tensor) -> list[Written]:
+        """What the model puts after the prompts."""
         wanted = self.task.generation
         config = GenerationConfig(
             max_new_tokens=wanted.max_new_tokens, num_beams=wanted.num_beams, do_sample=False, use_cache=True
         )
         found: Tensor = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-        return self._said(found if self.base.kind == "seq2seq" else found[:, ids.shape[1] :])
+        # A decoder of its own begins with a token that nobody has written, and that may be its end token.
+        return self._said(found[:, 1 if self.base.kind == "seq2seq" else ids.shape[1] :])
 
-    def _said(self, tokens: Tensor) -> list[str]:
-        return [text.strip() for text in self.base.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+    def _said(self, tokens: Tensor) -> list[Written]:
+        texts = self.base.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        ended = torch.isin(tokens, self._ends(tokens.device)).any(-1)
+        if tokens.shape[1] < self.task.generation.max_new_tokens:
+            ended |= True  # all have ended before the limit, whatever with
+        return [(text.strip(), is_ended) for text, is_ended in zip(texts, ended.tolist(), strict=True)]
+
+    def _ends(self, device: torch.device) -> Tensor:
+        """The tokens that end an answer."""
+        ends = self.base.model.generation_config.eos_token_id
+        return torch.tensor([] if ends is None else ends, dtype=torch.long, device=device)
 
     def _over(
         self,
@@ -221,7 +245,7 @@ class Evaluator:
                 free_memory()
                 continue
             results.update(zip(chosen, found, strict=True))
-            tick()
+            tick(len(results), len(order))
         return [results[i] for i in range(len(rows))]
 
 
@@ -255,7 +279,8 @@ def overfitting(evaluations: Sequence[Evaluation]) -> str:
     """A sentence if the curve shows overfitting, else "".
 
     Overfitting is a validation loss above its minimum at two successive marks while the training loss fell,
-    or a gap between the two that has grown beyond `GAP_SHARE` of the lowest validation loss.
+    or a gap between the two that has grown beyond `GAP_SHARE` of the lowest validation loss. Neither counts
+    below `LEAST_GAP`.
     """
     evaluations = [one for one in evaluations if "train_loss" in one.metrics]
     if not evaluations:
@@ -263,14 +288,15 @@ def overfitting(evaluations: Sequence[Evaluation]) -> str:
     losses = [one.metrics["loss"] for one in evaluations]
     training = [one.metrics["train_loss"] for one in evaluations]
     lowest = losses.index(min(losses))
-    if len(losses) - lowest > 2 and training[-1] < training[lowest]:
+    rose = losses[-1] - losses[lowest]
+    if len(losses) - lowest > 2 and training[-1] < training[lowest] and rose >= LEAST_GAP:
         return (
             f"overfitting: after example {evaluations[lowest].mark} the validation loss rose from "
             f"{losses[lowest]:.3f} to {losses[-1]:.3f} while the training loss fell to {training[-1]:.3f}; "
             "fewer epochs, a lower learning rate or more rows help"
         )
     gaps = [validation - train for validation, train in zip(losses, training, strict=True)]
-    if len(gaps) > 1 and gaps[-1] > gaps[0] and gaps[-1] > GAP_SHARE * losses[lowest]:
+    if len(gaps) > 1 and gaps[-1] > gaps[0] and gaps[-1] > max(GAP_SHARE * losses[lowest], LEAST_GAP):
         return (
             f"overfitting: the validation loss ({losses[-1]:.3f}) is {gaps[-1]:.3f} above the training loss; "
             "fewer epochs, a lower learning rate or more rows help"

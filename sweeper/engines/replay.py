@@ -269,6 +269,7 @@ class _Play:
         write_atomically(self._state_file, json.dumps(tree))
 
     def _ending(self, ending: Ending, reason: str = "") -> Outcome:
+        """Trials fail here for one reason: they diverge."""
         goals = self._engine.goals
         best: Evaluation | None = None
         for evaluation in self._evaluations:
@@ -294,6 +295,7 @@ class _Play:
                 "train_examples_per_second": speed,
             },
             test=test,
+            diverged=ending is Ending.FAILED,
         )
 
 

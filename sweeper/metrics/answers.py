@@ -27,6 +27,8 @@ class Texts(Answers):
     outputs: Sequence[str]
     references: Sequence[str]
     prompts: Sequence[str]
+    ended: Sequence[bool] = ()
+    """Whether each output ended by itself, not at the limit of tokens; empty where that is not known."""
 
 
 @dataclass(frozen=True)

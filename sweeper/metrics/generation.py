@@ -33,6 +33,8 @@ def measure(answers: Texts) -> Mapping[str, Measured]:
         "chrf": Sums(np.array([_chrf_parts(*pair) for pair in pairs]), _chrf),
         "exact_match": Mean([float(output.split() == wanted.split()) for output, wanted in pairs]),
         "token_f1": Mean([_token_f1(bare_words(output), bare_words(wanted)) for output, wanted in pairs]),
+        "empty_answers": Mean([float(not output.strip()) for output in answers.outputs]),
+        "unfinished_answers": Mean([float(not one) for one in answers.ended] or [NOWHERE] * len(pairs)),
         "length_ratio": Sums(bleu[:, :2], ratio),
         "distinct_1": Distinct([_ngrams(text, 1) for text in spoken]),
         "distinct_2": Distinct([_ngrams(text, 2) for text in spoken]),

@@ -31,6 +31,7 @@ def with_outcome(record: TrialRecord, tree: Mapping[str, Any] | None, folder: Pa
         adapter=folder / tree["adapter"] if tree["adapter"] else None,
         samples=_read_samples(tree),
         test=_read_test(tree.get("test")),
+        diverged=tree.get("diverged", False),
     )
     if tree["best"] is None:
         return record
@@ -44,15 +45,14 @@ def with_outcome(record: TrialRecord, tree: Mapping[str, Any] | None, folder: Pa
         slices=best.slices,
         errors=best.errors,
         confusion=best.confusion,
+        rows=best.rows,
     )
 
 
 def _read_test(tree: Mapping[str, Any] | None) -> HeldOutScores | None:
     if tree is None:
         return None
-    return HeldOutScores(
-        **dict(tree) | _read_parts(tree) | {"rows": tuple(tree["rows"]), "samples": _read_samples(tree)}
-    )
+    return HeldOutScores(**dict(tree) | _read_parts(tree) | {"samples": _read_samples(tree)})
 
 
 def _read_samples(tree: Mapping[str, Any]) -> tuple[Sample, ...]:
@@ -65,4 +65,8 @@ def _read_parts(tree: Mapping[str, Any]) -> dict[str, Any]:
     if confusion is not None:
         counts = tuple(tuple(row) for row in confusion["counts"])
         confusion = Confusion(tuple(confusion["labels"]), counts)
-    return {"slices": tuple(SliceScores(**one) for one in tree.get("slices", ())), "confusion": confusion}
+    return {
+        "slices": tuple(SliceScores(**one) for one in tree.get("slices", ())),
+        "confusion": confusion,
+        "rows": tuple(tree.get("rows", ())),
+    }

@@ -262,7 +262,9 @@ class PackedEngine:
     def _answers(self, due: Sequence[Tenant]) -> tuple[Sequence[Answers], float]:
         """Of each of them, and the seconds that it took."""
 
-        def tick() -> None:
+        def tick(done: int, of: int) -> None:
+            for tenant in due:
+                tenant.scores(done, of)
             self._listen()
             if all(tenant.is_called for tenant in due):
                 raise _Called

@@ -107,11 +107,16 @@ class Tenant(Attempt):
 
     def judge(self, model: Any, answers: Answers, seconds: float) -> None:
         """Score and tell the answers that `model`, with this trial's adapter at work, gave in `seconds`."""
+        self._scored = None
         self._evaluation_seconds += seconds
         self._judge(model, answers, self._due())
 
-    def _while_evaluating(self) -> None:
-        super()._while_evaluating()
+    def scores(self, done: int, of: int) -> None:
+        """Note how many of the validation rows the evaluation that it is part of has done."""
+        self._scored = done, of
+
+    def _while_evaluating(self, done: int, of: int) -> None:
+        super()._while_evaluating(done, of)
         self._meanwhile(self)
 
     # While it has to wait
