@@ -328,6 +328,12 @@ def _data_faults(data: DataConfig, task: TaskConfig | None) -> list[Fault]:
             for name in columns
             if not getattr(data, name)
         ]
+    if data.parts.column is not None:
+        faults += [
+            Fault(f"data.parts.{name}", "can't go together with data.parts.column; set one of them to null")
+            for name in ("validation", "test")
+            if getattr(data.parts, name) is not None
+        ]
     if data.time is not None:
         faults += [
             Fault("data.time", f"can't go together with data.{name}; set one of them to null")

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from sweeper.data.cells import content, row_digest
-from sweeper.data.pool import SPLITS
+from sweeper.data.files import SPLITS
 from tests.rows import configure
 from tests.test_personal import draw
 

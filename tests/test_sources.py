@@ -1,13 +1,18 @@
+import bz2
 import csv
 import gzip
+import io
 import json
+import lzma
 import tracemalloc
+from dataclasses import replace
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sweeper.config import PartsConfig
 from sweeper.data.sources import content_digest, load
 from sweeper.errors import DataError
 from tests.rows import configure, pairs, write_jsonl
@@ -65,6 +70,167 @@ def test_a_file_is_read_as_a_stream(tmp_path, suffix):
     assert peak < path.stat().st_size / 10
 
 
+ROWS = [{"text": f"Zeile {i} é 日本", "answer": f"a{i}"} for i in range(5000)]
+LINES = "".join(f"{json.dumps(row)}\n" for row in ROWS).encode()
+
+
+def written(kind: str) -> bytes:
+    if kind in ("csv", "tsv"):
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ["text", "answer"], delimiter="," if kind == "csv" else "\t")
+        writer.writeheader()
+        writer.writerows(ROWS)
+        return text.getvalue().encode()
+    return {
+        "json": json.dumps(ROWS, ensure_ascii=False, indent=2).encode(),
+        "dense.json": json.dumps(ROWS, separators=(",", ":")).encode(),
+        "lines.json": LINES,
+    }.get(kind, LINES)
+
+
+def zstd(data: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as out:
+        out.write(data)
+    return sink.getvalue().to_pybytes()
+
+
+PACKED = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstd}
+
+
+@pytest.mark.parametrize("packed", PACKED)
+@pytest.mark.parametrize("kind", ["jsonl", "ndjson", "jl", "jsonlines", "json", "csv", "tsv"])
+def test_text_is_read_under_all_its_names_and_compressed(tmp_path, kind, packed):
+    path = tmp_path / f"rows.{kind}{packed}"
+    path.write_bytes(PACKED[packed](written(kind)))
+    assert read(configure(path)) == ROWS
+    renamed = path.rename(tmp_path / f"renamed.{kind}")
+    assert read(configure(renamed)) == ROWS, "what it is compressed by is told by its content"
+
+
+@pytest.mark.parametrize("kind", ["dense.json", "lines.json"])
+def test_json_is_a_list_or_an_object_a_line(tmp_path, kind):
+    (tmp_path / kind).write_bytes(written(kind))
+    assert read(configure(tmp_path / kind)) == ROWS
+
+
+def test_a_list_is_read_as_a_stream(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{"text": f"{i} word " * 200, "answer": 1} for i in range(5_000)]))
+    tracemalloc.start()
+    assert sum(1 for _ in load(configure(path).data).parts["train"].rows()) == 5_000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < path.stat().st_size / 4
+
+
+LISTS = [
+    (b'[\n{"text": "a", "answer": "b"},\n{"text": 1 2}]', r"line 3 is no JSON \(Expecting ',' delimiter\)"),
+    (b'[{"text": "a", "answer": "b"}\n{"text": "a"}]', r"line 2 is no JSON .*missing between two objects"),
+    (b'[{"text": "a", "answer": "b"},\n\n', "line 3: the list is not closed"),
+    (b'[{"text": "a", "answer": "b"},\n{"text": "', "line 2 is no JSON .Unterminated string"),
+    (b'[{"text": "a", "answer": "b"}, 1]', "line 1 holds no JSON object"),
+    (b'[{"text": "a", "answer": "b"}]\n[{"text": "c"}]', "line 1: something follows the list; one list is"),
+    (b'{\n"text": "a"}', "line 1 is no JSON .*one object a line, or one list of objects"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), LISTS)
+def test_a_broken_list_is_named_by_its_line(tmp_path, content, message):
+    (tmp_path / "rows.json").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read(configure(tmp_path / "rows.json"))
+
+
+def shards(folder, **counts):
+    folder.mkdir(exist_ok=True)
+    start = 0
+    for name, count in counts.items():
+        write_jsonl(folder / f"{name}.jsonl", ROWS[start : start + count])
+        start += count
+    return folder
+
+
+def test_several_files_are_read_in_the_order_of_their_names(tmp_path):
+    folder = shards(tmp_path / "shards", a=3, b=2, c=1)
+    (folder / "README.md").write_text("no rows")
+    (folder / ".hidden.jsonl").write_text("no rows")
+    listed = (folder / "a.jsonl", folder / "b.jsonl", folder / "c.jsonl")
+    for path in (folder, folder / "*.jsonl", tmp_path / "**/*.jsonl", listed):
+        assert read(configure(path)) == ROWS[:6]
+    assert read(configure((folder / "c.jsonl", folder / "[ab].jsonl"))) == ROWS[5:6] + ROWS[:5]
+    assert load(configure(folder).data).description == "a.jsonl, b.jsonl, c.jsonl"
+    digests = {content_digest(configure(path).data) for path in (folder, folder / "*.jsonl", listed)}
+    assert len(digests) == 1
+    write_jsonl(folder / "c.jsonl", ROWS[:1])
+    assert content_digest(configure(folder).data) not in digests
+
+
+def test_a_name_with_the_signs_of_a_pattern_is_a_name_where_there_is_such_a_file(tmp_path):
+    for name in ("rows [1].jsonl", "rows (1).jsonl", "a=b.jsonl", "données été.jsonl", "what?.jsonl"):
+        write_jsonl(tmp_path / name, ROWS[:2])
+        assert read(configure(tmp_path / name)) == ROWS[:2]
+
+
+def test_many_files_are_named_by_the_first_and_the_last(tmp_path):
+    folder = shards(tmp_path, **{f"s{i}": 1 for i in range(6)})
+    assert load(configure(folder).data).description == "s0.jsonl ... s5.jsonl, 6 files"
+
+
+def test_a_file_of_several_that_lacks_a_column_is_named(tmp_path):
+    folder = shards(tmp_path, a=2)
+    write_jsonl(folder / "b.jsonl", [{"text": "a", "Answer ": "b"}])
+    with pytest.raises(DataError, match=r"b\.jsonl has no column `answer` \(did you mean `Answer `\?\)"):
+        read(configure(folder))
+
+
+def test_files_that_can_not_be_read_together(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"data\.path: no file matches .*\*\.jsonl; patterns are relative"):
+        load(configure(tmp_path / "empty" / "*.jsonl").data)
+    with pytest.raises(DataError, match=r"the folder .* holds no file of rows .*data=hub data\.name="):
+        load(configure(tmp_path / "empty").data)
+    folder = shards(tmp_path / "parts", train=3, dev=2)
+    with pytest.raises(DataError, match=r"has several splits .*data\.parts\.validation=dev\.jsonl"):
+        load(configure(folder).data)
+    with pytest.raises(DataError, match=r"has several splits .*data\.parts\.train=train\.jsonl"):
+        load(configure(folder / "*.jsonl").data)
+    shards(tmp_path / "mixed", a=1)
+    (tmp_path / "mixed" / "b.csv").write_text("text,answer\na,b\n")
+    with pytest.raises(DataError, match=r"files of several kinds \(\.csv, \.jsonl\); name one kind"):
+        load(configure(tmp_path / "mixed").data)
+    twice = (folder / "train.jsonl", folder / "train.jsonl")
+    with pytest.raises(DataError, match=r"data\.path: lists .*train\.jsonl twice"):
+        load(configure(twice).data)
+    with pytest.raises(DataError, match=r"must be the folder with the files of data\.parts, not a list"):
+        load(configure(twice, parts=("train.jsonl", None, None)).data)
+
+
+def divided(path, **more):
+    parts = PartsConfig(None, None, None, "split")
+    return replace(configure(path, **more), data=replace(configure(path, **more).data, parts=parts))
+
+
+def test_a_column_divides_the_rows(tmp_path):
+    names = ["train", "dev", "train", "TEST", "valid"]
+    rows = [{**row, "split": name} for row, name in zip(ROWS, names, strict=False)]
+    config = divided(write_jsonl(tmp_path / "rows.jsonl", rows))
+    assert [len(read(config, split)) for split in ("train", "validation", "test")] == [2, 2, 1]
+    assert load(config.data).description == "rows.jsonl, divided by column `split`"
+    write_jsonl(tmp_path / "rows.jsonl", [*rows, {"text": "a", "answer": "b", "split": "fold 3"}])
+    with pytest.raises(DataError, match=r"row 6 has 'fold 3' in column `split`; every row needs one of"):
+        read(config)
+
+
+@pytest.mark.parametrize("source", ["hub", "file"])
+def test_one_data_set_saved_to_disk(tmp_path, source):
+    datasets.Dataset.from_list(pairs(5)).save_to_disk(tmp_path / "set")
+    config = configure(tmp_path / "set") if source == "file" else hub(tmp_path / "set")
+    assert read(config) == pairs(5)
+    assert load(config.data).description == str(tmp_path / "set")
+    assert (content_digest(config.data) is None) == (source == "hub")
+
+
 BROKEN = [
     (
         "rows.jsonl",
@@ -75,7 +241,7 @@ BROKEN = [
     ("rows.jsonl", b"1\n", "line 1 holds no JSON object; one"),
     ("rows.jsonl", b'{"text": ' + b"[" * 100_000, "line 1 is no JSON .nested too deeply"),
     ("rows.jsonl", b'{"text": ' + b"9" * 5000 + b"}", "line 1 is no JSON .a number without end"),
-    ("rows.jsonl", gzip.compress(b"{}", mtime=0), "is compressed .gzip.; unpack it first"),
+    ("rows.jsonl", gzip.compress(b"{}" * 99, mtime=0)[:20], "is compressed and damaged .*copy it anew"),
     ("rows.jsonl", '{"text": "a"}'.encode("utf-16"), "is UTF-16; save it as UTF-8"),
     ("rows.jsonl", '{"text": "a"}'.encode("utf-16-le"), "is UTF-16 or no text; save it as UTF-8"),
     ("rows.jsonl", '{"text": "é"}'.encode("latin-1"), "is not UTF-8 .byte 0xe9.; save it as UTF-8"),
@@ -133,19 +299,21 @@ def test_where_the_file_is_not(tmp_path):
         load(configure(tmp_path / "row.jsonl").data)
     with pytest.raises(DataError, match="relative to the working folder"):
         load(configure(tmp_path / "nowhere" / "row.jsonl").data)
-    with pytest.raises(DataError, match=r"is a folder; name its files in data\.parts\.train"):
-        load(configure(tmp_path).data)
     with pytest.raises(DataError, match=r"data\.path: is needed"):
         load(configure(None).data)
 
 
 def test_extensions_that_are_not_read(tmp_path):
     for name, message in (
-        ("a.txt", "extension `.txt`; allowed: .jsonl, .csv, .parquet"),
-        ("a.jsonl.gz", "extension `.gz`; allowed: .* Unpack it first"),
+        (
+            "a.txt",
+            "extension `.txt`; allowed: .jsonl, .*, text also compressed .* A table is needed",
+        ),
+        ("a.txt.gz", "extension `.gz`; allowed: .* A table is needed"),
+        ("a.parquet.gz", "extension `.gz`; allowed: .* Unpack it first"),
+        ("a.tar", "extension `.tar`; allowed: .* Unpack it first"),
         ("a.xlsx", r"extension `.xlsx`; allowed: .* Save the sheet as \.csv"),
         ("a", "has no extension; allowed: .jsonl"),
-        ("a.json", "a .jsonl file"),
     ):
         (tmp_path / name).write_text("[]")
         with pytest.raises(DataError, match=message):
@@ -161,7 +329,7 @@ def test_given_parts_are_files_below_the_path(tmp_path):
     assert "a.jsonl, b.jsonl" in load(config.data).description
     with pytest.raises(DataError, match=r"data\.parts\.train: is needed where another"):
         load(configure(tmp_path, parts=(None, None, "b.jsonl")).data)
-    with pytest.raises(DataError, match=r"data\.parts: there is no file"):
+    with pytest.raises(DataError, match=r"data\.parts\.train: there is no file"):
         load(configure(tmp_path, parts=("c.jsonl", None, None)).data)
 
 

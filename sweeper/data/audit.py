@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 import sweeper
 from sweeper.config import Config
-from sweeper.data import sources
+from sweeper.data import files, sources
 from sweeper.data.cells import as_text, content
 from sweeper.data.checks.amount import CUT_OFF, cut_off
 from sweeper.data.checks.duplicates import Duplicates
@@ -26,10 +26,10 @@ from sweeper.data.checks.lengths import Histogram, Lengths
 from sweeper.data.checks.registry import checks
 from sweeper.data.checks.types import Types
 from sweeper.data.encode import check_messages
+from sweeper.data.files import SPLITS
 from sweeper.data.findings import MOST_EXAMPLES, Batch, Check, Finding, Severity
 from sweeper.data.manifest import SplitInfo, defining
 from sweeper.data.personal import mask, masked_excerpt
-from sweeper.data.pool import SPLITS
 from sweeper.data.queue import MOST_QUEUED, Suspect, suspects
 from sweeper.data.review import read_review
 from sweeper.errors import DataError
@@ -261,7 +261,7 @@ def _key(config: Config) -> str:
     del audit["fail_on"]  # a matter of what follows from an audit
     for model in ("spacy", "toxicity"):
         if audit[model] is not None:
-            audit[model] = sources.stamp_of(sorted(Path(audit[model]).expanduser().rglob("*")))
+            audit[model] = files.stamp(sorted(Path(audit[model]).expanduser().rglob("*")))
     tree = {
         "format": [_FORMAT, sweeper.__version__],
         "seed": config.sweep.seed,

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from sweeper.config import Config, TaskConfig
 from sweeper.data.cleaning import KEPT, count
 from sweeper.data.encode import Encoded, Encoder, Text, Unusable
+from sweeper.data.files import SPLITS
 from sweeper.data.manifest import SplitInfo, StepCounts
-from sweeper.data.pool import SPLITS, Pool
+from sweeper.data.pool import Pool
 from sweeper.data.splits import Codes
 from sweeper.errors import DataError
 

@@ -136,6 +136,8 @@ def defining(data: DataConfig) -> dict[str, Any]:
     """
     tree: dict[str, Any] = to_tree(data)
     del tree["path"], tree["audit"]
+    if data.parts.column is None:  # rows without it are those that have never heard of it
+        del tree["parts"]["column"]
     if data.keep_together or "near_duplicates" in data.cleaning:
         tree["near_duplicates"] = data.audit.near_duplicates
     return tree | {"review": read_review(data.review).digest, "augment": augmentation(data.augment)}

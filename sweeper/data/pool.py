@@ -15,6 +15,7 @@ from sweeper.config import Config
 from sweeper.data.cells import Content, TimeKind, as_text, as_time, content, row_digest
 from sweeper.data.cleaning import KEPT, Cleaner
 from sweeper.data.encode import RIGHT_FORM, Text, Unusable
+from sweeper.data.files import SPLITS
 from sweeper.data.likeness import Likenesses
 from sweeper.data.review import Review, read_review
 from sweeper.data.sources import Row, Source
@@ -23,8 +24,6 @@ from sweeper.errors import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-SPLITS = ("train", "validation", "test")
 
 MALFORMED = "malformed messages"
 REVIEWED = "dropped in review"

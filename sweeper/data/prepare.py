@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweeper.config import Config
+from sweeper.config import Config, DataConfig
 from sweeper.data import manifest as manifests
 from sweeper.data import sources, splits
 from sweeper.data.augmented import AUGMENTED, augment
 from sweeper.data.cleaning import KEPT
 from sweeper.data.encode import Architecture, Encoder
+from sweeper.data.files import SPLITS
 from sweeper.data.freeze import freeze, warnings
 from sweeper.data.manifest import Manifest, SplitInfo, cleaning, describe, frozen
-from sweeper.data.pool import SPLITS, Pool, counted, gather
+from sweeper.data.pool import Pool, counted, gather
 from sweeper.data.sources import content_digest
 from sweeper.data.splits import Codes
 from sweeper.errors import DataError
@@ -185,7 +186,7 @@ def _candidates(pool: Pool, config: Config) -> dict[str, Codes]:
     carved = {
         name: size
         for name, size in sizes.items()
-        if name == "train" or (getattr(data.parts, name) is None and size != 0)
+        if name == "train" or (not _is_given(name, data, given) and size != 0)
     }
     rows = _without_given_groups(pool, given)
     _check_enough(len(rows), {name: 1 if size is None else size for name, size in carved.items()}, pool)
@@ -210,6 +211,11 @@ def _candidates(pool: Pool, config: Config) -> dict[str, Codes]:
         else:
             orders[name] = splits.crowds_last(splits.order(share, pool.strata, rng), pool.alike, size)
     return orders
+
+
+def _is_given(name: str, data: DataConfig, given: Mapping[str, Codes]) -> bool:
+    """Whether the source has the split, so that none is split off from train."""
+    return getattr(data.parts, name) is not None or (data.parts.column is not None and len(given[name]) > 0)
 
 
 def _candidates_beside(pool: Pool, config: Config, folder: Path) -> dict[str, Codes]:

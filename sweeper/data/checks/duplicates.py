@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeper.data.encode import check_messages
+from sweeper.data.files import SPLITS
 from sweeper.data.findings import MOST_EXAMPLES, Batch, Example, Finding
 from sweeper.data.near import Matches, NearDuplicates, clusters, digest, scratch
 from sweeper.data.personal import masked_excerpt
-from sweeper.data.pool import SPLITS
 from sweeper.data.queue import MOST_QUEUED
 from sweeper.data.shingles import normal
 from sweeper.data.splits import Codes
