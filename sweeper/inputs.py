@@ -61,6 +61,8 @@ def fingerprint(config: Config, space: Space) -> dict[str, Any]:
     for name in ("also", "constraints"):  # a task without them is the one that has never heard of them
         if not task[name]:
             del task[name]
+    if task["system_turn"] == "keep":
+        del task["system_turn"]
     for name in ("revision", "dtype", "device", "gradient_checkpointing"):
         del model[name]
     return {

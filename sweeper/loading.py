@@ -24,6 +24,7 @@ from sweeper.config import (
     VerdictConfig,
 )
 from sweeper.config.metrics import COSTS, MetricName, metric_direction, metric_fault
+from sweeper.config.prompt import INPUT, Prompt
 from sweeper.errors import ConfigError, Fault
 
 SpaceCheck = Callable[[Mapping[str, Any], TrialSettings], Sequence[Fault]]
@@ -212,12 +213,38 @@ def _constraint_faults(task: TaskConfig) -> list[Fault]:
 
 
 def _prompt_faults(task: TaskConfig) -> list[Fault]:
-    faults = []
-    if task.kind != "chat" and task.prompt.count("{input}") != 1:
-        faults.append(Fault("task.prompt", f"must contain {{input}} once (given: {task.prompt!r})"))
-    if task.chat_template and task.kind == "classify":
-        faults.append(Fault("task.chat_template", "does not fit task.kind=classify; set it to false"))
-    return faults
+    if task.kind == "chat":
+        return []
+    try:
+        prompt = Prompt.parse(task.prompt)
+    except ValueError as error:
+        return [Fault("task.prompt", f"{error} (given: {task.prompt!r})")]
+    if not prompt.names:
+        why = "must name a column of the rows in single braces, e.g. {input}, that of data.input"
+        return [Fault("task.prompt", f"{why} (given: {task.prompt!r})")]
+    return []
+
+
+def _names(task: TaskConfig) -> tuple[str, ...]:
+    """What the prompt names in braces, nothing if it can't be read."""
+    try:
+        return Prompt.parse(task.prompt).names
+    except ValueError:
+        return ()
+
+
+def _prompted_faults(task: TaskConfig, data: DataConfig) -> list[Fault]:
+    """A prompt that holds the answer."""
+    columns = {name: data.input or name if name == INPUT else name for name in _names(task)}
+    return [
+        Fault(
+            "task.prompt",
+            f"shows the answer itself: {{{name}}} is the column `{column}`, which is data.target; name the "
+            "columns that the model is to see",
+        )
+        for name, column in columns.items()
+        if column == data.target
+    ]
 
 
 def _column_faults(task: TaskConfig, data: DataConfig) -> list[Fault]:
@@ -322,7 +349,11 @@ def _data_faults(data: DataConfig, task: TaskConfig | None) -> list[Fault]:
         if not getattr(data, name)
     ]
     if task is not None:
-        columns = ("messages",) if task.kind == "chat" else ("input", "target")
+        columns: tuple[str, ...] = ("messages",) if task.kind == "chat" else ("input", "target")
+        if task.kind != "chat":
+            faults += _prompted_faults(task, data)
+            # A prompt that names other columns needs no data.input; {input} is then the column of this name.
+            columns = columns if _names(task) in ((), (INPUT,)) else columns[1:]
         faults += [
             Fault(f"data.{name}", f"is needed for task.kind={task.kind}: the name of a column")
             for name in columns

@@ -59,7 +59,7 @@ class Planted:
     def add(self, row: dict[str, Any], *faults: str, split: str = "train") -> str:
         """Put a row into a split; its id."""
         self.rows[split].append(row)
-        found = content(row, _CONFIG.data, "generate")
+        found = content(row, _CONFIG.data, _CONFIG.task)
         id_ = row_digest(found.text, found.target).hex()
         for fault in faults:
             self.faults.setdefault(fault, set()).add(id_)

@@ -8,9 +8,9 @@ from datasets import Dataset
 
 from sweeper.config import AugmentConfig, BackTranslationConfig
 from sweeper.data.augment import Augmenter, defining
-from sweeper.data.encode import Text
 from sweeper.data.manifest import key
 from sweeper.data.prepare import open_rows, open_test, prepare
+from sweeper.data.texts import Form, Text
 from sweeper.errors import DataError
 from tests.rows import CHATML, chat, configure, tokenizer, write_jsonl
 
@@ -34,7 +34,7 @@ def rows(count):
 
 def augmented(texts, *methods, kind="generate", seed=7, **more):
     rows = [(f"{number:016x}", text) for number, text in enumerate(texts)]
-    return list(Augmenter(options(*methods, **more), kind, seed).copies(rows))
+    return list(Augmenter(options(*methods, **more), Form(kind), seed).copies(rows))
 
 
 TEXTS = [Text(row["text"], row["answer"]) for row in rows(30)]

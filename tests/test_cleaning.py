@@ -8,10 +8,10 @@ import pytest
 from sweeper.config import CleaningStep, LengthConfig
 from sweeper.data.checks.quality import Empty
 from sweeper.data.cleaning import KEPT, Cleaner, count
-from sweeper.data.encode import Text
 from sweeper.data.findings import Batch
 from sweeper.data.manifest import StepCounts
 from sweeper.data.prepare import open_test, prepare
+from sweeper.data.texts import Form, Text
 from tests.rows import chat, configure, pairs, tokenizer, write_jsonl
 
 BROKEN = "GrÃ¶ÃŸe Ã¼ber alles"
@@ -23,7 +23,7 @@ def bounds(**given):
 
 
 def cleaner(*steps, kind="generate", **options):
-    return Cleaner(configure(None, kind, cleaning=steps, **options).data, kind)
+    return Cleaner(configure(None, kind, cleaning=steps, **options).data, Form(kind))
 
 
 def changed(step, text):

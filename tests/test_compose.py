@@ -145,7 +145,7 @@ def test_a_grid_fault_is_told_with_the_rest():
 
 
 def test_an_empty_space_is_told_with_the_rest():
-    with pytest.raises(ConfigError, match=r"(?s)^2 faults.*space: is empty.*task\.prompt: must contain"):
+    with pytest.raises(ConfigError, match=r"(?s)^2 faults.*space: is empty.*task\.prompt: must name"):
         read_config(compose(["+experiment=summarize", "space=empty", "task.prompt=none"]))
 
 

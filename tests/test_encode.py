@@ -3,7 +3,8 @@ from dataclasses import replace
 
 import pytest
 
-from sweeper.data.encode import IGNORED, Encoder, Text, Unusable, check_messages
+from sweeper.data.conversation import check_messages
+from sweeper.data.encode import IGNORED, Encoder, Text, Unusable
 from sweeper.errors import DataError
 from sweeper.models import pretrained
 from tests.rows import CHATML, chat, configure, tokenizer
@@ -134,7 +135,7 @@ def test_a_template_that_adds_to_the_last_turn_is_followed():
 
 def test_templates_that_can_not_be_followed_make_a_row_unusable():
     rewriting = "{{ messages | length }}" + CHATML
-    with pytest.raises(Unusable, match="the chat template rewrites earlier turns"):
+    with pytest.raises(Unusable, match="the chat template rewrites what the assistant says"):
         encoder("chat", template=rewriting).encode(talk("hi", "hello", "more", "fine"))
     strict = "{% if messages | length > 2 %}{{ raise_exception('too many') }}{% endif %}" + CHATML
     with pytest.raises(Unusable, match=r"the chat template refuses it .too many"):

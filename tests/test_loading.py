@@ -165,7 +165,12 @@ FAULTS = [
         [{"metric": "chrf", "at_least": float("inf")}],
         "task.constraints.0.at_least: must be a finite number (given: inf)",
     ),
-    ("task.prompt", "Summarize.", "task.prompt: must contain {input} once (given: 'Summarize.')"),
+    (
+        "task.prompt",
+        "Summarize.",
+        "task.prompt: must name a column of the rows in single braces, e.g. {input}, that of data.input "
+        "(given: 'Summarize.')",
+    ),
     ("data.input", None, "data.input: is needed for task.kind=generate: the name of a column"),
     ("data.source", "file", "data.path: is needed for data.source=file"),
     ("data.packages", [], "data.packages: is needed for data.source=docstrings"),
@@ -279,12 +284,6 @@ def test_a_missing_field_is_named(composed: dict[str, Any]) -> None:
         load(tree)
 
 
-def test_classification_takes_no_chat_template(composed: dict[str, Any]) -> None:
-    tree = changed(changed(composed, "task.kind", "classify"), "task.chat_template", True)
-    with pytest.raises(ConfigError, match=r"task\.chat_template: does not fit task\.kind=classify"):
-        load(tree)
-
-
 def test_all_faults_are_reported_together(composed: dict[str, Any]) -> None:
     tree = changed(changed(composed, "trial.epochs", 0), "task.objective.metric", "rouge")
     tree = changed(tree, "budgett", 3)
@@ -295,7 +294,7 @@ def test_all_faults_are_reported_together(composed: dict[str, Any]) -> None:
 
 
 def test_the_space_is_checked_with_the_rest(composed: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"space\.x: no\n  task\.prompt: must contain"):
+    with pytest.raises(ConfigError, match=r"space\.x: no\n  task\.prompt: must name"):
         load(changed(composed, "task.prompt", ""), lambda space, trial: [Fault("space.x", "no")])
 
 

@@ -102,7 +102,7 @@ def test_a_row_that_lacks_something_can_be_fixed_or_dropped(tmp_path):
         {"text": "c", "answer": None},
         {"text": ["d"], "answer": "e"},
     ]
-    bad = [content(row, configure(None).data, "generate") for row in rows[2:]]
+    bad = [content(row, configure(None).data, configure(None).task) for row in rows[2:]]
     assert [one.wrong for one in bad] == ["", "", "input"]
     config = reviewed(
         tmp_path,
@@ -146,7 +146,7 @@ def test_the_audit_sees_rows_as_they_were_decided_on(tmp_path):
 def test_conversations_are_fixed_as_json(tmp_path):
     rows = [chat("hi", "hello"), chat("a", "b")]
     config = configure(None, "chat")
-    ids = [content(row, config.data, "chat").digest.hex() for row in rows]
+    ids = [content(row, config.data, config.task).digest.hex() for row in rows]
     better = json.dumps(chat("hi", "good day")["messages"])
     config = reviewed(tmp_path, rows, (ids[0], "fix", better), kind="chat")
     assert "good day" in pool(tmp_path, config).rows["input"][0]

@@ -12,7 +12,7 @@ from transformers import MarianConfig, MarianMTModel
 
 from sweeper.config import BackTranslationConfig
 from sweeper.data.augment import Augmenter, defining
-from sweeper.data.encode import Text
+from sweeper.data.texts import Form, Text
 from sweeper.data.translate import BackTranslator, revisions
 from sweeper.errors import DataError
 from tests import tiny
@@ -84,8 +84,8 @@ def test_rows_are_translated_when_it_is_their_turn(tmp_path):
     augment = replace(options("back_translation", "swap"), back_translation=folders(tmp_path))
     rows = [(f"{n:016x}", Text(f"red cat sees {word}", "one")) for n, word in enumerate(tiny.WORDS * 2)]
     with tiny.one_thread():
-        found = list(Augmenter(augment, "generate", 7).copies(rows))
-        assert list(Augmenter(augment, "generate", 7).copies(rows)) == found
+        found = list(Augmenter(augment, Form("generate"), 7).copies(rows))
+        assert list(Augmenter(augment, Form("generate"), 7).copies(rows)) == found
     assert {copy.method for copy in found} == {"back_translation", "swap"}
     assert [copy.text.target for copy in found] == ["one"] * len(rows)
     before = defining(augment)

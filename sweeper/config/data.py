@@ -161,3 +161,5 @@ class DataConfig:
     review: UserPath | None
     """The queue.csv of an audit with a person's decisions in it; null: no row was decided on."""
     audit: AuditConfig
+    tools: str | None = "tools"
+    """Column with the tools that the assistant of a chat may call, if rows have it; null: left out."""

@@ -123,9 +123,9 @@ class TaskConfig:
 
     kind: Literal["generate", "classify", "chat"]
     prompt: str
-    """Template around the input; must contain `{input}`. Not used for task.kind=chat."""
+    """Text with columns in braces, `sweeper.config.prompt`. Not used for task.kind=chat."""
     chat_template: bool
-    """Wrap the prompt as a user turn of the tokenizer's chat template."""
+    """Have prompt and answer as a user's and an assistant's turn of the tokenizer's chat template."""
     max_input_tokens: Positive
     """The input text is cut to this many tokens; the template around it is never cut."""
     max_answer_tokens: Positive
@@ -138,6 +138,8 @@ class TaskConfig:
     """Further objectives: metrics, or costs of a trial such as `seconds`."""
     constraints: tuple[ConstraintConfig, ...] = ()
     """What the best trial has to meet."""
+    system_turn: Literal["keep", "fold"] = "keep"
+    """fold: what the system says begins the first user turn, for templates without a system role."""
 
     @property
     def goals(self) -> Goals:

@@ -16,7 +16,8 @@ from typing import IO, Any
 from pydantic import TypeAdapter, ValidationError
 
 import sweeper
-from sweeper.config import Config
+from sweeper.config import Config, TaskConfig
+from sweeper.config.prompt import INPUT, Prompt
 from sweeper.data import files, sources
 from sweeper.data.cells import as_text, content
 from sweeper.data.checks.amount import CUT_OFF, cut_off
@@ -25,13 +26,13 @@ from sweeper.data.checks.entities import Entities
 from sweeper.data.checks.lengths import Histogram, Lengths
 from sweeper.data.checks.registry import checks
 from sweeper.data.checks.types import Types
-from sweeper.data.encode import check_messages
 from sweeper.data.files import SPLITS
 from sweeper.data.findings import MOST_EXAMPLES, Batch, Check, Finding, Severity
 from sweeper.data.manifest import SplitInfo, defining
 from sweeper.data.personal import mask, masked_excerpt
 from sweeper.data.queue import MOST_QUEUED, Suspect, suspects
 from sweeper.data.review import read_review
+from sweeper.data.texts import Form
 from sweeper.errors import DataError
 from sweeper.failpoints import reach
 from sweeper.layout import write_atomically
@@ -123,17 +124,17 @@ def audit(
     if known is not None and (frozen or is_of(known, config)):
         return known
     key, stamp = _key(config), sources.stamp(config.data)
-    source = sources.load(config.data)
+    source = sources.load(config.data, config.task)
     seen = _Seen(config)
-    all_checks = list(make(config))
-    lengths = Lengths()
+    all_checks, form = list(make(config)), Form.of(config.task)
+    lengths, is_chat = Lengths(), config.task.kind == "chat"
     with tempfile.TemporaryFile("w+", encoding="utf-8") as excerpts:
         for batch in seen.batches(source):
-            said = _said(batch) if config.task.kind == "chat" else batch
+            said = replace(batch, inputs=[form.shown(text) for text in batch.inputs])
             lengths.see(said)
             for check in all_checks:
                 # Who asked and who answered matters to it alone.
-                check.see(batch if isinstance(check, Duplicates) else said)
+                check.see(batch if is_chat and isinstance(check, Duplicates) else said)
             _note(said, excerpts)
             progress("Reading the rows", seen.read, None)
         if not seen.read:
@@ -194,7 +195,7 @@ class _Seen:
 
     def __init__(self, config: Config) -> None:
         self._data = config.data
-        self._kind = config.task.kind
+        self._task = config.task
         self._group = config.data.audit.groups or config.data.slice
         self._hash = hashlib.sha256()
         self.review = read_review(config.data.review)
@@ -217,7 +218,7 @@ class _Seen:
                 continue
             for row in source.parts[split].rows():
                 self.read += 1
-                raw = content(row, self._data, self._kind)
+                raw = content(row, self._data, self._task)
                 self._hash.update(raw.digest)
                 decided = self.review.apply(raw, split)
                 if decided is None:
@@ -243,16 +244,6 @@ def _batch(first: int, rows: Sequence[_Line]) -> Batch:
     return Batch(first, ids, splits, inputs, targets, groups)
 
 
-def _said(batch: Batch) -> Batch:
-    """Conversations as what was said in them, without the JSON around it."""
-    return replace(batch, inputs=[_contents(text) for text in batch.inputs])
-
-
-def _contents(conversation: str) -> str:
-    messages = check_messages(conversation)
-    return conversation if messages is None else "\n\n".join(message["content"] for message in messages)
-
-
 def _key(config: Config) -> str:
     data, task = defining(config.data), config.task
     for option in ("sizes", "cleaning", "length", "keep_together", "augment"):
@@ -267,9 +258,15 @@ def _key(config: Config) -> str:
         "seed": config.sweep.seed,
         "data": data,
         "audit": audit,
-        "task": [task.kind, task.max_input_tokens, task.max_answer_tokens],
+        "task": [task.kind, task.max_input_tokens, task.max_answer_tokens, *_columns_of(task)],
     }
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _columns_of(task: TaskConfig) -> list[list[str]]:
+    """The columns that the prompt reads beside that of data.input, which stands in the key."""
+    names = () if task.kind == "chat" else Prompt.parse(task.prompt).names
+    return [] if names in ((), (INPUT,)) else [list(names)]
 
 
 def _rank(finding: Finding) -> tuple[int, int]:

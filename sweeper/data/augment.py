@@ -17,7 +17,6 @@ share of words that they recommend is 0.05 to 0.1. A word is what stands between
 without blanks is changed by translation, and by hardly anything else.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -25,9 +24,9 @@ from typing import Any
 
 from sweeper.config import AugmentConfig
 from sweeper.data import translate
-from sweeper.data.encode import Text
 from sweeper.data.synonyms import digest as synonyms_digest
 from sweeper.data.synonyms import read_synonyms
+from sweeper.data.texts import ANSWER, Form, Text
 from sweeper.data.words import Changes, bare_words
 
 _TRANSLATION = "back_translation"
@@ -48,11 +47,11 @@ class Copy:
 class Augmenter:
     """Makes up to `config.copies` copies of each row; the same ones for the same seed, row and options."""
 
-    def __init__(self, config: AugmentConfig, kind: str, seed: int) -> None:
-        """`kind` is that of the task. Raises DataError if synonyms or models can't be read."""
+    def __init__(self, config: AugmentConfig, form: Form, seed: int) -> None:
+        """Raises DataError if synonyms or models can't be read."""
         self._methods = config.methods
         self._copies = config.copies
-        self._kind = kind
+        self._form = form
         self._seed = seed
         synonyms = read_synonyms(config.synonyms) if config.synonyms else {}
         self._changes = Changes(config.share_of_words, synonyms)
@@ -90,14 +89,26 @@ class Augmenter:
         if self._translator is None:
             return {}
         numbers = [n for n, order in enumerate(orders) if _TRANSLATION in order[: self._copies]]
-        fields = {number: _fields(rows[number][1], self._kind) for number in numbers}
+        fields = {number: self._inputs(rows[number][1]) for number in numbers}
         texts = iter(self._translator.translate([text for number in numbers for text in fields[number]]))
-        return {n: _rebuilt(rows[n][1], [next(texts) for _ in fields[n]], self._kind) for n in numbers}
+        return {n: self._rebuilt(rows[n][1], [next(texts) for _ in fields[n]]) for n in numbers}
 
     def _changed(self, row: Text, method: str, rng: Random) -> Text:
-        kept = bare_words(_answers(row, self._kind))
-        fields = [self._changes.apply(method, text, kept, rng) for text in _fields(row, self._kind)]
-        return _rebuilt(row, fields, self._kind)
+        said = [text for who, text in self._form.split(row) if who in (ANSWER, "assistant")]
+        kept = bare_words("\n".join(said or [row.target]))
+        return self._rebuilt(row, [self._changes.apply(method, t, kept, rng) for t in self._inputs(row)])
+
+    def _inputs(self, row: Text) -> list[str]:
+        """The texts of a row that may be changed."""
+        return [text for who, text in self._form.split(row) if self._is_input(who)]
+
+    def _rebuilt(self, row: Text, inputs: Sequence[str]) -> Text:
+        changed = iter(inputs)
+        split = self._form.split(row)
+        return self._form.join(row, [next(changed) if self._is_input(who) else text for who, text in split])
+
+    def _is_input(self, who: str) -> bool:
+        return who == "user" if self._form.kind == "chat" else who != ANSWER
 
 
 def defining(config: AugmentConfig) -> Mapping[str, Any]:
@@ -115,27 +126,3 @@ def defining(config: AugmentConfig) -> Mapping[str, Any]:
         "synonyms": synonyms_digest(config.synonyms) if config.synonyms else None,
         "models": translate.revisions(config.back_translation) if uses_models else None,
     }
-
-
-def _fields(row: Text, kind: str) -> list[str]:
-    """The texts of a row that may be changed."""
-    if kind == "chat":
-        return [message["content"] for message in json.loads(row.input) if message["role"] == "user"]
-    return [row.input]
-
-
-def _answers(row: Text, kind: str) -> str:
-    if kind == "chat":
-        return "\n".join(one["content"] for one in json.loads(row.input) if one["role"] == "assistant")
-    return row.target
-
-
-def _rebuilt(row: Text, fields: Sequence[str], kind: str) -> Text:
-    if kind == "chat":
-        changed = iter(fields)
-        messages = [
-            message | {"content": next(changed)} if message["role"] == "user" else message
-            for message in json.loads(row.input)
-        ]
-        return Text(json.dumps(messages, ensure_ascii=False), row.target)
-    return Text(fields[0], row.target)

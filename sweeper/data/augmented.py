@@ -5,13 +5,14 @@ from pathlib import Path
 
 from sweeper.config import Config
 from sweeper.data.augment import Augmenter
-from sweeper.data.encode import Encoded, Encoder, Text, Unusable
+from sweeper.data.encode import Encoded, Encoder, Unusable
 from sweeper.data.freeze import SplitFile, text_of
 from sweeper.data.manifest import SplitInfo
 from sweeper.data.near import digest
 from sweeper.data.pool import Pool
 from sweeper.data.shingles import normal
 from sweeper.data.splits import Codes
+from sweeper.data.texts import Form, Text
 from sweeper.errors import DataError
 
 AUGMENTED = "augmented.arrow"
@@ -36,7 +37,7 @@ def augment(
     options = config.data.augment
     if not options.methods:
         return None, ()
-    augmenter = Augmenter(options, config.task.kind, config.sweep.seed)
+    augmenter = Augmenter(options, Form.of(config.task), config.sweep.seed)
     met: set[str] = set()
     covered: set[str] = set()
     held_out, leaks = _held_out(folder), 0

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, Literal
 
-from sweeper.config import DataConfig
-from sweeper.data.encode import check_messages
+from sweeper.config import DataConfig, TaskConfig
+from sweeper.config.prompt import Prompt
+from sweeper.data.conversation import read_conversation
+from sweeper.data.texts import columns_text
 
 
 def row_digest(text: str, target: str) -> bytes:
@@ -85,11 +87,14 @@ class Content:
     """What a row is about, as its source has it."""
 
     text: str
-    """The input; of a chat, its messages as JSON."""
+    """The input, as `sweeper.data.texts.Text` has it."""
     target: str
     """With the blanks around it; "" for a chat."""
     wrong: str = ""
-    """The option of DataConfig whose cell holds something else than it should; "" where all is well."""
+    """The option whose cell holds something else than it should: `input`, `target`, `messages`; "" where all
+    is well."""
+    why: str = ""
+    """What is wrong with it."""
     is_chat: bool = False
 
     @property
@@ -97,19 +102,43 @@ class Content:
         return row_digest(self.text, self.target)
 
 
-def content(row: Mapping[str, Any], data: DataConfig, kind: str) -> Content:
+def content(row: Mapping[str, Any], data: DataConfig, task: TaskConfig) -> Content:
     """The content of a row; what is not as it should be is given as JSON, so that it can be shown."""
-    if kind == "chat":
+    if task.kind == "chat":
         value = row.get(str(data.messages))
-        messages = check_messages(value)
-        if messages is None:
-            return Content(_shown(value), "", "messages", is_chat=True)
-        return Content(encodable(json.dumps(messages, ensure_ascii=False)), "", is_chat=True)
-    values = {option: row.get(str(getattr(data, option))) for option in ("input", "target")}
-    texts = {option: as_text(value) for option, value in values.items()}
-    wrong = next((option for option, text in texts.items() if text is None), "")
-    text, target = (_shown(values[option]) if text is None else text for option, text in texts.items())
-    return Content(text, target, wrong)
+        said, why = read_conversation(value, row.get(data.tools) if data.tools else None)
+        if said is None:
+            return Content(_shown(value), "", "messages", f"`{data.messages}` {why}", is_chat=True)
+        return Content(encodable(said.text), "", is_chat=True)
+    prompt = Prompt.parse(task.prompt)
+    columns = prompt.columns(data.input)
+    cells = {name: row.get(column) for name, column in columns.items()}
+    given = row.get(str(data.target))
+    texts, target = {name: as_text(cell) for name, cell in cells.items()}, as_text(given)
+    bad = [(columns[name], cells[name]) for name, text in texts.items() if text is None]
+    wrong = "input" if bad else "target" if target is None else ""
+    if wrong:
+        column, cell = bad[0] if bad else (data.target, given)
+        why = f"has a {type(cell).__name__} in column `{column}`"
+        shown = {name: _shown(cells[name]) if text is None else text for name, text in texts.items()}
+    else:
+        why, shown = "", {name: text or "" for name, text in texts.items()}
+    text = columns_text(shown) if prompt.has_many else next(iter(shown.values()))
+    target = _shown(given) if target is None else target
+    return Content(text, target, wrong, why)
+
+
+def lacking(text: str, data: DataConfig, task: TaskConfig) -> str:
+    """The column without which the input `text` can't be used, and which has no text; "" if there is none.
+
+    That is one outside of the optional parts of the prompt, or any where all are empty.
+    """
+    prompt = Prompt.parse(task.prompt)
+    columns = prompt.columns(data.input)
+    texts = json.loads(text) if prompt.has_many else {prompt.names[0]: text}
+    empty = [name for name in prompt.names if not texts[name].strip()]
+    lack = [name for name in empty if name in prompt.needed] or empty[: len(empty) == len(prompt.names)]
+    return columns[lack[0]] if lack else ""
 
 
 def _shown(value: Any) -> str:

@@ -15,12 +15,12 @@ the raw text is kept beside the cleaned one, and a row that a step leaves out is
 | near_duplicates | leaves out all but the first of rows that are alike (`data.audit.near_duplicates`) |
 | personal | puts placeholders in the place of personal data and secrets |
 
-Labels (task.kind=classify) are never changed. A step that leaves nothing of a text leaves the row out. A row
-that a person has decided to keep (`data.review`) is changed by steps, and left out by none.
+Labels (task.kind=classify) are never changed; answers keep what they begin with and their empty lines. A step
+that leaves nothing of a text leaves the row out. A row that a person has decided to keep (`data.review`) is
+changed by steps, and left out by none.
 """
 
 import functools
-import json
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 
 from sweeper.config import DataConfig, LengthConfig
 from sweeper.data.cells import is_placeholder
-from sweeper.data.encode import Text
 from sweeper.data.manifest import StepCounts
+from sweeper.data.texts import ANSWER, Form, Text
 
 if TYPE_CHECKING:
     from ftfy import TextFixerConfig
@@ -61,40 +61,41 @@ class Cleaned:
 class Cleaner:
     """Takes one row after the other through the steps."""
 
-    def __init__(self, data: DataConfig, kind: str) -> None:
-        """`kind` is that of the task."""
+    def __init__(self, data: DataConfig, form: Form) -> None:
         self._steps = data.cleaning
         self._length = data.length
-        self._kind = kind
+        self._form = form
         self._seen: set[int] = set()
 
     def clean(self, row: Text, keep: bool = False) -> Cleaned:
         """The row after all steps, or up to the step that leaves it out; `keep`: none does."""
-        fields = _fields(row, self._kind)
+        who, fields = zip(*self._form.split(row), strict=True)
         changed, compared = 0, None
         for number, step in enumerate(self._steps):
             if step == NEAR:
                 compared = fields
             elif step in _CHANGES:
-                after = [_CHANGES[step](field) for field in fields]
-                if not all(field.strip() for field in after):
+                change = _CHANGES[step]
+                after = tuple(change(field, _is_answer(one)) for one, field in zip(who, fields, strict=True))
+                if any(old.strip() and not new.strip() for old, new in zip(fields, after, strict=True)):
                     if keep:
                         continue
                     return Cleaned(row, changed, number, "\n".join(compared or fields))
                 if after != fields:
                     changed |= 1 << number
-                    fields, row = after, _rebuilt(row, after, self._kind)
+                    fields, row = after, self._form.join(row, after)
             elif self._leaves_out(step, row, fields) and not keep:
                 return Cleaned(row, changed, number, "\n".join(compared or fields))
         return Cleaned(row, changed, KEPT, "\n".join(compared or fields))
 
     def _leaves_out(self, step: str, row: Text, fields: Sequence[str]) -> bool:
         if step == "missing":
-            is_input = self._kind != "chat"  # there `none` may be somebody's answer, too
-            return any(is_placeholder(field, is_input and n == 0) for n, field in enumerate(fields))
+            # In a chat `none` may be somebody's answer, too.
+            inputs = 0 if self._form.kind == "chat" else len(fields) - (self._form.kind == "generate")
+            return any(is_placeholder(field, n < inputs) for n, field in enumerate(fields))
         if step == "length":
-            return _is_out_of_bounds(row, fields, self._kind, self._length)
-        key = hash((row.input, row.target))
+            return _is_out_of_bounds(row, fields, self._form.kind, self._length)
+        key = hash((row.input, row.target.strip()))
         is_known = key in self._seen
         self._seen.add(key)
         return is_known
@@ -116,24 +117,13 @@ def count(
     return counts
 
 
-def _fields(row: Text, kind: str) -> list[str]:
-    """The texts of a row that steps may change."""
-    if kind == "chat":
-        return [message["content"] for message in json.loads(row.input)]
-    return [row.input] if kind == "classify" else [row.input, row.target]
-
-
-def _rebuilt(row: Text, fields: Sequence[str], kind: str) -> Text:
-    if kind == "chat":
-        messages = json.loads(row.input)
-        said = [{**message, "content": text} for message, text in zip(messages, fields, strict=True)]
-        return Text(json.dumps(said, ensure_ascii=False), row.target)
-    return Text(fields[0], row.target if kind == "classify" else fields[1].strip())
+def _is_answer(who: str) -> bool:
+    return who in (ANSWER, "assistant")
 
 
 def _is_out_of_bounds(row: Text, fields: Sequence[str], kind: str, bounds: LengthConfig) -> bool:
-    said = sum(map(len, fields)) if kind == "chat" else len(row.input)
-    measured = [(said, bounds.min_input, bounds.max_input)]
+    inputs = fields[:-1] if kind == "generate" else fields
+    measured = [(sum(map(len, inputs)), bounds.min_input, bounds.max_input)]
     if kind != "chat":
         measured.append((len(row.target), bounds.min_target, bounds.max_target))
     return any(
@@ -158,7 +148,7 @@ def _encoding_alone() -> "TextFixerConfig":
     )
 
 
-def _encoding(text: str) -> str:
+def _encoding(text: str, is_answer: bool) -> str:
     from ftfy import fix_text
 
     return fix_text(text, _encoding_alone())
@@ -172,10 +162,17 @@ _BLANKS_BEFORE_LINE_END = re.compile(r"[ \t\f\v]+(?=\n|\Z)")
 _EMPTY_LINES = re.compile(r"\n{3,}")
 
 
-def _whitespace(text: str) -> str:
-    """Blanks within and at the beginning of lines stay: they may be code or a table."""
+def _whitespace(text: str, is_answer: bool) -> str:
+    """Blanks within and at the beginning of lines stay: they may be code or a table.
+
+    An answer is what is learned to be written: it keeps all blanks and line ends but those that end a line
+    or the answer.
+    """
     text = _INVISIBLE.sub("", _ODD_SPACES.sub(" ", _LINE_ENDS.sub("\n", text)))
-    text = _EMPTY_LINES.sub("\n\n", _BLANKS_BEFORE_LINE_END.sub("", text)).strip("\n")
+    text = _BLANKS_BEFORE_LINE_END.sub("", text)
+    if is_answer:
+        return text.rstrip("\n")
+    text = _EMPTY_LINES.sub("\n\n", text).strip("\n")
     return text if "\n" in text else text.strip()
 
 
@@ -189,17 +186,17 @@ _PLAIN = str.maketrans(
 )
 
 
-def _formats(text: str) -> str:
+def _formats(text: str, is_answer: bool) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text).translate(_PLAIN)
 
 
-def _personal(text: str) -> str:
+def _personal(text: str, is_answer: bool) -> str:
     from sweeper.data.personal import mask
 
     return mask(text)
 
 
-_CHANGES: Mapping[str, Callable[[str], str]] = {
+_CHANGES: Mapping[str, Callable[[str, bool], str]] = {
     "encoding": _encoding,
     "whitespace": _whitespace,
     "formats": _formats,

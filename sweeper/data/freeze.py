@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from sweeper.config import Config, TaskConfig
 from sweeper.data.cleaning import KEPT, count
-from sweeper.data.encode import Encoded, Encoder, Text, Unusable
+from sweeper.data.encode import Encoded, Encoder, Unusable
 from sweeper.data.files import SPLITS
 from sweeper.data.manifest import SplitInfo, StepCounts
 from sweeper.data.pool import Pool
 from sweeper.data.splits import Codes
+from sweeper.data.texts import Text
 from sweeper.errors import DataError
 
 _BATCH = 256

@@ -121,7 +121,10 @@ def key(config: Config) -> str:
         "seed": config.sweep.seed,
         "data": defining(config.data),
         "model": [config.model.name, config.model.embedded],
-        "task": [task.kind, task.prompt, task.chat_template, task.max_input_tokens, task.max_answer_tokens],
+        "task": [
+            *(task.kind, task.prompt, task.chat_template, task.max_input_tokens, task.max_answer_tokens),
+            *([] if task.system_turn == "keep" else [task.system_turn]),
+        ],
     }
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -138,6 +141,8 @@ def defining(data: DataConfig) -> dict[str, Any]:
     del tree["path"], tree["audit"]
     if data.parts.column is None:  # rows without it are those that have never heard of it
         del tree["parts"]["column"]
+    if data.tools == "tools":  # data that don't say so are the same
+        del tree["tools"]
     if data.keep_together or "near_duplicates" in data.cleaning:
         tree["near_duplicates"] = data.audit.near_duplicates
     return tree | {"review": read_review(data.review).digest, "augment": augmentation(data.augment)}

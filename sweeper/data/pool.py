@@ -12,14 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeper.config import Config
-from sweeper.data.cells import Content, TimeKind, as_text, as_time, content, row_digest
+from sweeper.data.cells import Content, TimeKind, as_text, as_time, content, lacking, row_digest
 from sweeper.data.cleaning import KEPT, Cleaner
-from sweeper.data.encode import RIGHT_FORM, Text, Unusable
+from sweeper.data.conversation import RIGHT_FORM
+from sweeper.data.encode import Unusable
 from sweeper.data.files import SPLITS
 from sweeper.data.likeness import Likenesses
 from sweeper.data.review import Review, read_review
 from sweeper.data.sources import Row, Source
 from sweeper.data.splits import Codes
+from sweeper.data.texts import Form, Text
 from sweeper.errors import DataError
 
 if TYPE_CHECKING:
@@ -127,8 +129,9 @@ class _Reader:
 
     def __init__(self, config: Config) -> None:
         self._data = config.data
+        self._task = config.task
         self._kind = config.task.kind
-        self._cleaner = Cleaner(config.data, config.task.kind)
+        self._cleaner = Cleaner(config.data, Form.of(config.task))
         self.likenesses = Likenesses(config.data)
         self.review: Review = read_review(config.data.review)
         self.harvested = 0
@@ -146,7 +149,7 @@ class _Reader:
     def read(self, row: Row, split: str) -> dict[str, str | None] | None:
         """The row in our columns, or None if it is left out."""
         self.harvested += 1
-        raw = content(row, self._data, self._kind)
+        raw = content(row, self._data, self._task)
         reviewed = self.review.apply(raw, split)
         if reviewed is None:
             self.dropped[REVIEWED] += 1
@@ -185,14 +188,16 @@ class _Reader:
         if content.wrong == "messages":
             raise Unusable(MALFORMED)
         if content.wrong:
-            self._text(row, content.wrong)
+            raise DataError(
+                f"data.{content.wrong}: row {self.harvested} {content.why}; text or a number is needed"
+            )
         if self._kind == "chat":
             return content.text, ""
-        if not content.text.strip():
-            raise Unusable(f"no {self._data.input}")
+        if column := lacking(content.text, self._data, self._task):
+            raise Unusable(f"no {column}")
         if not content.target.strip():
             raise Unusable(f"no {self._data.target}")
-        return content.text, content.target.strip()
+        return content.text, content.target.strip() if self._kind == "classify" else content.target
 
     def _text(self, row: Row, option: str) -> str:
         """A cell as text; "" where there is none."""

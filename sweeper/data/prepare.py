@@ -99,7 +99,7 @@ def prepare(
     ):
         return open_rows(folder)
     encoder = Encoder(config.task, tokenizer, architecture)
-    source = sources.load(config.data)
+    source = sources.load(config.data, config.task)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         pool = gather(source, config, Path(temporary) / "pool.arrow")

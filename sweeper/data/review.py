@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sweeper.data.cells import Content
-from sweeper.data.encode import RIGHT_FORM, check_messages
+from sweeper.data.conversation import RIGHT_FORM, read_conversation
 from sweeper.data.queue import COLUMNS, row_id, unguarded
 from sweeper.errors import DataError
 
@@ -123,12 +123,12 @@ def read_review(path: Path | None) -> Review:
 
 def _fixed(content: Content, decision: Decision) -> Content:
     if content.is_chat:
-        messages = check_messages(decision.text)
-        if messages is None:
+        fixed, _ = read_conversation(decision.text)
+        if fixed is None:
             raise DataError(
                 f"data.review: row {decision.line}: fixed_input is no conversation; right is {RIGHT_FORM}"
             )
-        return Content(json.dumps(messages, ensure_ascii=False), "", is_chat=True)
+        return Content(fixed.text, "", is_chat=True)
     text = content.text if decision.text is None else decision.text
     target = content.target if decision.target is None else decision.target
     repaired = (content.wrong == "input" and decision.text is not None) or (

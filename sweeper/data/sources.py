@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sweeper.config import DataConfig
+from sweeper.config import DataConfig, TaskConfig
+from sweeper.config.prompt import INPUT, Prompt
 from sweeper.data import docstrings, files, readers
 from sweeper.data.files import SPLIT_NAMES, SPLITS, near
 from sweeper.data.readers import Row
@@ -38,19 +39,23 @@ class Source:
     parts: Mapping[str, Part]
 
 
-def load(data: DataConfig, also: Sequence[str] = ()) -> Source:
-    """The source that `data` names; its rows are read when a part's `rows` is called.
+Columns = Sequence[tuple[str, str]]
+"""Columns that rows must have: the option that names it, and its name."""
 
-    `also` are columns that are needed beside those that `data` names. Raises DataError, here or while
-    reading: a missing or unreadable file, an unknown extension, a missing column or split, packages that
-    are not installed, a hub data set that can't be had.
+
+def load(data: DataConfig, task: TaskConfig | None = None) -> Source:
+    """The source that `data` names, with the columns that `task` wants; rows are read by a part's `rows`.
+
+    Raises DataError, here or while reading: a missing or unreadable file, an unknown extension, a missing
+    column or split, packages that are not installed, a hub data set that can't be had.
     """
+    wanted = wanted_columns(data, task)
     if data.source == "docstrings":
-        source = _docstrings(data)
+        source = _docstrings(data, wanted)
     elif data.source == "hub" or _saved(data) is not None:
-        source = _hub(data)
+        source = _hub(data, wanted)
     else:
-        source = _files(data, also)
+        source = _files(data, wanted)
     return source if data.parts.column is None else _divided(source, data.parts.column)
 
 
@@ -81,37 +86,43 @@ def stamp(data: DataConfig) -> str | None:
     return files.stamp(found) if found else None
 
 
-def wanted_columns(data: DataConfig) -> dict[str, str]:
-    """Column names by the option that names them, e.g. {"input": "article"}."""
-    options = ("input", "target", "messages", "group", "stratify", "time", "slice")
-    named = {option: getattr(data, option) for option in options} | {"audit.groups": data.audit.groups}
-    named["parts.column"] = data.parts.column
-    return {option: column for option, column in named.items() if column is not None}
+def wanted_columns(data: DataConfig, task: TaskConfig | None = None) -> Columns:
+    """The columns that rows must have, e.g. [("data.input", "article")]; the prompt's are among them."""
+    options = ["input", "target", "messages", "group", "stratify", "time", "slice"]
+    prompted: list[tuple[str, str]] = []
+    if task is not None and task.kind != "chat":
+        options.remove("input")
+        for name, column in Prompt.parse(task.prompt).columns(data.input).items():
+            prompted.append(("data.input" if name == INPUT and data.input else "task.prompt", column))
+    named = [*prompted, *((f"data.{option}", getattr(data, option)) for option in options)]
+    named += [("data.audit.groups", data.audit.groups), ("data.parts.column", data.parts.column)]
+    return list(dict.fromkeys((option, column) for option, column in named if column is not None))
 
 
-def _check_columns(data: DataConfig, place: str, known: Sequence[str]) -> None:
+def _check_columns(wanted: Columns, place: str, known: Sequence[str]) -> None:
     faults = []
-    for option, column in wanted_columns(data).items():
+    for option, column in wanted:
         if column not in known:
             alike = near(column, known)
             hint = f" (did you mean `{alike}`?)" if alike else ""
-            faults.append(f"data.{option}: {place} has no column `{column}`{hint}")
+            hint += "; braces that are meant as such are doubled: {{...}}" if option == "task.prompt" else ""
+            faults.append(f"{option}: {place} has no column `{column}`{hint}")
         elif known.count(column) > 1:
             raise DataError(
-                f"data.{option}: {place} has {known.count(column)} columns `{column}`; rename all but one"
+                f"{option}: {place} has {known.count(column)} columns `{column}`; rename all but one"
             )
     if faults:
         raise DataError("; ".join([*faults, f"it has: {', '.join(sorted(known))}"]))
 
 
-def _docstrings(data: DataConfig) -> Source:
+def _docstrings(data: DataConfig, wanted: Columns) -> Source:
     found = docstrings.installed(data.packages)
     if not found:
         raise DataError(
             f"data.packages: none of {', '.join(data.packages)} is installed; install one, or name others "
             f"(`{docstrings.STDLIB}` is always there)"
         )
-    _check_columns(data, "a docstring", list(docstrings.Docstring.__dataclass_fields__))
+    _check_columns(wanted, "a docstring", list(docstrings.Docstring.__dataclass_fields__))
 
     def rows() -> Iterator[Row]:
         return (asdict(row) for row in docstrings.harvest(data.packages))
@@ -119,10 +130,9 @@ def _docstrings(data: DataConfig) -> Source:
     return Source(f"docstrings of {', '.join(found)}", {"train": Part("docstrings", rows)})
 
 
-def _files(data: DataConfig, also: Sequence[str]) -> Source:
-    columns = [*wanted_columns(data).values(), *also]
+def _files(data: DataConfig, wanted: Columns) -> Source:
     parts = {
-        split: Part(_named_files(paths), partial(_rows, paths, data, columns))
+        split: Part(_named_files(paths), partial(_rows, paths, wanted, [data.tools or INPUT, INPUT]))
         for split, paths in _paths(data).items()
     }
     names = ", ".join(part.name for part in parts.values())
@@ -154,9 +164,11 @@ def _named_files(paths: Sequence[Path]) -> str:
     )
 
 
-def _rows(paths: Sequence[Path], data: DataConfig, columns: Sequence[str]) -> Iterator[Row]:
+def _rows(paths: Sequence[Path], wanted: Columns, also: Sequence[str]) -> Iterator[Row]:
+    """The rows of these files, with the wanted columns and those of `also` that there are."""
+    columns = [*(column for _, column in wanted), *also]
     for path in paths:
-        yield from readers.read(path, partial(_check_columns, data, str(path)), columns)
+        yield from readers.read(path, partial(_check_columns, wanted, str(path)), columns)
 
 
 def _divided(source: Source, column: str) -> Source:
@@ -178,7 +190,7 @@ def _divided(source: Source, column: str) -> Source:
     return Source(f"{source.description}, divided by column `{column}`", parts)
 
 
-def _hub(data: DataConfig) -> Source:
+def _hub(data: DataConfig, wanted: Columns) -> Source:
     splits, place = _open_hub(data), _place(data)
     names = {split: name for split in SPLITS if (name := getattr(data.parts, split)) is not None}
     if "train" not in names:
@@ -187,7 +199,7 @@ def _hub(data: DataConfig) -> Source:
     for split, name in names.items():
         if name not in splits:
             raise DataError(f"data.parts.{split}: {place} has no split `{name}`; it has: {', '.join(splits)}")
-        parts[split] = Part(name, _reading_hub(splits[name], data, name))
+        parts[split] = Part(name, _reading_hub(splits[name], wanted, f"split `{name}` of {place}"))
     version = f", revision {data.revision}" if data.revision else ""
     subset = f" ({data.subset})" if data.subset else ""
     return Source(f"{place}{subset}{version}", parts)
@@ -216,7 +228,7 @@ def _open_hub(data: DataConfig) -> Mapping[str, Any]:
     return dict(found)
 
 
-def _reading_hub(split: Any, data: DataConfig, name: str) -> Callable[[], Iterator[Row]]:
+def _reading_hub(split: Any, wanted: Columns, place: str) -> Callable[[], Iterator[Row]]:
     def rows() -> Iterator[Row]:
         features = split.features or {}
         classes = {column: kind.names for column, kind in features.items() if hasattr(kind, "int2str")}
@@ -224,13 +236,13 @@ def _reading_hub(split: Any, data: DataConfig, name: str) -> Callable[[], Iterat
         try:
             for row in split:
                 if not checked:
-                    _check_columns(data, f"split `{name}` of {_place(data)}", sorted({*row, *features}))
+                    _check_columns(wanted, place, sorted({*row, *features}))
                     checked = True
                 yield {column: _named(value, classes.get(column)) for column, value in row.items()}
         except DataError:
             raise
         except Exception as error:  # as above: a connection, a parser, a decoder
-            raise DataError(f"split `{name}` of {_place(data)} can't be read: {first_line(error)}") from error
+            raise DataError(f"{place} can't be read: {first_line(error)}") from error
 
     return rows
 

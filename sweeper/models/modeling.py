@@ -19,6 +19,7 @@ from sweeper.models.pretrained import (
     quiet,
     target_names,
 )
+from sweeper.models.templates import turn_end
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +43,9 @@ class BaseModel:
         head: Sequence[str] = (),
         name: str = "",
         revision: str = "",
+        ends: Sequence[int] = (),
     ) -> None:
+        """`ends`: tokens that end what is generated, beside the model's own."""
         self.model = model.requires_grad_(False).eval()
         self.tokenizer = tokenizer
         self.kind = kind
@@ -54,7 +57,7 @@ class BaseModel:
         """The last adapter's layers, by what they were put on."""
         model.config.pad_token_id = tokenizer.pad_token_id
         if kind != "classifier":
-            model.generation_config = _greedy(model.generation_config, tokenizer)
+            model.generation_config = _greedy(model.generation_config, tokenizer, ends)
             model.get_output_embeddings().register_forward_pre_hook(_contiguous)
         for module in self._head_modules():
             module.float().register_forward_pre_hook(_inputs_as_weights)
@@ -93,7 +96,9 @@ class BaseModel:
         head = sorted({key.partition(".")[0] for key in info["missing_keys"]}) if kind == "classifier" else []
         if config.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
-        return cls(model.to(device), tokenizer, kind, head, resolved.name, resolved.revision)
+        asks_in_turns = task.kind == "chat" or task.chat_template
+        ends = [end for end in [turn_end(tokenizer) if asks_in_turns else None] if end is not None]
+        return cls(model.to(device), tokenizer, kind, head, resolved.name, resolved.revision, ends)
 
     @contextmanager
     def put_on(self, settings: TrialSettings, seed: int) -> Iterator[Any]:
@@ -221,11 +226,13 @@ def save(model: Any, folder: Path) -> None:
     model.save_pretrained(folder, **choices)
 
 
-def _greedy(shipped: Any, tokenizer: "PreTrainedTokenizerBase") -> Any:
-    """The token ids of the generation settings that a model ships, without its way of sampling."""
+def _greedy(shipped: Any, tokenizer: "PreTrainedTokenizerBase", ends: Sequence[int]) -> Any:
+    """The token ids of the generation settings that a model ships and `ends`, without its way of sampling."""
     from transformers import GenerationConfig
 
     eos = tokenizer.eos_token_id if shipped.eos_token_id is None else shipped.eos_token_id
+    if further := [end for end in ends if end not in (eos if isinstance(eos, list) else [eos])]:
+        eos = [*(eos if isinstance(eos, list) else [eos] if eos is not None else []), *further]
     return GenerationConfig(
         eos_token_id=eos,
         pad_token_id=tokenizer.pad_token_id,

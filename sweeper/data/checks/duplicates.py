@@ -7,7 +7,7 @@ from typing import IO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeper.data.encode import check_messages
+from sweeper.data.conversation import calls_of, check_messages
 from sweeper.data.files import SPLITS
 from sweeper.data.findings import MOST_EXAMPLES, Batch, Example, Finding
 from sweeper.data.near import Matches, NearDuplicates, clusters, digest, scratch
@@ -37,7 +37,8 @@ def question_and_answer(conversation: str) -> tuple[str, str]:
         return conversation, ""
     last = max(number for number, message in enumerate(messages) if message["role"] == "assistant")
     before = [message["content"] for message in messages[:last] if message["role"] != "system"]
-    return "\n".join(before), messages[last]["content"]
+    calls = [f"{name} {arguments}" for name, arguments in calls_of(messages[last])]
+    return "\n".join(before), "\n".join(filter(None, [messages[last]["content"], *calls]))
 
 
 class Duplicates:
