@@ -3,6 +3,11 @@
 Without a verb everything on the line is an override of the configuration, in Hydra's grammar.
 """
 
+if __name__ == "__main__":
+    from sweeper.shadowing import leave_out
+
+    leave_out()  # before anything is imported: `python -m` looks in the working folder first
+
 import argparse
 import difflib
 import logging

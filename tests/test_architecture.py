@@ -17,7 +17,7 @@ MODULES = {
 # From the bottom to the top; a module imports from its own line or from those above it. A name with a dot is
 # a module that lies elsewhere than the rest of its package.
 LAYERS = [
-    {"errors", "failpoints", "preemption"},
+    {"errors", "failpoints", "preemption", "shadowing"},
     {"config", "comparison"},
     {"loading", "sentence"},
     {"messages"},

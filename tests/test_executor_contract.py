@@ -1,8 +1,11 @@
 """What every executor has to do: run workers on a coordinator until the sweep is over or stopped."""
 
 import signal
+import sys
 from collections.abc import Callable
+from contextlib import ExitStack, chdir
 from importlib.util import find_spec
+from pathlib import Path
 from typing import get_args, get_type_hints
 
 import psutil
@@ -35,12 +38,15 @@ APART = {
 
 
 @pytest.fixture(scope="module")
-def a_ray_cluster():
-    """Starting one takes longer than all these sweeps."""
+def a_ray_cluster(tmp_path_factory):
+    """Starting one takes longer than all these sweeps. It gives the folder in which it was started."""
     if find_spec("ray") is None:
         pytest.skip("the executor `ray` needs Ray: pip install -c constraints.txt -e '.[ray]'")
-    with cluster(ExecutorConfig(name="ray", workers=2)):
-        yield
+    folder = tmp_path_factory.mktemp("own")
+    with ExitStack() as stack:
+        with chdir(folder):
+            stack.enter_context(cluster(ExecutorConfig(name="ray", workers=2)))
+        yield folder
 
 
 @pytest.fixture(params=EXECUTORS)
@@ -56,6 +62,13 @@ def apart(request):
     if request.param == "executor=ray":
         request.getfixturevalue("a_ray_cluster")
     return (request.param, "executor.workers=1")
+
+
+def test_workers_on_ray_import_nothing_from_where_the_cluster_was_started(a_ray_cluster):
+    import ray
+
+    places = ray.get(ray.remote(num_cpus=1)(lambda: sys.path).remote())
+    assert a_ray_cluster not in [Path(place) for place in places]
 
 
 class Striking(Recorder):

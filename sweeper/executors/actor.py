@@ -12,6 +12,7 @@ from sweeper import worker
 from sweeper.config import Config
 from sweeper.errors import ClusterError, DeviceError
 from sweeper.executors.line import DEVICE_LOST, Caller
+from sweeper.shadowing import leave_out
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Site:
                 f"{node} can't work in {self.folder}, where this sweep was started ({error.strerror}); start "
                 "it in a folder that all nodes have under the same path"
             ) from error
+        leave_out(self.folder)  # Ray has its workers import from where the sweep was started
         try:
             found = self.proof.read_text(encoding="utf-8")
         except OSError:

@@ -6,6 +6,7 @@ import secrets
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,7 +62,10 @@ def _import_ray(executor: ExecutorConfig) -> Any:
 
 def _start(ray: Any, workers: int | None) -> None:
     cores = os.cpu_count() or 1
-    with _environment_of_workers(threads=max(1, cores // (workers or 1))):
+    with (
+        _environment_of_workers(threads=max(1, cores // (workers or 1))),
+        tempfile.TemporaryDirectory(prefix="sweeper-") as empty,
+    ):
         ray.init(
             address="local",
             num_cpus=max(cores, workers or 1),
@@ -69,6 +73,8 @@ def _start(ray: Any, workers: int | None) -> None:
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
+            # Else the first place where workers look for modules is the folder that this process works in.
+            runtime_env={"working_dir": empty},
         )
 
 
