@@ -81,16 +81,22 @@ def refuse_other_rows(config: Config, layout: Layout) -> None:
 
 
 def complete(
-    config: Config, layout: Layout, viewer: Viewer, splits: Mapping[str, SplitInfo]
+    config: Config,
+    layout: Layout,
+    viewer: Viewer,
+    splits: Mapping[str, SplitInfo],
+    left: Finding | None = None,
 ) -> AuditInfo | None:
-    """Add what only tokens tell: how many there are, what they cut off. None if there is no audit.
+    """Add what only the prepared rows tell: how many tokens there are, what they cut off, what is `left` out.
+
+    None if there is no audit.
 
     Raises AuditRefusal as `inspect` does.
     """
     found = read_audit(layout.audit)
     if found is None:
         return None
-    full = completed(found, splits)
+    full = completed(found, splits, left)
     if full != found:
         write_audit(full, layout.audit)
         _write_page(full, layout)

@@ -92,6 +92,7 @@ def prepare_inputs(
     if config.engine.name == "replay":
         return _replayed(config)
     from sweeper.data import prepare
+    from sweeper.data.checks.amount import left_out
     from sweeper.models import pretrained
 
     if pins:
@@ -113,9 +114,13 @@ def prepare_inputs(
         prepared = prepare.prepare(config, tokenizer, architecture, layout.rows, limit, beside)
     _check_slices(config.task, prepared)
     if audit is not None:
-        audit = complete(config, layout, screen, prepared.manifest.splits)
+        audit = complete(config, layout, screen, prepared.manifest.splits, left_out(prepared.manifest))
     if told := prepare.cleaning(prepared.manifest):
         screen.say(told)
+    total, *reasons = prepare.fates(prepared.manifest)
+    screen.say(total)
+    for reason in reasons:
+        screen.say(f"  {reason}")
     for warning in prepared.manifest.warnings:
         screen.say(f"Warning: {warning}")
     pinned = {"revision": resolved.revision, "dtype": number_type(config)}

@@ -107,7 +107,10 @@ def test_rows_of_which_nothing_is_left(tmp_path):
         pool(tmp_path, [{"text": "a", "answer": None}] * 3)
     with pytest.raises(DataError, match=r"of 2 rows none is usable .1 no text, 1 no answer."):
         pool(tmp_path, [{"text": "", "answer": "a"}, {"text": "a", "answer": ""}])
-    with pytest.raises(DataError, match=r'all 2 rows are malformed; right is \[\{"role": "user"'):
+    with pytest.raises(
+        DataError,
+        match=r"all 2 rows are malformed; e\.g\. row 1: .messages. message 1 has the role .None.; right is",
+    ):
         pool(tmp_path, [{"messages": [{"from": "human", "value": "a"}]}] * 2, "chat")
 
 

@@ -20,7 +20,7 @@ from sweeper.config import Config, TaskConfig
 from sweeper.config.prompt import INPUT, Prompt
 from sweeper.data import files, sources
 from sweeper.data.cells import as_text, content
-from sweeper.data.checks.amount import CUT_OFF, cut_off
+from sweeper.data.checks.amount import CUT_OFF, LEFT_OUT, cut_off
 from sweeper.data.checks.duplicates import Duplicates
 from sweeper.data.checks.entities import Entities
 from sweeper.data.checks.lengths import Histogram, Lengths
@@ -167,10 +167,10 @@ def is_of(known: Audit, config: Config) -> bool:
     return known.key == _key(config) and known.stamp is not None and known.stamp == sources.stamp(config.data)
 
 
-def completed(result: Audit, splits: Mapping[str, SplitInfo]) -> Audit:
-    """The audit with what only tokens tell of these prepared splits, and nothing told so before."""
-    others = [finding for finding in result.findings if finding.check != CUT_OFF]
-    found = [*others, *map(_bounded, cut_off(splits))]
+def completed(result: Audit, splits: Mapping[str, SplitInfo], left: Finding | None = None) -> Audit:
+    """The audit with what only prepared splits tell: tokens, and what was `left` out; nothing told so before."""
+    others = [finding for finding in result.findings if finding.check not in (CUT_OFF, LEFT_OUT)]
+    found = [*others, *map(_bounded, [*cut_off(splits), *([left] if left else [])])]
     tokens = {split: info.tokens for split, info in splits.items()}
     return replace(result, findings=tuple(sorted(found, key=_rank)), tokens=tokens)
 

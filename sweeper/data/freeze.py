@@ -73,10 +73,24 @@ def freeze(
 
 def warnings(infos: Mapping[str, SplitInfo], labels: Sequence[str]) -> tuple[str, ...]:
     """What a person should know about the frozen rows, in sentences; the audit tells what is cut off."""
+    told = []
     missing = [name for code, name in enumerate(labels) if code not in infos["train"].labels]
-    if not missing:
-        return ()
-    return (f"no training row has the label {', '.join(missing)}; data.stratify keeps their shares equal",)
+    if missing:
+        told.append(
+            f"no training row has the label {', '.join(missing)}; data.stratify keeps their shares equal"
+        )
+    train, validation = infos["train"].rows, infos["validation"].rows
+    if train < validation:
+        told.append(
+            f"ONLY {train} TRAINING ROWS, fewer than the {validation} that are measured on: lower "
+            "data.sizes.validation and data.sizes.test, or give more rows"
+        )
+    if unlearnt := sum(info.unlearnt for info in infos.values()):
+        told.append(
+            f"in {unlearnt} chats the chat template changes or leaves out what the assistant said earlier; "
+            "those turns are context alone, and the loss is on the others"
+        )
+    return tuple(told)
 
 
 def _count_likenesses(rows: Codes, alike_in: Codes, pool: Pool, config: Config) -> NDArray[np.bool_]:
@@ -84,7 +98,9 @@ def _count_likenesses(rows: Codes, alike_in: Codes, pool: Pool, config: Config) 
     found = alike_in[pool.alike[rows]]
     what = "near-duplicate" if config.data.keep_together else "copy"
     for code in np.unique(found[found != _NONE]):
-        pool.dropped[f"{what} of a {SPLITS[code]} row"] += int((found == code).sum())
+        reason, like = f"{what} of a {SPLITS[code]} row", rows[found == code]
+        pool.drop(reason, like[0])
+        pool.dropped[reason] += len(like) - 1
     is_like: NDArray[np.bool_] = found != _NONE
     return is_like
 
@@ -92,13 +108,21 @@ def _count_likenesses(rows: Codes, alike_in: Codes, pool: Pool, config: Config) 
 def _too_few(name: str, rows: int, pool: Pool, config: Config) -> str:
     needed, left_out = getattr(config.data.sizes, name) or 1, pool.without(config.data.cleaning) or "none"
     hints = ["lower data.sizes", "give more rows"]
+    refusals = {reason: n for reason, n in pool.dropped.items() if reason.startswith("the chat template")}
+    if sum(refusals.values()) > rows:
+        hints = ["take a model whose chat template has a place for what these rows hold"]
+        if any("system" in reason.lower() for reason in refusals) and config.task.system_turn == "keep":
+            fold = "set task.system_turn=fold (what the system says then begins the user's next turn)"
+            hints.insert(0, fold)
     if any(reason.endswith("within the length limit") for reason in pool.dropped):
         hints.insert(0, f"raise task.max_input_tokens (now {config.task.max_input_tokens})")
     if sum(n for reason, n in pool.dropped.items() if reason.startswith("near-duplicate of")) > rows:
         hints.append("set data.keep_together=false if your rows are alike by nature")
     advice = ", or ".join(hints)
+    reason = max(pool.first, key=lambda reason: pool.dropped[reason], default="")
+    first = f" (e.g. {pool.first[reason]})" if reason else ""
     return (
-        f"data.sizes.{name}: {rows} usable rows, {needed} needed; left out: {left_out}. "
+        f"data.sizes.{name}: {rows} usable rows, {needed} needed; left out: {left_out}{first}. "
         f"{advice[0].upper()}{advice[1:]}"
     )
 
@@ -112,10 +136,13 @@ def _encode(
         columns = pool.rows[some]
         for place, number in enumerate(some):
             row = {name: values[place] for name, values in columns.items()}
+            text = text_of(row, raw)
             try:
-                yield int(number), row, encoder.encode(text_of(row, raw))
+                yield int(number), row, encoder.encode(text)
             except Unusable as reason:
-                pool.dropped[str(reason)] += 1
+                is_known = str(reason) in pool.first
+                pool.drop(str(reason), number, "" if is_known else encoder.refused_at(text))
+                pool.left_out[number] = KEPT  # counted once
                 yield int(number), row, None
 
 
@@ -170,7 +197,7 @@ class SplitFile:
         self._marks = marks
         self._digest = hashlib.sha256()
         self._batch: list[dict[str, object]] = []
-        self._longest = self._cut_inputs = self._cut_answers = self._tokens = 0
+        self._longest = self._cut_inputs = self._cut_answers = self._tokens = self._unlearnt = 0
         self._answer_tokens = array("q")
         self._labels: set[int] = set()
         self.rows = 0
@@ -206,6 +233,7 @@ class SplitFile:
         self._tokens += len(encoded.input_ids)
         self._cut_inputs += encoded.input_cut
         self._cut_answers += encoded.answer_cut
+        self._unlearnt += encoded.unlearnt > 0
         self._answer_tokens.append(encoded.answer_tokens)
         if label >= 0:
             self._labels.add(label)
@@ -228,5 +256,6 @@ class SplitFile:
             self._cut_answers,
             round(statistics.median(self._answer_tokens)),
             tuple(sorted(self._labels)),
-            self._tokens,
+            unlearnt=self._unlearnt,
+            tokens=self._tokens,
         )

@@ -43,6 +43,8 @@ class SplitInfo:
     """Median length of an answer before it was cut; of a chat, of the whole conversation."""
     labels: tuple[int, ...]
     """Classes that occur."""
+    unlearnt: int = 0
+    """Chats with turns of the assistant that carry no loss, as the template changes them."""
     tokens: int = 0
     """That the model reads of all rows: prompt and answer, of sequence-to-sequence models the prompt."""
 
@@ -87,6 +89,14 @@ class Manifest:
     """Rows by what a person decided on them: keep, drop, fix."""
     augmented: SplitInfo | None = None
     """The pool of augmented training rows, if there is one."""
+    first: Mapping[str, str] = field(default_factory=dict)
+    """The first row that was left out, by reason: where it stands, and what in it is the matter."""
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """Every row that no split has and that could have been taken, by reason."""
+        steps = {f"cleaning step {step}": counts.dropped for step, counts in self.cleaned.items()}
+        return {reason: count for reason, count in {**self.dropped, **steps}.items() if count}
 
 
 def frozen(config: Config, folder: Path) -> Manifest | None:
@@ -158,6 +168,20 @@ def cleaning(manifest: Manifest) -> str:
         numbers = [f"{count} {what}" for what, count in to_tree(counts).items() if count]
         did.append(f"{step} {', '.join(numbers) or 'nothing'}")
     return f"Cleaning: {'; '.join(did)}" if did else ""
+
+
+def fates(manifest: Manifest) -> tuple[str, ...]:
+    """What became of every row that was read, in sentences: a sum, then why rows were left out."""
+    splits = ", ".join(f"{name} {split.rows:,}" for name, split in manifest.splits.items())
+    left_out = manifest.left_out
+    rows, out = sum(split.rows for split in manifest.splits.values()), sum(left_out.values())
+    told = [f"Rows: {manifest.harvested:,} read; {splits}; {out:,} left out"]
+    if (spare := manifest.harvested - rows - out) > 0:
+        told[0] += f"; {spare:,} more than data.sizes asks for"
+    for reason, count in sorted(left_out.items(), key=lambda item: -item[1]):
+        first = manifest.first.get(reason)
+        told.append(f"{count:,} left out: {reason}" + (f"; e.g. {first}" if first else ""))
+    return tuple(told)
 
 
 def describe(manifest: Manifest) -> tuple[DataSetInfo, ...]:

@@ -18,6 +18,7 @@ from sweeper.data.conversation import RIGHT_FORM
 from sweeper.data.encode import Unusable
 from sweeper.data.files import SPLITS
 from sweeper.data.likeness import Likenesses
+from sweeper.data.personal import masked_excerpt
 from sweeper.data.review import Review, read_review
 from sweeper.data.sources import Row, Source
 from sweeper.data.splits import Codes
@@ -32,6 +33,8 @@ REVIEWED = "dropped in review"
 
 _COLUMNS = ("id", "input", "target", "clean_input", "clean_target", "group", "slice")
 _BATCH_CHARACTERS = 4_000_000
+_SHOWN = 120
+"""Characters of what is the matter with a row."""
 _FREE_TEXT = 1000
 """So many different labels are no classes."""
 
@@ -62,6 +65,16 @@ class Pool:
     """Rows left out, by reason."""
     reviewed: Counter[str]
     """Rows by what a person decided on them."""
+    first: dict[str, str]
+    """Where the first row stands that was left out, by reason, and what in it is the matter."""
+    numbers: Codes
+    """[rows] the number of each in its part of the source, from 1."""
+
+    def drop(self, reason: str, row: int, why: str = "") -> None:
+        """Count a row that is left out after all; `why`: what in it is the matter."""
+        self.dropped[reason] += 1
+        if reason not in self.first:
+            self.first[reason] = place(SPLITS[self.parts[row]], int(self.numbers[row]), why)
 
     def without(self, steps: Sequence[str]) -> str:
         """What was left out so far, for messages; `steps` are those of cleaning: `3 length, 1 no answer`."""
@@ -104,6 +117,8 @@ def gather(source: Source, config: Config, path: Path) -> Pool:
         harvested=reader.harvested,
         dropped=reader.dropped,
         reviewed=reader.review.counts,
+        first=reader.first,
+        numbers=np.array(reader.numbers, dtype=np.int64),
     )
 
 
@@ -135,7 +150,10 @@ class _Reader:
         self.likenesses = Likenesses(config.data)
         self.review: Review = read_review(config.data.review)
         self.harvested = 0
+        self.read_of: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
+        self.first: dict[str, str] = {}
+        self.numbers = array("q")
         self.parts = array("b")
         self.groups = _Codes(config.data.group)
         self.strata = _Codes(config.data.stratify)
@@ -149,20 +167,22 @@ class _Reader:
     def read(self, row: Row, split: str) -> dict[str, str | None] | None:
         """The row in our columns, or None if it is left out."""
         self.harvested += 1
+        self.read_of[split] += 1
         raw = content(row, self._data, self._task)
         reviewed = self.review.apply(raw, split)
         if reviewed is None:
-            self.dropped[REVIEWED] += 1
+            self._drop(REVIEWED, split)
             return None
         try:
             text, target = self._texts(reviewed, row)
             time = self._time(row) if split == "train" else math.nan
         except Unusable as reason:
-            self.dropped[str(reason)] += 1
+            self._drop(str(reason), split, raw.why)
             return None
         keep = self.review.kept(raw.digest.hex())
         cleaned = self._cleaner.clean(Text(text, target), keep)
         self.kept.append(keep)
+        self.numbers.append(self.read_of[split])
         self.likenesses.add(row_digest(text, target), cleaned.compared)
         self.changed.append(cleaned.changed)
         self.left_out.append(cleaned.left_out)
@@ -182,6 +202,10 @@ class _Reader:
             "group": group,
             "slice": self._text(row, "slice"),
         }
+
+    def _drop(self, reason: str, split: str, why: str = "") -> None:
+        self.dropped[reason] += 1
+        self.first.setdefault(reason, place(split, self.read_of[split], why))
 
     def _texts(self, content: Content, row: Row) -> tuple[str, str]:
         """Input and target, fit to be trained on."""
@@ -240,7 +264,8 @@ class _Reader:
         if not self.parts:
             if self.dropped[MALFORMED] == self.harvested:
                 raise DataError(
-                    f"data.messages: all {self.harvested} rows are malformed; right is {RIGHT_FORM}"
+                    f"data.messages: all {self.harvested} rows are malformed; e.g. "
+                    f"{self.first[MALFORMED]}; right is {RIGHT_FORM}"
                 )
             missing = f"no {data.target}"
             if self.dropped[missing] == self.harvested:
@@ -259,6 +284,12 @@ class _Reader:
                 f"{len(self.parts)} rows; that is no class. "
                 "Name a column of labels, or set task.kind=generate"
             )
+
+
+def place(split: str, number: int, why: str = "") -> str:
+    """Where a row stands, and what in it is the matter; row 1 is the first of its part."""
+    where = f"row {number}" if split == "train" else f"row {number} of {split}"
+    return f"{where}: {masked_excerpt(why, _SHOWN)}" if why else where
 
 
 def counted(dropped: Counter[str]) -> str:

@@ -20,7 +20,7 @@ from sweeper.data.cleaning import KEPT
 from sweeper.data.encode import Architecture, Encoder
 from sweeper.data.files import SPLITS
 from sweeper.data.freeze import freeze, warnings
-from sweeper.data.manifest import Manifest, SplitInfo, cleaning, describe, frozen
+from sweeper.data.manifest import Manifest, SplitInfo, cleaning, describe, fates, frozen
 from sweeper.data.pool import Pool, counted, gather
 from sweeper.data.sources import content_digest
 from sweeper.data.splits import Codes
@@ -37,6 +37,7 @@ __all__ = [
     "cleaning",
     "content_digest",
     "describe",
+    "fates",
     "frozen",
     "open_rows",
     "open_test",
@@ -126,6 +127,7 @@ def prepare(
             warnings=(*warnings(infos, pool.labels), *sparse),
             reviewed=dict(pool.reviewed),
             augmented=augmented,
+            first=pool.first,
         )
         manifests.write(manifest, rows)
         reach("rows.frozen")
@@ -272,8 +274,9 @@ def _without_given_groups(pool: Pool, given: Mapping[str, Codes]) -> Codes:
         return rows
     elsewhere = pool.groups[np.concatenate([given["validation"], given["test"]])]
     straddling = np.isin(pool.groups[rows], elsewhere)
-    if straddling.any():
-        pool.dropped["group also in a given split"] += int(straddling.sum())
+    # Cleaning has counted the others.
+    if count := int(np.count_nonzero(straddling & (pool.left_out[rows] == KEPT))):
+        pool.dropped["group also in a given split"] += count
     return rows[~straddling]
 
 

@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from sweeper.data.findings import excerpt, printable
-from sweeper.data.manifest import cleaning
+from sweeper.data.manifest import cleaning, fates
 from sweeper.errors import CardError
 from sweeper.events import TrialRecord
 from sweeper.loading import to_tree
@@ -110,6 +110,7 @@ def _told(facts: SweepFacts, best: TrialRecord) -> dict[str, Any]:
             for name, split in (rows.splits.items() if rows else ())
         ],
         "cleaning": cleaning(rows) if rows else "",
+        "fates": ". ".join(fates(rows)) if rows else "",
         "gains": list(_gains(facts)),
         "metrics": [
             (name, *(_score(side, name) for side in sides.values()), _interval(best, name)) for name in names

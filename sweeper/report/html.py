@@ -20,7 +20,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from sweeper.data.findings import excerpt, printable
-from sweeper.data.manifest import cleaning
+from sweeper.data.manifest import cleaning, fates
 from sweeper.events import TrialRecord
 from sweeper.loading import to_tree
 from sweeper.messages import BASE, TrialState
@@ -83,6 +83,7 @@ def render(facts: SweepFacts) -> str:
             best_line=overrides(best, [entry.name for entry in facts.space]) if best else "",
             config=as_yaml(facts.config),
             cleaning=cleaning(facts.rows) if facts.rows else "",
+            fates=fates(facts.rows) if facts.rows else (),
             **_own([chart for chart in drawn if chart is not None]),
         )
     )

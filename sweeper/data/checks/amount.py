@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from sweeper.data.checks.quality import Kind
 from sweeper.data.findings import Batch, Finding, Severity
-from sweeper.data.manifest import SplitInfo
+from sweeper.data.manifest import Manifest, SplitInfo, fates
 
 ENOUGH: Mapping[Kind, int] = {"classify": 2000, "generate": 5000, "chat": 5000}
 """Training rows from which on a fine-tune usually is worth its time: several thousand, more where text is
@@ -59,6 +59,20 @@ class Amount:
                     Finding("amount", "warning", said, advice, self._rows[split], of, numbers=numbers)
                 )
         return found
+
+
+LEFT_OUT = "left out"
+"""The check's name."""
+
+
+def left_out(manifest: Manifest) -> Finding | None:
+    """What became of the rows that were read; None where all could be used."""
+    told, count = fates(manifest), sum(manifest.left_out.values())
+    if not count:
+        return None
+    advice = "See whether these are rows that you want to be trained on; docs/data.md says how each is kept."
+    numbers = {reason: float(count) for reason, count in manifest.left_out.items()}
+    return Finding(LEFT_OUT, "note", ". ".join(told), advice, count, manifest.harvested, numbers=numbers)
 
 
 def cut_off(splits: Mapping[str, SplitInfo]) -> Sequence[Finding]:
