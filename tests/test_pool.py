@@ -109,7 +109,7 @@ def test_rows_of_which_nothing_is_left(tmp_path):
         pool(tmp_path, [{"text": "", "answer": "a"}, {"text": "a", "answer": ""}])
     with pytest.raises(
         DataError,
-        match=r"all 2 rows are malformed; e\.g\. row 1: .messages. message 1 has the role .None.; right is",
+        match=r"all 2 rows are malformed; e\.g\. row 1: .messages. message 1 has no role",
     ):
         pool(tmp_path, [{"messages": [{"from": "human", "value": "a"}]}] * 2, "chat")
 

@@ -168,7 +168,7 @@ def is_of(known: Audit, config: Config) -> bool:
 
 
 def completed(result: Audit, splits: Mapping[str, SplitInfo], left: Finding | None = None) -> Audit:
-    """The audit with what only prepared splits tell: tokens, and what was `left` out; nothing told so before."""
+    """The audit with what only prepared splits tell: tokens, what was `left` out; nothing told so before."""
     others = [finding for finding in result.findings if finding.check not in (CUT_OFF, LEFT_OUT)]
     found = [*others, *map(_bounded, [*cut_off(splits), *([left] if left else [])])]
     tokens = {split: info.tokens for split, info in splits.items()}

@@ -94,7 +94,7 @@ def _parsed(value: Any) -> Any:
 def _message(given: Mapping[str, Any]) -> tuple[Message, str]:
     role, content, calls = given.get("role"), given.get("content"), given.get("tool_calls")
     if role not in ROLES:
-        return {}, f"has the role {str(role)[:40]!r}"
+        return {}, "has no role" if role is None else f"has the role {str(role)[:40]!r}"
     kept = {name: given[name] for name in _TEXTS if isinstance(given.get(name), str)}
     if calls and role == "assistant":
         if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
