@@ -197,6 +197,16 @@ def test_minutes_suspend_the_running_trial_and_add_up(tmp_path):
     assert coordinator.next_trial() == Done("the budget of 2 minutes is used")
 
 
+def test_a_kill_forgets_no_more_than_the_last_second_of_the_running_time(tmp_path):
+    clock = Clock()
+    coordinator, _, _ = after_base(tmp_path, clock=clock)
+    spec = take(coordinator)
+    clock.seconds = 100
+    coordinator.report(Progress(spec.trial, 1, 48, evaluation=evaluation(48, 0.2)))
+    # Nothing is closed, as after a kill.
+    assert open_study(tmp_path).running_seconds == 100
+
+
 def test_device_hours_count_all_trials(tmp_path):
     clock = Clock()
     coordinator, _, _ = after_base(tmp_path, "budget.device_hours=1", clock=clock)

@@ -64,6 +64,12 @@ def test_without_a_network_the_way_out_is_told():
         resolve(tiny.model_config(name="what ever?", embedded=False))
 
 
+@pytest.mark.parametrize("name", ["models/of/mine", "./model", "/nowhere/model", "~/no-such-model"])
+def test_what_can_only_be_a_folder_is_not_looked_for_on_the_hub(name):
+    with pytest.raises(ModelError, match=f"there is no folder {name}; give an existing one"):
+        resolve(tiny.model_config(name=name, embedded=False))
+
+
 @pytest.mark.parametrize(
     ("refusal", "words"),
     [

@@ -117,3 +117,11 @@ def test_what_is_no_honest_pair_gives_none(docstring):
 
 def test_a_summary_without_a_full_stop_ends_with_its_paragraph():
     assert split(f"Count the rows of a table\n\n{LONG}") == ("Count the rows of a table", LONG)
+
+
+def test_what_a_doctest_prints_goes_with_it_up_to_the_next_empty_line():
+    printed = "A line that a doctest has printed, which nobody has written as a text."
+    assert split(f"Count the rows of a table.\n\n>>> code()\n{printed}\n\n{LONG}") == (
+        "Count the rows of a table.",
+        LONG,
+    )
