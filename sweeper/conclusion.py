@@ -7,6 +7,8 @@ from sweeper.errors import SweeperError
 from sweeper.events import SweepInfo, TrialRecord
 from sweeper.launch import sweep_info
 from sweeper.layout import Layout
+from sweeper.observations import observations
+from sweeper.observations import read as read_seen
 from sweeper.report import read_facts, write_card, write_page
 from sweeper.storage.disk import naming
 from sweeper.study.study import Study
@@ -47,6 +49,8 @@ def show_trials(study: Study, info: SweepInfo, screen: Screen) -> None:
     screen.console.print(trial_table(info, records, best))
     for line in conclusions(info, records, best):
         screen.say(line)
+    limit = ((info.config.get("task") or {}).get("generation") or {}).get("max_new_tokens")
+    screen.note(observations(read_seen(study, Layout(info.folder.parent, info.folder.name), limit)))
 
 
 def _show_verdict(study: Study, config: Config, layout: Layout, screen: Screen) -> None:

@@ -39,7 +39,7 @@ LAYERS = [
     {"engines", "executors.places", "study.samplers", "study.pruners"},
     {"worker", "study.study", "tracking"},
     {"coordinator", "compose", "inputs", "gate", "stored", "inbox", "verbs.commands"},
-    {"verdict"},
+    {"verdict", "observations"},
     {"terminal.plain", "terminal.tables"},
     {"terminal.screen"},
     {"executors", "report", "verbs.trials", "verbs.export", "verbs.retrain"},
@@ -52,7 +52,7 @@ LIGHT = (
     "errors", "config", "loading", "messages", "events", "layout", "entry", "space", "study.samplers",
     "study.pruners", "study.objectives", "study.outcomes", "study.study", "coordinator", "app", "launch",
     "verdict", "comparison", "sentence", "inbox", "verbs.commands", "verbs.trials", "verbs.export",
-    "verbs.retrain", "verbs.repair", "credentials", "inert",
+    "verbs.retrain", "verbs.repair", "credentials", "inert", "observations",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "peft", "datasets", "mlflow", "accelerate", "sklearn")
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from sweeper.compose import compose, read_config
-from sweeper.config import Goals, LoraSettings, ObjectiveConfig
+from sweeper.config import ConstraintConfig, Goals, LoraSettings, ObjectiveConfig
+from sweeper.observations import Observation
 from sweeper.report.html import duration, render
 from sweeper.verdict import VerdictFacts
 from tests.pages import HOSTILE, Elements, browser
@@ -46,6 +47,32 @@ def test_everything_that_is_known_is_told_in_its_order():
         "over 3 seeds and scored on 96 test rows",
     ):
         assert said in page, said
+
+
+def test_what_the_sweep_sees_is_told_before_the_best_settings():
+    seen = Observation("edge", "The best lie <there>.", "Widen it.", "python -m sweeper 'a=[1,2]'")
+    page = text_of(render(told(observations=(seen,))))
+    assert page.index("What the sweep sees The best lie <there>. Widen it.") < page.index("Those of trial")
+    assert "python -m sweeper 'a=[1,2]'" in page
+    assert "What the sweep sees" not in text_of(render(told()))
+
+
+def test_the_leaderboard_has_what_trials_are_judged_by_and_says_who_has_the_settings_of_another():
+    facts = told()
+    facts = replace(facts, goals=Goals(facts.objective, (), (ConstraintConfig("loss", at_most=2.95),)))
+    last = replace(facts.trials[-1], settings=facts.trials[0].settings)
+    page = text_of(render(replace(facts, trials=(*facts.trials[:-1], last))))
+    board = page[page.index("Leaderboard ±") :]
+    assert "loss ≤ 2.95" in board[: board.index("state")]
+    assert f"{facts.value(facts.best, 'loss'):.4g}" in board
+    assert board.count("as 0") == 1
+
+
+def test_the_default_settings_trained_again_are_no_better_ones():
+    facts = told(verdict=None)
+    best = replace(facts.best, settings=facts.trials[0].settings)
+    page = text_of(render(replace(facts, best=best)))
+    assert "No trial was better than the default settings" in page
 
 
 @pytest.mark.parametrize(("error", "near"), [(1e-6, 0), (10.0, 8)])

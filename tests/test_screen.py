@@ -7,9 +7,10 @@ import pytest
 from rich.console import Console
 
 from sweeper.events import DataSetInfo, Measurement
-from sweeper.messages import BASE, HeldOutScores, TrialState
+from sweeper.messages import BASE, Confusion, HeldOutScores, TrialState
+from sweeper.observations import Observation
 from sweeper.terminal.screen import LiveScreen, Screen, make_screen
-from tests.sweeps import Recorder, configure, open_coordinator
+from tests.sweeps import Clock, Recorder, configure, open_coordinator
 
 ROWS = {"train": 96, "validation": 48, "test": 96}
 
@@ -56,10 +57,71 @@ def test_a_live_sweep_shows_its_bars_and_gives_the_terminal_back(sweep, tmp_path
     assert "\x1b[?25h" in out.getvalue(), "the cursor is shown again"
 
 
+def test_the_bar_moves_while_a_trial_is_scored_and_time_left_counts_what_is_running(sweep):
+    info, record = sweep
+    clock, out = Clock(), StringIO()
+    screen = LiveScreen(Console(file=out, force_terminal=True, width=120, highlight=False), clock)
+    base = replace(record, number=BASE, cost={"train_examples_per_second": 4.0, "evaluation_seconds": 3.0})
+    screen.opened(replace(info, verdict_runs=0), [])
+    screen.started(base)
+    screen.scoring(BASE, 40, 128)
+    screen._progress.refresh()
+    assert "scoring 40/128" in out.getvalue()
+    screen.ended(base)
+    screen.started(replace(record, state=TrialState.RUNNING))
+    assert screen.seconds_left(base) == 8 * 30
+    clock.seconds += 12
+    assert screen.seconds_left(base) == 8 * 30 - 12
+    screen.scoring(0, 1000, 2000)
+    screen._progress.refresh()
+    assert "scoring 1,000/2,000" in out.getvalue()
+    clock.seconds += 50
+    assert screen.seconds_left(base) == 7 * 30, "what takes longer than expected has nothing left"
+    screen.measured(Measurement(0, 1, 0.0, 48, {"objective": 0.2}, 48))
+    written = len(out.getvalue())
+    screen._progress.refresh()
+    assert "scoring" not in out.getvalue()[written:]
+    screen.closed([], None, "")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "is_less"),
+    [(["pruner=median"], True), (["pruner=none"], False), (["task.evaluation.marks_per_epoch=1"], False)],
+)
+def test_less_time_is_promised_only_where_trials_can_be_pruned(tmp_path, overrides, is_less):
+    coordinator, study, _ = open_coordinator(tmp_path, *overrides)
+    cost = {"train_examples_per_second": 4.0, "evaluation_seconds": 3.0}
+    base = replace(study.record(BASE), state=TrialState.FINISHED, objective=0.1, cost=cost)
+    screen = Screen(Console(file=StringIO(), width=100, highlight=False))
+    screen.opened(coordinator._sweep, [base])
+    (line,) = [line for line in screen.console.file.getvalue().splitlines() if "to go" in line]
+    assert ("less where trials are pruned" in line) is is_less
+
+
+def test_what_a_trial_sees_in_itself_is_said_once(sweep):
+    info, record = sweep
+    screen = Screen(Console(file=StringIO(), width=100, highlight=False))
+    screen.opened(info, [])
+    one_class = Confusion(("cat", "dog"), ((8, 0), (4, 0)))
+    for number in range(3):
+        screen.ended(replace(record, number=number, confusion=one_class))
+    screen.note([Observation("edge", "The best lie there.", "Widen it.", "python -m sweeper a=b")])
+    told = [line for line in screen.console.file.getvalue().splitlines() if "Trial" not in line]
+    assert told[-3:] == [
+        "  Note: It predicts `cat` for all 12 validation rows.",
+        "Note: The best lie there. Widen it.",
+        "  python -m sweeper a=b",
+    ]
+    verdict = replace(info, is_verdict=True)
+    screen.opened(verdict, [])
+    screen.ended(replace(record, number=3, confusion=one_class, retrains=0, repeat=1))
+    assert screen.console.file.getvalue().count("It predicts") == 1
+
+
 def test_with_several_workers_each_line_says_whose_it_is_and_they_share_the_work(sweep):
     info, record = sweep
     out = StringIO()
-    screen = Screen(Console(file=out, width=100, highlight=False))
+    screen = Screen(Console(file=out, width=100, highlight=False), Clock())
     base = replace(record, number=BASE, cost={"train_examples_per_second": 4.0, "evaluation_seconds": 3.0})
     running = replace(record, state=TrialState.RUNNING)
     screen.opened(replace(info, workers=2), [base])
@@ -117,7 +179,7 @@ def test_a_verdict_is_told_by_its_runs_and_their_sides(sweep):
     info, record = sweep
     info = replace(info, name="summarize/verdict", budget=6, verdict_runs=0, is_verdict=True)
     out = StringIO()
-    screen = Screen(Console(file=out, width=100, highlight=False))
+    screen = Screen(Console(file=out, width=100, highlight=False), Clock())
     test = HeldOutScores(0.25, 0.02, {"rougeL": 0.25}, count=96)
     done = replace(record, number=0, retrains=0, repeat=1, test=test)
     screen.opened(info, [done])

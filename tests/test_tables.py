@@ -36,6 +36,13 @@ def sweep(tmp_path):
     return info, record
 
 
+def other(record, number):
+    """The record of another trial, with settings of its own."""
+    return replace(
+        record, number=number, settings=replace(record.settings, learning_rate=0.01 * (number + 1))
+    )
+
+
 def said(lines: list[str]) -> str:
     return "\n".join(lines)
 
@@ -43,7 +50,7 @@ def said(lines: list[str]) -> str:
 def test_best_is_compared_with_defaults_and_base(sweep):
     info, record = sweep
     base = replace(record, number=BASE, objective=0.15)
-    best = replace(record, number=3, objective=0.3)
+    best = replace(other(record, 3), objective=0.3)
     told = said(conclusions(info, [base, record, best], best))
     assert "Best: trial 3 with rougeL 0.300 ± 0.020." in told
     assert "better by 0.100 than the default settings (0.200 ± 0.020)" in told
@@ -55,10 +62,35 @@ def test_a_smaller_loss_is_better_and_a_worse_winner_is_said(sweep):
     info, record = sweep
     info = replace(info, objective=replace(info.objective, metric="loss", direction="minimize"))
     base = replace(record, number=BASE, objective=0.1)
-    best = replace(record, number=3, objective=0.15)
+    best = replace(other(record, 3), objective=0.15)
     told = said(conclusions(info, [base, record, best], best))
     assert "better by 0.050 than the default settings" in told
     assert "worse by 0.050 than the untouched base model" in told
+
+
+def test_the_default_settings_are_never_better_than_themselves_and_equals_are_called_so(sweep):
+    info, record = sweep
+    again = replace(record, number=4, objective=0.25)
+    told = said(conclusions(info, [record, again], again))
+    assert "trained again (0.200 ± 0.020 in trial 0): no trial found better ones" in told
+    assert "than the default settings" not in told
+    base = replace(record, number=BASE, objective=0.3004)
+    best = replace(other(record, 3), objective=0.3)
+    assert "as good, to three digits, as the untouched base model" in said(
+        conclusions(info, [base, best], best)
+    )
+
+
+def test_trials_with_the_settings_of_an_earlier_one_and_bounds_are_marked_in_the_table(sweep):
+    info, record = sweep
+    bounds = (ConstraintConfig("rougeL", at_least=0.1), ConstraintConfig("loss", at_most=2.5))
+    trials = [replace(record, metrics={"loss": 2.125}), other(record, 1), replace(record, number=2)]
+    console = Console(file=StringIO(), width=140)
+    console.print(trial_table(replace(info, constraints=bounds), trials, trials[0]))
+    text = console.file.getvalue()
+    assert text.count("as 0") == 1
+    assert "2.12" in text
+    assert all(bound in text for bound in ("≥ 0.1", "≤ 2.5"))
 
 
 def test_trials_that_cannot_be_told_from_the_best_are_named(sweep):
@@ -112,7 +144,7 @@ def test_constraints_and_several_objectives_are_told(sweep):
 
     def trial(number, objective, exact, seconds):
         metrics = {"rougeL": objective, "chrf": 0.4, "exact_match": exact}
-        return replace(record, number=number, objective=objective, metrics=metrics, seconds=seconds)
+        return replace(other(record, number), objective=objective, metrics=metrics, seconds=seconds)
 
     trials = [trial(0, 0.4, 0.2, 9.0), trial(1, 0.3, 0.35, 90.0), trial(2, 0.29, 0.35, 5.0)]
     told = said(conclusions(info, trials, trials[2]))

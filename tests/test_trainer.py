@@ -474,6 +474,13 @@ def curve(*points):
     ]
 
 
+@pytest.mark.parametrize("engine", ["trainer", "packed"])
+def test_a_short_trial_reports_its_loss_often_enough_to_see_it_fall(tmp_path, engine):
+    spec = tiny.spec(tmp_path, tiny.settings(batch_size=1))
+    channel = tiny.run(spec, overrides=(f"engine={engine}", "engine.report_seconds=100"))
+    assert len(channel.train_losses) >= 12, "of 24 steps"
+
+
 def test_overfitting_is_told_from_the_curve():
     assert "validation loss rose" in overfitting(curve((2.0, 2.1), (1.8, 1.7), (1.9, 1.4), (2.0, 1.2)))
     assert "above the training loss" in overfitting(curve((2.0, 1.9), (1.9, 0.5)))

@@ -17,6 +17,8 @@ _MOST_SUSPECTS = 50
 """The rest is in queue.csv."""
 
 _WIDTH, _HEIGHT = 640, 160
+_MOST_RANGES = 8
+"""Bars that have room for both ends of their range below them; of more, each has its lower end."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,16 @@ def _bars(histogram: Histogram) -> Iterator[_Bar]:
     step = _WIDTH / len(histogram.edges)
     most = max(histogram.counts)
     ends = [f"to {edge - 1:,}" for edge in histogram.edges[1:]] + ["and more"]
+    labels = list(map(_short, histogram.edges))
+    if len(labels) <= _MOST_RANGES:
+        labels = [
+            f"{_short(low)} to {_short(high - 1)}"
+            for low, high in zip(histogram.edges, histogram.edges[1:], strict=False)
+        ] + [f"≥ {labels[-1]}"]
     for i, (edge, count) in enumerate(zip(histogram.edges, histogram.counts, strict=True)):
         height = _HEIGHT * count / most
         says = f"{edge:,} {ends[i]} characters: {count:,} rows"
-        yield _Bar(i * step + 1, _HEIGHT - height, step - 2, height, _short(edge), says)
+        yield _Bar(i * step + 1, _HEIGHT - height, step - 2, height, labels[i], says)
 
 
 def _short(edge: int) -> str:

@@ -44,6 +44,9 @@ NO_MEMORY = (
     "shorten task.max_input_tokens, or take a smaller model or rank"
 )
 
+_REPORTS = 20
+"""Reports of the training loss over a trial at least, however short it is: enough to see whether it falls."""
+
 _ENDINGS = {
     Decision.PRUNE: Ending.PRUNED,
     Decision.CANCEL: Ending.CANCELLED,
@@ -90,6 +93,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
         self._trained = 0
         self._told: set[int] = set()
         self._scored: tuple[int, int] | None = None
+        self._reported = 0
         self._diverged = False
         self._suspending = False
         self._train_seconds = self._evaluation_seconds = 0.0
@@ -404,7 +408,9 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
 
     def _while_training(self) -> None:
         """Report if it is time. SUSPEND waits for the end of the step: only there is a checkpoint exact."""
-        if self._recent.age < self._bench.report_seconds:
+        so_far = self._state.examples
+        is_next = (so_far - self._reported) * _REPORTS >= self._spec.examples
+        if self._recent.age < self._bench.report_seconds and not is_next:
             return
         decision = self._report()
         if decision is Decision.SUSPEND:
@@ -419,6 +425,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
 
     def _report(self, evaluation: Evaluation | None = None) -> Decision:
         measured = self._recent.metrics() | self._speed
+        self._reported = self._state.examples
         self._recent = Recent(learning_rate=self._recent.learning_rate)
         spec, scored = self._spec, self._scored if evaluation is None else None
         return self._channel.report(

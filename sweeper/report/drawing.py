@@ -71,6 +71,7 @@ class Drawing:
         self.traces: list[dict[str, Any]] = []
         self._height = height
         self._ends: list[tuple[float, str, str]] = []
+        self._bounds: tuple[float | None, float | None] = (None, None)
         axis = {"gridcolor": LIGHT["grid"], "zeroline": False, "linecolor": LIGHT["grid"], "automargin": True}
         self.layout: dict[str, Any] = {
             "paper_bgcolor": "rgba(0,0,0,0)",
@@ -89,6 +90,14 @@ class Drawing:
         """Draw points, or lines through them: a trace of plotly's type `scatter`."""
         self.traces.append({"type": "scatter", **trace})
 
+    def end_at(self, axis: str, bounds: tuple[float | None, float | None]) -> None:
+        """Let `xaxis` or `yaxis` reach no further than a metric's values can; None: as far as need be."""
+        least, most = bounds
+        wanted = {"minallowed": least, "maxallowed": most}
+        self.layout[axis]["autorangeoptions"] = {name: v for name, v in wanted.items() if v is not None}
+        if axis == "yaxis":
+            self._bounds = bounds
+
     def name_end(self, y: float, text: str, colour: str) -> None:
         """Write `text` beside the right edge, where a line ends at `y`; `colour` is a name of the palette."""
         self._ends.append((y, text, colour))
@@ -104,6 +113,8 @@ class Drawing:
 
     def _write_ends(self) -> None:
         low, high = extent(self.traces, [y for y, _, _ in self._ends])
+        least, most = self._bounds
+        low, high = low if least is None else max(low, least), high if most is None else min(high, most)
         self.layout["yaxis"]["range"] = [low, high]
         self.layout["margin"]["r"] = 96
         step = (high - low) * _LABEL_PIXELS / (self._height - _FRAME_PIXELS)

@@ -24,6 +24,8 @@ from sweeper.events import TrialRecord
 from sweeper.journal import measurements
 from sweeper.layout import Layout
 from sweeper.messages import BASE, TrialState
+from sweeper.observations import Observation, observations
+from sweeper.observations import read as read_seen
 from sweeper.provenance import Provenance
 from sweeper.stored import stored
 from sweeper.study import objectives
@@ -75,6 +77,8 @@ class SweepFacts:
     audit: Audit | None
     has_audit_page: bool
     verdict: VerdictFacts | None = None
+    observations: tuple[Observation, ...] = ()
+    """What the sweep sees in itself, the most important first."""
     faults: tuple[str, ...] = field(default=())
     """What could not be read, in sentences."""
 
@@ -180,8 +184,13 @@ def read_facts(
         audit=found,
         has_audit_page=layout.audit_page.exists(),
         verdict=verdict,
+        observations=tuple(observations(read_seen(study, layout, _new_tokens(config)))),
         faults=tuple(faults),
     )
+
+
+def _new_tokens(config: Mapping[str, Any]) -> int | None:
+    return ((config.get("task") or {}).get("generation") or {}).get("max_new_tokens")
 
 
 def _rows(layout: Layout) -> tuple[Manifest | None, str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sweeper.config.metrics import metric_bounds
 from sweeper.events import TrialRecord
 from sweeper.messages import TrialState
 from sweeper.report.drawing import LIGHT, Chart, Drawing, label, or_gap
@@ -45,6 +46,7 @@ class Group:
 def learning_curves(facts: SweepFacts) -> Chart | None:
     """The objective by training examples seen."""
     drawing = Drawing("training examples seen", height=420)
+    drawing.end_at("yaxis", metric_bounds(facts.metric))
     drawing.layout["xaxis"]["rangemode"] = "tozero"
     drawn = 0
     for group in groups(facts):
@@ -113,6 +115,7 @@ def _add_lines(
 def history(facts: SweepFacts) -> Chart | None:
     """The objective of every trial in order, and the best so far of those that could win."""
     drawing = Drawing("trial", height=380)
+    drawing.end_at("yaxis", metric_bounds(facts.metric))
     drawing.layout["xaxis"] |= {"tickformat": "d", "range": [-0.6, len(facts.trials) - 0.4]}
     if len(facts.trials) <= 12:
         drawing.layout["xaxis"]["dtick"] = 1
@@ -197,6 +200,7 @@ def slices(facts: SweepFacts, part: Part) -> Chart | None:
     rows = [line.value for line in part.lines[:_MOST_PARTS]][::-1]
     metric = part.metric
     drawing = Drawing(label(metric), height=120 + 34 * len(rows))
+    drawing.end_at("xaxis", metric_bounds(metric))
     best = facts.best if facts.best is not None and not facts.best.is_default else None
     for side, record, colour, symbol in (
         ("base model", facts.base, "base", "diamond-open"),
@@ -213,6 +217,7 @@ def slices(facts: SweepFacts, part: Part) -> Chart | None:
                 error_x={"array": errors, "thickness": 1, "width": 0},
                 name=side,
                 mode="markers",
+                cliponaxis=False,
                 hoverinfo="x+name",
                 marker={"color": LIGHT[colour], "size": 10, "symbol": symbol},
             )
@@ -232,6 +237,8 @@ def pareto(facts: SweepFacts) -> list[Chart]:
     charts = []
     for index, other in enumerate(facts.goals.also):
         drawing = Drawing(label(other.metric), label(facts.metric), 400)
+        drawing.end_at("xaxis", metric_bounds(other.metric))
+        drawing.end_at("yaxis", metric_bounds(facts.metric))
         for name, on_front in (("other finished trials", False), ("Pareto front", True)):
             shown = [
                 (x, record.objective, record)
@@ -249,6 +256,7 @@ def pareto(facts: SweepFacts) -> list[Chart]:
                     hovertext=[f"{_about(r, facts)}<br>{label(other.metric)} {x:.4g}" for x, _, r in shown],
                     name=name,
                     mode="markers+text",
+                    cliponaxis=False,
                     textposition="top right",
                     hoverinfo="text",
                     marker={"color": LIGHT["best" if on_front else "pruned"], "size": 10 if on_front else 7},

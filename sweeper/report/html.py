@@ -24,6 +24,7 @@ from sweeper.data.manifest import cleaning, fates
 from sweeper.events import TrialRecord
 from sweeper.loading import to_tree
 from sweeper.messages import BASE, TrialState
+from sweeper.observations import repeats
 from sweeper.report import figures
 from sweeper.report.drawing import PALETTE, Chart
 from sweeper.report.effort import HOW_SAVED, effort
@@ -33,7 +34,7 @@ from sweeper.report.parallel import parallel
 from sweeper.report.parts import parts
 from sweeper.stored import as_yaml
 from sweeper.study.objectives import is_eligible, tied
-from sweeper.terminal.tables import minutes, number, overrides, value
+from sweeper.terminal.tables import is_default, judged, minutes, number, overrides, value
 
 _MOST_SAMPLES = 5
 _MOST_CHARACTERS = 3000
@@ -67,6 +68,9 @@ def render(facts: SweepFacts) -> str:
             counts=", ".join(f"{count} {state}" for state, count in facts.counts.items()) or "none",
             close=_close(facts),
             board=board,
+            judged=judged(facts.goals),
+            repeats=repeats(facts.trials),
+            is_default=best is not None and is_default(best, facts.default),
             left_out=len(facts.trials) - sum(row.kind != "base" for row in board),
             metrics=_metrics(facts),
             charts=charts,

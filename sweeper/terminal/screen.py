@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from statistics import mean
 
@@ -12,9 +13,20 @@ from rich.text import Text
 
 from sweeper.data.findings import printable
 from sweeper.events import Listener, Measurement, SweepInfo, TrialRecord
+from sweeper.journal import measurements
+from sweeper.layout import Layout
 from sweeper.messages import BASE, TrialState
+from sweeper.observations import Losses, Observation, of_trial
 from sweeper.study.objectives import best_of, violations
-from sweeper.terminal.tables import describe, goals_in_words, harmless, minutes, number, trials_in_words
+from sweeper.terminal.tables import (
+    can_prune,
+    describe,
+    goals_in_words,
+    harmless,
+    minutes,
+    number,
+    trials_in_words,
+)
 
 _PLAIN_WIDTH = 120
 """Columns of a table that goes into a file or a pipe."""
@@ -40,14 +52,27 @@ class _Steady(Console):
 class Screen(Listener):
     """Prints one line per event; the result is for the command to print, once all listeners are through."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` gives seconds and only ever goes forward."""
         self.console = console
+        self._clock = clock
         self._sweep: SweepInfo | None = None
         self._records: dict[int, TrialRecord] = {}
+        self._since: dict[int, float] = {}
+        """When each running trial began, by `clock`."""
+        self._noted: set[str] = set()
+        """Kinds of observations on single trials that were told."""
 
     def say(self, text: str) -> None:
         """One line of plain text; long lines are left to the terminal to wrap."""
         self.console.print(Text(printable(text)), soft_wrap=True)
+
+    def note(self, observations: Sequence[Observation]) -> None:
+        """What a sweep sees in itself, and what helps; a command in a line of its own, to be copied."""
+        for one in observations:
+            self.say(f"Note: {one.text}")
+            if one.command:
+                self.say(f"  {one.command}")
 
     @contextmanager
     def step(self, what: str) -> Iterator[None]:
@@ -83,6 +108,7 @@ class Screen(Listener):
     def started(self, trial: TrialRecord) -> None:
         """Say which trial begins or goes on."""
         self._records[trial.number] = trial
+        self._since[trial.number] = self._clock()
         if trial.number == BASE:
             self.say("Measuring the untouched base model")
         else:
@@ -104,6 +130,7 @@ class Screen(Listener):
     def ended(self, trial: TrialRecord) -> None:
         """Say how it ended."""
         self._records[trial.number] = trial
+        self._since.pop(trial.number, None)
         if self._sweep is None:
             return
         self.say(self._end_in_words(trial, self._sweep))
@@ -111,8 +138,19 @@ class Screen(Listener):
             self.say(f"  Warning: {warning}")
         for violation in violations(trial, self._sweep.goals):
             self.say(f"  {violation}")
+        self._note_trial(trial, self._sweep)
         if trial.number == BASE and trial.objective is not None:
             self._say_how_long(trial)
+
+    def _note_trial(self, trial: TrialRecord, sweep: SweepInfo) -> None:
+        """What is seen in a trial, once for each kind: how many trials it holds of is told at the end."""
+        if trial.number == BASE or sweep.is_verdict or not trial.state.is_over:
+            return
+        layout = Layout(sweep.folder.parent, sweep.folder.name)
+        for one in of_trial(trial, Losses.of(measurements(layout.metrics(trial.number)))):
+            if one.kind not in self._noted:
+                self._noted.add(one.kind)
+                self.say(f"  Note: {one.text}")
 
     def _end_in_words(self, trial: TrialRecord, sweep: SweepInfo) -> str:
         name = "Base model" if trial.number == BASE else self._name(trial)
@@ -137,11 +175,15 @@ class Screen(Listener):
         left = self.seconds_left(base)
         if left and self._sweep is not None:
             runs = self._sweep.verdict_runs
+            less = ", less where trials are pruned" if can_prune(self._sweep) else ""
             included = f"; the verdict's {runs} runs are included" if runs else ""
-            self.say(f"About {minutes(left)} to go, less where trials are pruned{included}")
+            self.say(f"About {minutes(left)} to go{less}{included}")
 
     def seconds_left(self, base: TrialRecord | None) -> float | None:
-        """Expected time until budget and verdict are through, None as long as nothing was measured."""
+        """Expected time until budget and verdict are through, None as long as nothing was measured.
+
+        Evaluation is counted, and of the running trials what is left.
+        """
         if self._sweep is None:
             return None
         over = [r for r in self._records.values() if r.state.is_over and r.number != BASE]
@@ -152,12 +194,20 @@ class Screen(Listener):
         if timed:
             # The verdict's runs are not pruned.
             whole = [r.seconds for r in over if r.seconds and r.state is TrialState.FINISHED] or timed
-            return (count * mean(timed) + verdict_runs * (mean(whole) + testing)) / self._sweep.workers
+            left = count * mean(timed) - self._spent(mean(timed))
+            return (left + verdict_runs * (mean(whole) + testing)) / self._sweep.workers
         if base is None or not base.cost.get("train_examples_per_second"):
             return None
         training = self._sweep.examples / base.cost["train_examples_per_second"]
         each = training + self._sweep.marks * evaluation
-        return (count * each + verdict_runs * (each + testing)) / self._sweep.workers
+        left = count * each - self._spent(each)
+        return (left + verdict_runs * (each + testing)) / self._sweep.workers
+
+    def _spent(self, expected: float) -> float:
+        """Seconds that the running trials have taken of those that are expected of each."""
+        now = self._clock()
+        running = [since for number, since in self._since.items() if number != BASE]
+        return sum(min(now - since, expected) for since in running)
 
 
 def _engine_in_words(speeds: Mapping[str, float]) -> str:
@@ -172,8 +222,8 @@ def _engine_in_words(speeds: Mapping[str, float]) -> str:
 class LiveScreen(Screen):
     """A bar for the sweep and one for each running trial, with finished trials as lines above."""
 
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(console, clock)
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -212,8 +262,16 @@ class LiveScreen(Screen):
         bar = self._bars.get(point.trial)
         if bar is not None:
             self._progress.update(bar, completed=point.examples)
-            if "train_loss" in point.metrics:
-                self._progress.update(bar, note=f"loss {point.metrics['train_loss']:.3f}")
+            loss = point.metrics.get("train_loss")
+            self._progress.update(bar, note="" if loss is None else f"loss {loss:.3f}")
+        self._show_sweep()
+
+    def scoring(self, trial: int, done: int, of: int) -> None:
+        """Show how far the evaluation is."""
+        super().scoring(trial, done, of)
+        bar = self._bars.get(trial)
+        if bar is not None:
+            self._progress.update(bar, note=f"scoring {done:,}/{of:,}")
         self._show_sweep()
 
     def ended(self, trial: TrialRecord) -> None:

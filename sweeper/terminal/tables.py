@@ -12,10 +12,12 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from sweeper.config import Goals, ObjectiveConfig
 from sweeper.data.findings import printable
 from sweeper.events import Scalar, SweepInfo, TrialRecord
 from sweeper.loading import dotted, to_tree
 from sweeper.messages import BASE, TrialState
+from sweeper.observations import repeats
 from sweeper.study.objectives import front, tied, violations, why_no_best
 from sweeper.study.objectives import value as value_of
 from sweeper.verdict import CandidateFacts, VerdictFacts
@@ -39,16 +41,19 @@ def trial_table(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialReco
     table.add_column("trial", justify="right")
     for name in sweep.varied:
         table.add_column(_folded(name), justify="right")
-    table.add_column(f"{sweep.objective.metric}\n± error", justify="right", no_wrap=True)
-    judged = _judged(sweep)
-    for name, bounds in judged.items():
-        table.add_column(f"{_folded(name)}\n{bounds}".strip(), justify="right")
+    bounds = [one.bound for one in sweep.constraints if one.metric == sweep.objective.metric]
+    heading = [sweep.objective.metric, "± error", *bounds]
+    table.add_column("\n".join(heading), justify="right", no_wrap=True)
+    further = judged(sweep.goals)
+    for name, wanted in further.items():
+        table.add_column(f"{_folded(name)}\n{wanted}".strip(), justify="right")
     table.add_column("state")
     table.add_column("s", justify="right")
     table.add_column("")
     worst = -math.inf if sweep.objective.direction == "maximize" else math.inf
     sign = -1 if sweep.objective.direction == "maximize" else 1
     on_front = [record.number for record in front(trials, sweep.goals)] if sweep.also else []
+    again = repeats(trials)
     for record in sorted(trials, key=lambda r: sign * (worst if r.objective is None else r.objective)):
         base = record.number == BASE
         marks = {
@@ -57,12 +62,14 @@ def trial_table(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialReco
             "violates": bool(violations(record, sweep.goals)),
             "defaults": record.is_default,
         }
+        if record.number in again:
+            marks[f"as {again[record.number]}"] = True
         notes = ", ".join(mark for mark, holds in marks.items() if holds)
         table.add_row(
             "base" if base else str(record.number),
             *("" if base else harmless(value(record.params.get(name))) for name in sweep.varied),
             number(record.objective, record.error),
-            *(value(value_of(record, name)) for name in judged),
+            *(value(value_of(record, name)) for name in further),
             "" if base else record.state.value,
             f"{record.seconds:.0f}" if record.seconds else "",
             notes,
@@ -127,22 +134,45 @@ def conclusions(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialReco
         (by_number.get(BASE), "untouched base model"),
     ):
         if other is not None and other.objective is not None and other.number != best.number:
-            by = abs(best.objective - other.objective)
-            how = "better" if sweep.objective.better(best.objective, other.objective) else "worse"
+            if other.number == 0 and is_default(best, other):
+                continue  # another seed is no other settings
             beyond = ", which violate a constraint" if violations(other, sweep.goals) else ""
-            lines.append(
-                f"  {how} by {by:.3f} than the {what} ({number(other.objective, other.error)}){beyond}"
-            )
-    if best.is_default:
-        lines.append("  The default settings themselves: no trial found better ones.")
+            told = f"{what} ({number(other.objective, other.error)}){beyond}"
+            lines.append(f"  {_compared(best.objective, other.objective, sweep.objective)} the {told}")
+    if is_default(best, by_number.get(0)):
+        again = "" if best.is_default else f", trained again ({_reached(by_number[0])} in trial 0)"
+        lines.append(f"  The default settings themselves{again}: no trial found better ones.")
     if best.error and not sweep.also:  # with several objectives the rule speaks of it
         others = [str(one.number) for one in tied(trials, sweep.goals) if one.number != best.number]
         if others:
             lines.append(
                 f"{_trials_named(others)} within one standard error of the best: their order may well be "
-                "chance. More validation rows (data.sizes.validation) would tell them apart."
+                "chance."
             )
     return lines
+
+
+def _reached(trial: TrialRecord) -> str:
+    return number(trial.objective, trial.error)
+
+
+def is_default(trial: TrialRecord, default: TrialRecord | None) -> bool:
+    """Whether a trial has the default settings: as the first one, `default`, or trained once more."""
+    is_first = default is not None and default.is_default
+    return trial.is_default or (is_first and default is not None and trial.settings == default.settings)
+
+
+def _compared(one: float, other: float, objective: ObjectiveConfig) -> str:
+    by = f"{abs(one - other):.3f}"
+    if float(by) == 0:
+        return "as good, to three digits, as"
+    return f"{'better' if objective.better(one, other) else 'worse'} by {by} than"
+
+
+def can_prune(sweep: SweepInfo) -> bool:
+    """Whether any trial of the sweep could be pruned: a pruner, one objective, and a mark before the end."""
+    pruner = (sweep.config.get("pruner") or {}).get("name", "none")
+    return pruner != "none" and not sweep.also and not sweep.is_verdict and sweep.marks > 1
 
 
 def _trials_named(numbers: Sequence[str]) -> str:
@@ -182,11 +212,11 @@ def goals_in_words(sweep: SweepInfo) -> list[str]:
     return lines
 
 
-def _judged(sweep: SweepInfo) -> dict[str, str]:
-    """What the table shows beside the objective and the seconds, by name, with its bounds."""
+def judged(goals: Goals) -> dict[str, str]:
+    """What trials are judged by beside the objective and the seconds, by name, with its bounds."""
     return {
-        name: " ".join(one.bound for one in sweep.constraints if one.metric == name)
-        for name in sweep.goals.further
+        name: " ".join(one.bound for one in goals.constraints if one.metric == name)
+        for name in goals.further
         if name != "seconds"
     }
 
