@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _USAGE = """\
 usage: python -m sweeper +experiment=NAME [OVERRIDE ...]   run a sweep, or go on with it
        python -m sweeper audit +experiment=NAME [...]      look at its rows, train nothing
+       python -m sweeper rows +experiment=NAME [...] [--split S] [--number N]
+                                                           rows as the model sees them, what is learned marked
        python -m sweeper list                              the sweeps there are
        python -m sweeper show NAME                         trials and result of one
        python -m sweeper report NAME                       write the report of one anew, and its model card
@@ -86,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-_WITH_OPTIONS = ("list", "show", "report", "trials", "export", "train", "repair", "delete", "ui")
+_WITH_OPTIONS = ("rows", "list", "show", "report", "trials", "export", "train", "repair", "delete", "ui")
 _WITH_OVERRIDES = ("run", "audit", "--cfg")
 
 
@@ -125,6 +127,11 @@ def _dispatch(line: list[str]) -> int:
         return app.show_config(_overrides(rest))
     if verb in _WITH_OPTIONS:
         options = _options(verb).parse_intermixed_args(rest)
+        if verb == "rows":
+            words = options.words
+            is_name = len(words) == 1 and "=" not in words[0] and not words[0].startswith("~")
+            words = words if is_name else _overrides(words)
+            return app.rows(options.folder, words, options.split, options.number)
         if verb == "list":
             return app.list_sweeps(options.folder)
         if verb == "show":
@@ -196,6 +203,12 @@ def _options(verb: str) -> argparse.ArgumentParser:
         forms = "show N | stop N [WHY] | clone N [SETTING=VALUE ...] | enqueue [SETTING=VALUE ...]"
         parser.add_argument("words", nargs="*", metavar="WORD", help=f"{forms}; nothing: list them")
         parser.add_argument("--csv", action="store_true", help="list them as CSV, every score and setting")
+    if verb == "rows":
+        parser.add_argument(
+            "words", nargs="+", metavar="OVERRIDE", help="as for a sweep, or the name of one that has begun"
+        )
+        parser.add_argument("--split", choices=("train", "validation", "test"), default="train")
+        parser.add_argument("--number", type=int, default=3, metavar="N", help="so many rows (3)")
     if verb == "export":
         parser.add_argument("--trial", type=int, metavar="N", help="this one instead of the best")
         parser.add_argument("--merge", action="store_true", help="the whole model, not the adapter alone")

@@ -40,7 +40,7 @@ from sweeper.space import Space
 from sweeper.storage import lock
 from sweeper.storage.database import check_database, refuse_shared
 from sweeper.storage.disk import naming
-from sweeper.stored import as_yaml, names, public, stored, stored_config, study_url, tracking_of
+from sweeper.stored import as_begun, as_yaml, names, public, stored, stored_config, study_url, tracking_of
 from sweeper.study.pruners import make_pruner
 from sweeper.study.study import Study
 from sweeper.terminal.screen import Screen, make_screen
@@ -52,6 +52,7 @@ from sweeper.tracking.ui import ui_command, ui_environment
 from sweeper.verbs.export import CHAMPION, choose, hub_token, push, register, write_export
 from sweeper.verbs.repair import repair
 from sweeper.verbs.retrain import refuse_another_winner, retraining
+from sweeper.verbs.rows import show_rows
 from sweeper.verbs.trials import trials
 
 
@@ -60,6 +61,7 @@ def run(overrides: Sequence[str]) -> int:
     config, space = read_config(compose(overrides))
     screen = make_screen()
     layout = Layout(config.sweep.folder, config.sweep.name)
+    config = as_begun(config, layout)
     url = study_url(config, layout)
     check_database(url)
     tracking = opened(config.tracking.uri or layout.tracking_url, "tracking.uri")
@@ -126,6 +128,18 @@ def audit(overrides: Sequence[str]) -> int:
     layout = Layout(config.sweep.folder, config.sweep.name)
     refuse_other_rows(config, layout)
     inspect(config, layout, make_screen(), details=True)
+    return 0
+
+
+def rows(folder: Path, words: Sequence[str], split: str, number: int) -> int:
+    """Print rows as the model sees them: of the sweep that is named, or as overrides would have them."""
+    if len(words) == 1 and "=" not in words[0] and not words[0].startswith("~"):
+        layout = Layout(folder, words[0])
+        config = read_config(stored_config(layout)[0])[0]
+    else:
+        config = read_config(compose(words), sweeping=False)[0]
+        layout = Layout(config.sweep.folder, config.sweep.name)
+    show_rows(config, layout, split, number, make_screen())
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        composed = _compose([_whole(override) for override in overrides])
+        composed = _compose([_with_line_ends(_whole(override)) for override in overrides])
         missing = sorted(OmegaConf.missing_keys(composed))
         if missing:
             raise ConfigError([Fault(name, f"is needed; give {name}=...") for name in missing])
@@ -135,6 +136,29 @@ def _look_into_working_directory_first() -> None:
 def _whole(override: str) -> str:
     """An experiment stands for the whole configuration, wherever its file says so or not."""
     return re.sub(r"^\+?experiment=", "+experiment@_global_=", override)
+
+
+def _with_line_ends(override: str) -> str:
+    r"""A prompt on the command line with what its \n and \t mean; \\n stands for the two characters.
+
+    Hydra reads no such escapes, and a shell leaves them as they are.
+    """
+    name, _, value = override.partition("=")
+    if name.lstrip("+") != "task.prompt":
+        return override
+    read = with_line_ends(value)
+    if any(read.count(end) > value.count(end) for end in _ESCAPES.values()):
+        _log.warning(r"task.prompt: \n is read as a line end, \t as a tab; \\n and \\t are the characters")
+    return f"{name}={read}"
+
+
+def with_line_ends(text: str) -> str:
+    r"""`text` with line ends and tabs in the place of \n and \t, and the characters in that of \\n and \\t."""
+    return re.sub(r"\\(\\?)([nt])", lambda found: f"\\{found[2]}" if found[1] else _ESCAPES[found[2]], text)
+
+
+_ESCAPES = {"n": "\n", "t": "\t"}
+_log = logging.getLogger("sweeper")
 
 
 def _explain(error: Exception, overrides: Sequence[str]) -> Fault:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sweeper.compose import with_line_ends
 from sweeper.config import Config, TrackingConfig
 from sweeper.credentials import masked, opened
 from sweeper.errors import StudyError
@@ -46,6 +47,19 @@ def stored_config(layout: Layout) -> tuple[dict[str, Any], str]:
             f"{layout.config} is damaged; run the sweep's command again to write it anew"
         ) from error
     return tree, _study_url(url, layout)
+
+
+def as_begun(config: Config, layout: Layout) -> Config:
+    r"""The configuration with the prompt that its sweep began with, where it is the same line.
+
+    Sweeps that an earlier version began have the characters \n in a prompt from the command line.
+    """
+    try:
+        begun = str(stored_config(layout)[0]["task"]["prompt"])
+    except (StudyError, KeyError, TypeError):
+        return config
+    is_same = begun != config.task.prompt and with_line_ends(begun) == config.task.prompt
+    return replace(config, task=replace(config.task, prompt=begun)) if is_same else config
 
 
 def study_url(config: Config, layout: Layout) -> str:

@@ -42,7 +42,7 @@ LAYERS = [
     {"verdict", "observations"},
     {"terminal.plain", "terminal.tables"},
     {"terminal.screen"},
-    {"executors", "report", "verbs.trials", "verbs.export", "verbs.retrain"},
+    {"executors", "report", "verbs.trials", "verbs.rows", "verbs.export", "verbs.retrain"},
     {"launch"},
     {"conclusion", "verbs.repair"},
     {"app"},
@@ -52,7 +52,7 @@ LIGHT = (
     "errors", "config", "loading", "messages", "events", "layout", "entry", "space", "study.samplers",
     "study.pruners", "study.objectives", "study.outcomes", "study.study", "coordinator", "app", "launch",
     "verdict", "comparison", "sentence", "inbox", "verbs.commands", "verbs.trials", "verbs.export",
-    "verbs.retrain", "verbs.repair", "credentials", "inert", "observations",
+    "verbs.retrain", "verbs.repair", "verbs.rows", "credentials", "inert", "observations",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "peft", "datasets", "mlflow", "accelerate", "sklearn")
 

