@@ -153,7 +153,7 @@ def _with_line_ends(override: str) -> str:
 
 
 def with_line_ends(text: str) -> str:
-    r"""`text` with line ends and tabs in the place of \n and \t, and the characters in that of \\n and \\t."""
+    r"""`text` with line ends and tabs in the place of \n and \t; \\n and \\t stand for the characters."""
     return re.sub(r"\\(\\?)([nt])", lambda found: f"\\{found[2]}" if found[1] else _ESCAPES[found[2]], text)
 
 
