@@ -1,7 +1,7 @@
 """Everything before the first trial: the base model is found, its limits checked, the rows prepared."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,8 @@ from sweeper.space import Space
 from sweeper.storage.disk import check_room, needs
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from sweeper.data.prepare import Prepared
 
 
@@ -84,7 +86,7 @@ def prepare_inputs(
     screen: Steps,
     beside: Path | None = None,
 ) -> Inputs:
-    """Audit the rows, find the model and prepare the rows, or take the frozen ones of an earlier run.
+    """Find the model, audit the rows and prepare them, or take the frozen ones of an earlier run.
 
     `pins` are those of the study if there is one already, `beside` rows as in `prepare`. Raises
     AuditRefusal, ModelError, DataError or StudyError.
@@ -93,18 +95,23 @@ def prepare_inputs(
         return _replayed(config)
     from sweeper.data import prepare
     from sweeper.data.checks.amount import left_out
-    from sweeper.models import pretrained
+    from sweeper.models import checks, pretrained
 
     if pins:
         _refuse_another_model(config, pins)
         _refuse_changed_rows(config, layout)
         config = _pinned(config, pins)
-    audit = inspect(config, layout, screen, frozen=bool(pins))
     with screen.step(f"Finding the base model {config.model.name}"):
         resolved = pretrained.resolve(config.model)
-        pretrained.check(resolved, config.task, lora_targets(space))
+        notes = checks.check_files(resolved)
         architecture = pretrained.architecture(resolved, config.task)
+        checks.check_task(resolved, architecture)
         tokenizer = pretrained.load_tokenizer(resolved)
+        notes += checks.check_tokenizer(resolved, architecture, tokenizer)
+        pretrained.check(resolved, config.task, lora_targets(space))
+    for note in notes:
+        screen.say(note)
+    audit = inspect(config, layout, screen, frozen=bool(pins))
     kept = len(list(layout.folder.glob("**/attempt-*/best")))
     needed = needs(config, trained_bytes(resolved.path, space), _workers(config), kept)
     if warning := check_room(layout.folder, needed):
@@ -112,6 +119,7 @@ def prepare_inputs(
     with screen.step("Preparing the rows"):
         limit = pretrained.positions(resolved)
         prepared = prepare.prepare(config, tokenizer, architecture, layout.rows, limit, beside)
+        checks.check_rows(resolved, architecture, tokenizer, _every(prepared))
     _check_slices(config.task, prepared)
     if audit is not None:
         audit = complete(config, layout, screen, prepared.manifest.splits, left_out(prepared.manifest))
@@ -132,6 +140,15 @@ def prepare_inputs(
         pins=pinned | {"rows": prepared.digest},
         audit=audit,
     )
+
+
+def _every(prepared: "Prepared") -> "Iterator[Dataset]":
+    """All parts of the rows, the test rows' tokens among them."""
+    yield from (prepared.train, prepared.validation)
+    if prepared.augmented is not None:
+        yield prepared.augmented
+    if prepared.manifest.splits["test"].rows:
+        yield prepared.open_test()
 
 
 def number_type(config: Config) -> str:

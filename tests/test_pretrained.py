@@ -52,6 +52,8 @@ def test_folders_that_hold_no_model_are_refused(folder, tmp_path):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"has no \*\.safetensors; other weight formats can run code"):
         resolve(tiny.local(folder))
+    with pytest.raises(ModelError, match=r"trust its source:\n  python -c .*import LlamaForCausalLM as M"):
+        resolve(tiny.local(folder))
     (folder / "config.json").unlink()
     with pytest.raises(ModelError, match=r"it has no config\.json"):
         resolve(tiny.local(folder))
@@ -116,6 +118,12 @@ def test_the_number_of_positions_is_the_models(folder, tmp_path):
     assert pretrained.positions(resolve(tiny.local(folder))) == 64
     assert pretrained.positions(resolve(tiny.local(tiny.save(tiny.gpt2(), tmp_path / "gpt2")))) == 64
     assert pretrained.positions(resolve(tiny.local(tiny.save(tiny.t5(), tmp_path / "t5")))) is None
+    # RoBERTa counts from the position behind that of padding: 62 of 64 are left for tokens.
+    roberta = {"model_type": "roberta", "max_position_embeddings": 64, "pad_token_id": 1}
+    (folder / "config.json").write_text(json.dumps(roberta))
+    assert pretrained.positions(resolve(tiny.local(folder))) == 62
+    (folder / "config.json").write_text(json.dumps(roberta | {"max_position_embeddings": -1}))
+    assert pretrained.positions(resolve(tiny.local(folder))) is None
 
 
 def test_a_tokenizer_always_pads(folder):
@@ -125,6 +133,10 @@ def test_a_tokenizer_always_pads(folder):
     assert load_tokenizer(resolve(tiny.local(folder))).pad_token == "<eos>"  # noqa: S105 - of a tokenizer
     settings.pop("eos_token")
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    # The model's own settings know its end token, too.
+    assert load_tokenizer(resolve(tiny.local(folder))).eos_token == "<eos>"  # noqa: S105
+    for name in ("generation_config.json", "config.json"):
+        edit(folder / name, eos_token_id=None)
     with pytest.raises(ModelError, match="neither a padding nor an end token"):
         load_tokenizer(resolve(tiny.local(folder)))
 
@@ -134,6 +146,9 @@ def test_a_folder_without_tokenizer_or_with_a_broken_configuration_is_refused(fo
         file.unlink()
     with pytest.raises(ModelError, match="has no tokenizer that can be read"):
         load_tokenizer(resolve(tiny.local(folder)))
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(ModelError, match=r"config\.json is no model's configuration; get the model anew"):
+        resolve(tiny.local(folder))
     (folder / "config.json").write_text('{"model_type": "unheard-of"}')
     with pytest.raises(ModelError, match=r"the configuration of .* can't be read"):
         architecture(resolve(tiny.local(folder)), tiny.config().task)

@@ -15,6 +15,7 @@ from sweeper.models.pretrained import (
     auto_class,
     choose_device,
     choose_dtype,
+    config_of,
     load_tokenizer,
     quiet,
     target_names,
@@ -72,27 +73,40 @@ class BaseModel:
         cls, config: ModelConfig, resolved: ResolvedModel, task: TaskConfig, labels: Sequence[str] = ()
     ) -> "BaseModel":
         """Load weights and tokenizer; `labels` are the classes, for task.kind=classify."""
-        from safetensors import SafetensorError
-
         quiet()
         kind = architecture(resolved, task)
         device = choose_device(config)
         tokenizer = load_tokenizer(resolved)
-        named = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
+        named: dict[str, Any] = {}
+        if kind == "classifier":
+            named = {
+                "id2label": dict(enumerate(labels)),
+                "label2id": {name: i for i, name in enumerate(labels)},
+            }
         try:
-            model, info = auto_class(kind).from_pretrained(
-                resolved.path,
-                dtype=choose_dtype(config, device),
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-                attn_implementation=_attention(device, task),
-                **({"num_labels": len(labels), **named} if kind == "classifier" else {}),
-            )
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            with _only_errors():  # which weights are missing is told by `info`, and not by a table
+                model, info = auto_class(kind).from_pretrained(
+                    resolved.path,
+                    config=config_of(resolved, **named),
+                    dtype=choose_dtype(config, device),
+                    use_safetensors=True,
+                    trust_remote_code=False,
+                    output_loading_info=True,
+                    attn_implementation=_attention(device, task),
+                )
+        except Exception as error:  # each model's class reads somebody else's files in its own way
+            if "memory" in str(error):
+                raise  # the worker has words for it
             raise ModelError(
-                f"{resolved.name} can't be loaded as a {kind} model: {first_line(error)}"
+                f"{resolved.name} can't be loaded as a {kind} model: {first_line(error)}; get the model "
+                "anew, or take another one"
             ) from error
+        if kind != "classifier" and (missing := sorted(info["missing_keys"])):
+            raise ModelError(
+                f"{resolved.name} can't be loaded as a {kind} model: its files lack {len(missing)} of "
+                f"its weights, {', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}; get the model "
+                "anew, or take one that was saved in this form"
+            )
         head = sorted({key.partition(".")[0] for key in info["missing_keys"]}) if kind == "classifier" else []
         if config.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
@@ -199,6 +213,18 @@ class BaseModel:
                         std=getattr(self.model.config, "initializer_range", 0.02), generator=generator
                     )
                 parameter.data = fresh.to(parameter.device)
+
+
+@contextmanager
+def _only_errors() -> Iterator[None]:
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def merged(base: BaseModel, adapter: Path) -> Any:

