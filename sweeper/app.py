@@ -23,7 +23,7 @@ from sweeper.errors import StudyError, SweeperError, SweepFailed
 from sweeper.failpoints import reach
 from sweeper.gate import inspect, refuse_other_rows
 from sweeper.inbox import Inbox
-from sweeper.inputs import Inputs, fingerprint, prepare_inputs, rows_are_unchanged
+from sweeper.inputs import Inputs, fingerprint, prepare_inputs, rows_are_unchanged, settled
 from sweeper.launch import (
     End,
     clear_away,
@@ -61,7 +61,7 @@ def run(overrides: Sequence[str]) -> int:
     config, space = read_config(compose(overrides))
     screen = make_screen()
     layout = Layout(config.sweep.folder, config.sweep.name)
-    config = as_begun(config, layout)
+    config = _settled(as_begun(config, layout), layout, screen)
     url = study_url(config, layout)
     check_database(url)
     tracking = opened(config.tracking.uri or layout.tracking_url, "tracking.uri")
@@ -122,12 +122,21 @@ def train(folder: Path, name: str) -> int:
         return _leave(study, inputs, plan.layout, screen, end, command)
 
 
+def _settled(config: Config, layout: Layout, screen: Screen) -> Config:
+    """With the columns that it leaves open as the rows tell them, which is said."""
+    config, told = settled(config, layout)
+    if told:
+        screen.say(told)
+    return config
+
+
 def audit(overrides: Sequence[str]) -> int:
     """Look at the rows without training anything; gives the exit code."""
     config, _ = read_config(compose(overrides), sweeping=False)
-    layout = Layout(config.sweep.folder, config.sweep.name)
+    layout, screen = Layout(config.sweep.folder, config.sweep.name), make_screen()
+    config = _settled(config, layout, screen)
     refuse_other_rows(config, layout)
-    inspect(config, layout, make_screen(), details=True)
+    inspect(config, layout, screen, details=True)
     return 0
 
 
@@ -139,7 +148,8 @@ def rows(folder: Path, words: Sequence[str], split: str, number: int) -> int:
     else:
         config = read_config(compose(words), sweeping=False)[0]
         layout = Layout(config.sweep.folder, config.sweep.name)
-    show_rows(config, layout, split, number, make_screen())
+    screen = make_screen()
+    show_rows(_settled(config, layout, screen), layout, split, number, screen)
     return 0
 
 

@@ -17,6 +17,7 @@ from sweeper.layout import Layout
 from sweeper.loading import read, to_tree
 from sweeper.space import Space
 from sweeper.storage.disk import check_room, needs
+from sweeper.stored import stored_config
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -76,6 +77,35 @@ def fingerprint(config: Config, space: Space) -> dict[str, Any]:
         "seed": config.sweep.seed,
         "replayed": config.engine.name == "replay",
     }
+
+
+def settled(config: Config, layout: Layout) -> tuple[Config, str]:
+    """The configuration with the columns that it leaves open, and what is to be said of them.
+
+    Those of a sweep that has begun are what they were; else the form of the first rows tells them. Raises
+    DataError if there are no rows to be read, or they are in no form that fits the task.
+    """
+    from sweeper.data import forms, sources
+
+    if config.engine.name == "replay" or not forms.missing(config):
+        return forms.settle(config, (), "")
+    if layout.config.exists():
+        config = _as_begun(config, layout)
+    if not forms.missing(config):
+        return forms.settle(config, (), "")
+    return forms.settle(config, *sources.peek(config.data))
+
+
+def _as_begun(config: Config, layout: Layout) -> Config:
+    """With the columns and the prompt that the sweep was begun with in the place of those left open."""
+    try:
+        tree, _ = stored_config(layout)
+    except StudyError:  # damaged, and to be written anew
+        return config
+    data = {name: tree["data"].get(name) for name in ("input", "target", "messages")}
+    open_ones = {name: value for name, value in data.items() if getattr(config.data, name) is None}
+    task = replace(config.task, prompt=config.task.prompt or tree["task"]["prompt"])
+    return replace(config, data=replace(config.data, **open_ones), task=task)
 
 
 def prepare_inputs(

@@ -178,7 +178,9 @@ def _task_faults(task: TaskConfig) -> list[Fault]:
         faults += _objective_faults(f"task.also.{i}", one, why and f"{why}; or a cost: {', '.join(COSTS)}")
         if one.metric in [earlier.metric for earlier in (task.objective, *task.also[:i])]:
             faults.append(Fault(f"task.also.{i}.metric", f"`{one.metric}` is an objective already"))
-    return faults + _constraint_faults(task) + _prompt_faults(task)
+    if task.prompt or task.kind == "chat":  # none: it follows from the form of the rows
+        faults += _prompt_faults(task)
+    return faults + _constraint_faults(task)
 
 
 def _objective_faults(field: str, objective: ObjectiveConfig, wrong_name: str | None) -> list[Fault]:
@@ -348,10 +350,11 @@ def _data_faults(data: DataConfig, task: TaskConfig | None) -> list[Fault]:
         for name in _NEEDED[data.source]
         if not getattr(data, name)
     ]
-    if task is not None:
+    if task is not None and task.kind != "chat":
+        faults += _prompted_faults(task, data)
+    if task is not None and data.source == "docstrings":  # others tell by the form of their rows
         columns: tuple[str, ...] = ("messages",) if task.kind == "chat" else ("input", "target")
         if task.kind != "chat":
-            faults += _prompted_faults(task, data)
             # A prompt that names other columns needs no data.input; {input} is then the column of this name.
             columns = columns if _names(task) in ((), (INPUT,)) else columns[1:]
         faults += [

@@ -39,7 +39,9 @@ def tokenizer(template: str | None = None) -> PreTrainedTokenizerFast:
 def _base(kind: str) -> Config:
     experiment = {"generate": "summarize", "classify": "classify", "chat": "instruct"}[kind]
     overrides = [f"+experiment={experiment}"]
-    if kind != "chat":
+    if kind == "chat":
+        overrides += ["data.messages=messages"]
+    else:
         overrides += ["data=file", "data.input=text", "data.target=answer"]
     return read_config(compose([*overrides, "data.path=rows.jsonl"]))[0]
 

@@ -295,7 +295,7 @@ def test_all_faults_are_reported_together(composed: dict[str, Any]) -> None:
 
 def test_the_space_is_checked_with_the_rest(composed: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"space\.x: no\n  task\.prompt: must name"):
-        load(changed(composed, "task.prompt", ""), lambda space, trial: [Fault("space.x", "no")])
+        load(changed(composed, "task.prompt", "none"), lambda space, trial: [Fault("space.x", "no")])
 
 
 def test_the_space_is_checked_against_the_trial(composed: dict[str, Any]) -> None:

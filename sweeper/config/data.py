@@ -136,11 +136,12 @@ class DataConfig:
     packages: tuple[str, ...]
     """source=docstrings: installed packages to harvest; `stdlib` is the standard library."""
     input: str | None
-    """Column with the input text."""
+    """Column with the input text; null: told by the form of the rows (`sweeper.data.forms`)."""
     target: str | None
-    """Column with the answer, or the label for task.kind=classify."""
+    """Column with the answer, or the label for task.kind=classify; null: as above."""
     messages: str | None
-    """Column with a list of {role, content} for task.kind=chat."""
+    """Column with a list of {role, content} for task.kind=chat; null: as above. Several whose messages
+    follow each other are joined by a plus: prompt+completion."""
     group: str | None
     """Rows with the same value here never straddle a split."""
     stratify: str | None
@@ -163,3 +164,5 @@ class DataConfig:
     audit: AuditConfig
     tools: str | None = "tools"
     """Column with the tools that the assistant of a chat may call, if rows have it; null: left out."""
+    target_format: Literal["text", "json"] = "text"
+    """json: answers that are objects or lists are written as JSON; text: they are refused."""

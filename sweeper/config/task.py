@@ -123,7 +123,8 @@ class TaskConfig:
 
     kind: Literal["generate", "classify", "chat"]
     prompt: str
-    """Text with columns in braces, `sweeper.config.prompt`. Not used for task.kind=chat."""
+    """Text with columns in braces, `sweeper.config.prompt`; "": told by the form of the rows. Not used for
+    task.kind=chat."""
     chat_template: bool
     """Have prompt and answer as a user's and an assistant's turn of the tokenizer's chat template."""
     max_input_tokens: Positive

@@ -153,6 +153,8 @@ def defining(data: DataConfig) -> dict[str, Any]:
         del tree["parts"]["column"]
     if data.tools == "tools":  # data that don't say so are the same
         del tree["tools"]
+    if data.target_format == "text":
+        del tree["target_format"]
     if data.keep_together or "near_duplicates" in data.cleaning:
         tree["near_duplicates"] = data.audit.near_duplicates
     return tree | {"review": read_review(data.review).digest, "augment": augmentation(data.augment)}

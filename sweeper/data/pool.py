@@ -17,6 +17,7 @@ from sweeper.data.cleaning import KEPT, Cleaner
 from sweeper.data.conversation import RIGHT_FORM
 from sweeper.data.encode import Unusable
 from sweeper.data.files import SPLITS
+from sweeper.data.forms import mending
 from sweeper.data.likeness import Likenesses
 from sweeper.data.personal import masked_excerpt
 from sweeper.data.review import Review, read_review
@@ -232,7 +233,7 @@ class _Reader:
             return text
         raise DataError(
             f"data.{option}: row {self.harvested} has a {type(value).__name__} in column `{column}`; "
-            "text or a number is needed"
+            f"{mending(option, self._kind)[:1].lower()}{mending(option, self._kind)[1:]}"
         )
 
     def _time(self, row: Row) -> float:

@@ -4,22 +4,25 @@ Every source is read as a stream, one row at a time, so that a file may be large
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from sweeper.config import DataConfig, TaskConfig
 from sweeper.config.prompt import INPUT, Prompt
-from sweeper.data import docstrings, files, readers
+from sweeper.data import docstrings, files, forms, readers
 from sweeper.data.files import SPLIT_NAMES, SPLITS, near
 from sweeper.data.readers import Row
 from sweeper.errors import DataError, first_line
 
-__all__ = ["Part", "Row", "Source", "content_digest", "load", "stamp", "wanted_columns"]
+__all__ = ["Part", "Row", "Source", "content_digest", "load", "peek", "stamp", "wanted_columns"]
 
 _MOST_NAMED = 4
 """Files of a part that are named one by one."""
+_PEEKED = 20
+"""Rows that tell the form of all."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,22 @@ Columns = Sequence[tuple[str, str]]
 def load(data: DataConfig, task: TaskConfig | None = None) -> Source:
     """The source that `data` names, with the columns that `task` wants; rows are read by a part's `rows`.
 
+    Messages are in the form that `forms` gives them.
+
     Raises DataError, here or while reading: a missing or unreadable file, an unknown extension, a missing
     column or split, packages that are not installed, a hub data set that can't be had.
     """
-    wanted = wanted_columns(data, task)
+    source = _load(data, wanted_columns(data, task))
+    return Source(source.description, {split: _converted(part, data) for split, part in source.parts.items()})
+
+
+def peek(data: DataConfig) -> tuple[list[Row], str]:
+    """The first rows of the train part with all columns, and what they are called. Raises as `load`."""
+    source = _load(replace(data, parts=replace(data.parts, column=None)), ())
+    return list(islice(source.parts["train"].rows(), _PEEKED)), source.description
+
+
+def _load(data: DataConfig, wanted: Columns) -> Source:
     if data.source == "docstrings":
         source = _docstrings(data, wanted)
     elif data.source == "hub" or _saved(data) is not None:
@@ -57,6 +72,10 @@ def load(data: DataConfig, task: TaskConfig | None = None) -> Source:
     else:
         source = _files(data, wanted)
     return source if data.parts.column is None else _divided(source, data.parts.column)
+
+
+def _converted(part: Part, data: DataConfig) -> Part:
+    return Part(part.name, lambda: iter(forms.converted(part.rows(), data, part.name)))
 
 
 def content_digest(data: DataConfig) -> str | None:
@@ -88,13 +107,14 @@ def stamp(data: DataConfig) -> str | None:
 
 def wanted_columns(data: DataConfig, task: TaskConfig | None = None) -> Columns:
     """The columns that rows must have, e.g. [("data.input", "article")]; the prompt's are among them."""
-    options = ["input", "target", "messages", "group", "stratify", "time", "slice"]
+    options = ["input", "target", "group", "stratify", "time", "slice"]
     prompted: list[tuple[str, str]] = []
     if task is not None and task.kind != "chat":
         options.remove("input")
         for name, column in Prompt.parse(task.prompt).columns(data.input).items():
             prompted.append(("data.input" if name == INPUT and data.input else "task.prompt", column))
     named = [*prompted, *((f"data.{option}", getattr(data, option)) for option in options)]
+    named += [("data.messages", column) for column in forms.columns(data)]
     named += [("data.audit.groups", data.audit.groups), ("data.parts.column", data.parts.column)]
     return list(dict.fromkeys((option, column) for option, column in named if column is not None))
 
@@ -165,8 +185,8 @@ def _named_files(paths: Sequence[Path]) -> str:
 
 
 def _rows(paths: Sequence[Path], wanted: Columns, also: Sequence[str]) -> Iterator[Row]:
-    """The rows of these files, with the wanted columns and those of `also` that there are."""
-    columns = [*(column for _, column in wanted), *also]
+    """The rows of these files: the wanted columns and those of `also` that there are, all if none is wanted."""
+    columns = [*(column for _, column in wanted), *also] if wanted else None
     for path in paths:
         yield from readers.read(path, partial(_check_columns, wanted, str(path)), columns)
 

@@ -8,6 +8,7 @@ from sweeper.config.prompt import Prompt
 from sweeper.data.cells import Content, as_text
 from sweeper.data.conversation import RIGHT_FORM
 from sweeper.data.findings import MOST_EXAMPLES, Example, Finding, excerpt
+from sweeper.data.forms import mending
 from sweeper.data.personal import masked_part
 from sweeper.data.sources import Row
 
@@ -18,6 +19,7 @@ class Types:
     """Looks at cells before they are made text; the other checks see text alone."""
 
     def __init__(self, config: Config) -> None:
+        self._kind = config.task.kind
         self._chat = config.task.kind == "chat"
         data = config.data
         self._columns: dict[str, list[str]] = {}
@@ -62,7 +64,7 @@ class Types:
             found = {column: sorted(set(self._kinds[column]) - set(_KINDS.values())) for column in columns}
             told = (f"{', '.join(kinds)} in column `{column}`" for column, kinds in found.items() if kinds)
             message = f"{count} of {self._rows} rows hold {' and '.join(told)}"
-            advice = "Text or a number is needed: nothing can be trained before these rows are mended."
+            advice = f"{mending(option, self._kind)}."
         return Finding(
             check="types",
             severity="warning" if option == "messages" else "error",
