@@ -340,7 +340,7 @@ def test_cfg_prints_the_configuration_without_passwords(capsys):
 
 def test_help_and_version(capsys):
     assert main(["--help"]) == 0
-    assert "experiments: classify, dialogsum, instruct, summarize" in capsys.readouterr().out
+    assert "experiments: classify, dialogsum, generate, instruct, summarize" in capsys.readouterr().out
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("sweeper 0.")
 

@@ -233,7 +233,14 @@ def test_a_trial_that_loses_all_its_workers_fails_and_others_go_on(tmp_path, apa
 
 TRAINING = (
     *("+experiment=summarize", "tracking=none", "verdict=none", "model=custom", "model.device=cpu"),
-    *("model.dtype=float32", "data=file", "data.sizes.train=48", "data.sizes.validation=8"),
+    *(
+        "model.dtype=float32",
+        "data=file",
+        "data.input=input",
+        "data.target=target",
+        "data.sizes.train=48",
+        "data.sizes.validation=8",
+    ),
     *("data.sizes.test=8", "task.evaluation.samples=1", "task.generation.max_new_tokens=2", "space=empty"),
     *("+space.lora.dropout={low: 0.0, high: 0.2}", "trial.batch_size=4", "engine.report_seconds=1e-9"),
 )

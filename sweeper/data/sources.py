@@ -185,7 +185,7 @@ def _named_files(paths: Sequence[Path]) -> str:
 
 
 def _rows(paths: Sequence[Path], wanted: Columns, also: Sequence[str]) -> Iterator[Row]:
-    """The rows of these files: the wanted columns and those of `also` that there are, all if none is wanted."""
+    """The rows of these files: what is wanted and what there is of `also`; all columns if none is wanted."""
     columns = [*(column for _, column in wanted), *also] if wanted else None
     for path in paths:
         yield from readers.read(path, partial(_check_columns, wanted, str(path)), columns)
