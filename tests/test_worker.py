@@ -31,7 +31,8 @@ def texts(folder, rows=60):
 
 def configure(folder, *overrides: str) -> Config:
     return tiny.config(
-        "data=file", "data.input=input", "data.target=target", f"data.path={texts(folder)}", "data.sizes.train=16", "data.sizes.validation=6",
+        "data=file", "data.input=input", "data.target=target",
+        f"data.path={texts(folder)}", "data.sizes.train=16", "data.sizes.validation=6",
         "data.sizes.test=6", "engine.report_seconds=1e-9", *overrides,
     )  # fmt: skip
 
