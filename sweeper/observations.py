@@ -493,7 +493,7 @@ def _place(entry: Entry, value: Any) -> float:
 
 
 def _widened(seen: Seen, entry: Entry, is_high: bool) -> dict[str, str]:
-    """Overrides that widen a range at one end: by half its width, as its scale has it.
+    """Overrides that widen a range at one end: by half its width, on a log scale at most tenfold.
 
     Empty where nothing lies beyond, e.g. below a dropout of 0.
     """
@@ -512,7 +512,7 @@ def _widened(seen: Seen, entry: Entry, is_high: bool) -> dict[str, str]:
         changes = {f"space.{entry.name}.choices": f"[{','.join(map(_value, choices))}]"}
     else:
         if entry.log:
-            factor = max(2.0, math.sqrt(high / low))
+            factor = min(max(2.0, math.sqrt(high / low)), 10.0)
             end = high * factor if is_high else low / factor
             end = float(f"{end:.0e}") if entry.kind is float else max(1, round(end))
         else:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from sweeper.config import ObjectiveConfig
+from sweeper.config import Goals, ObjectiveConfig
 from sweeper.messages import SliceScores, TrialState
 from sweeper.report import figures
 from sweeper.report.drawing import LIGHT
@@ -173,3 +173,24 @@ def test_a_base_model_alone_is_no_chart():
     facts = replace(told(trials=0, best=None, curves=()), trials=(waiting,))
     assert figures.learning_curves(facts) is None
     assert figures.history(facts) is None
+
+
+def test_axes_end_at_the_bounds_of_what_they_show():
+    facts = told()
+    trials = tuple(replace(trial, metrics=trial.metrics | {"exact_match": 0.9}) for trial in facts.trials)
+    (near_one,) = [replace(trial, objective=0.99, error=0.3) for trial in trials if trial.number == 1]
+    facts = replace(
+        facts,
+        trials=(trials[0], near_one, *trials[2:]),
+        best=near_one,
+        goals=Goals(
+            facts.objective, (ObjectiveConfig("exact_match", "maximize"), ObjectiveConfig("loss", "minimize"))
+        ),
+    )
+    shares, loss = figures.pareto(facts)
+    whole = {"minallowed": 0.0, "maxallowed": 1.0}
+    assert shares.figure["layout"]["xaxis"]["autorangeoptions"] == whole
+    assert shares.figure["layout"]["yaxis"]["autorangeoptions"] == whole
+    assert loss.figure["layout"]["xaxis"]["autorangeoptions"] == {"minallowed": 0.0}
+    low, high = figures.history(facts).figure["layout"]["yaxis"]["range"]
+    assert 0 <= low < high == 1

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from sweeper.compose import compose, read_config
-from sweeper.config.metrics import METRICS, MetricName, added_metric, metric_direction, metric_fault
+from sweeper.config.metrics import (
+    METRICS,
+    MetricName,
+    added_metric,
+    metric_bounds,
+    metric_direction,
+    metric_fault,
+)
 from sweeper.errors import ConfigError, TrialError
 from sweeper.metrics import score
 from tests.measuring import EXAMPLES, task
@@ -203,3 +210,19 @@ def test_names_are_known_without_heavy_libraries(added):
         env={"PYTHONPATH": f"{added}:{Path(__file__).parents[1]}"},
     )
     assert "shouting" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "bounds"),
+    [
+        ("macro_f1", (0, 1)),
+        ("worst_slice.rougeL", (0, 1)),
+        ("rarest_class.recall", (0, 1)),
+        ("slice_gap.loss", (0, None)),
+        ("perplexity", (0, None)),
+        ("seconds", (0, None)),
+        ("of_another_package", (None, None)),
+    ],
+)
+def test_which_values_a_metric_can_have(name, bounds):
+    assert metric_bounds(name) == bounds

@@ -262,6 +262,31 @@ def test_the_best_lie_at_no_edge(plant, places, good):
     assert "edge" not in kinds(leaning(plant, places, good))
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        "'+space.weight_decay={low: 0.001, high: 0.1, log: true}'",
+        "'+space={weight_decay: {low: 0.001, high: 0.1}}'",
+    ],
+)
+def test_a_range_from_the_command_line_is_widened_by_the_command_too(plant, given):
+    seen = leaning(plant, PLACES, lambda place: 0.2 + 0.3 * place)
+    decay = Space.parse({"weight_decay": {"low": 0.001, "high": 0.1}}, replace(seen.trial, weight_decay=0.01))
+    trials = [
+        replace(record, params={"weight_decay": 0.001 + 0.099 * place})
+        for record, place in zip(seen.records[1:], PLACES, strict=True)
+    ]
+    seen = replace(
+        seen,
+        records=[seen.records[0], *trials],
+        space=decay.entries,
+        trial=decay.trial,
+        command=f"python -m sweeper +experiment=summarize trial.weight_decay=0.01 {given}",
+    )
+    config, _ = read_config(compose(shlex.split(told(seen, "edge").command)[3:]))
+    assert config.space["weight_decay"]["high"] == 0.1495
+
+
 def test_an_edge_beyond_which_there_is_nothing_is_none(plant):
     seen = leaning(plant, PLACES, lambda place: 0.2 + 0.3 * place)
     dropout = Space.parse({"lora": {"dropout": {"low": 0.0, "high": 0.4}}}, seen.trial).entries

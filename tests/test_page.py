@@ -1,6 +1,7 @@
 """audit.html: readable by people, harmless whatever stands in the rows."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -53,6 +54,18 @@ def test_the_page_says_what_was_found():
         assert said in text
     heights = [float(attributes["height"]) for tag, attributes in page.found if tag == "rect"]
     assert heights == [80, 160, 0, 160]
+
+
+def labels(*edges: int) -> list[str]:
+    audit = replace(made(), lengths={"input": Histogram(edges, (1,) * len(edges))})
+    return re.findall(r"<text [^>]*>(.*?)</text>", render(audit, "mine", "queue.csv"))
+
+
+def test_bars_are_labelled_by_both_ends_where_there_is_room():
+    assert labels(30, 50, 70) == ["30 to 49", "50 to 69", "≥ 70"]
+    assert labels(700, 1000, 2000) == ["700 to 999", "1k to 2k", "≥ 2k"]
+    assert labels(50) == ["≥ 50"]
+    assert labels(*range(10, 100, 10)) == [str(edge) for edge in range(10, 100, 10)]
 
 
 def test_hostile_rows_add_nothing_to_the_page():

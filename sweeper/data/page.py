@@ -63,7 +63,7 @@ def _bars(histogram: Histogram) -> Iterator[_Bar]:
     labels = list(map(_short, histogram.edges))
     if len(labels) <= _MOST_RANGES:
         labels = [
-            f"{_short(low)} to {_short(high - 1)}"
+            f"{_short(low)} to {_short(high - 1 if high <= 1000 else high)}"
             for low, high in zip(histogram.edges, histogram.edges[1:], strict=False)
         ] + [f"≥ {labels[-1]}"]
     for i, (edge, count) in enumerate(zip(histogram.edges, histogram.counts, strict=True)):

@@ -221,10 +221,11 @@ def _close(facts: SweepFacts) -> str:
     near = [record for record in tied(facts.finished, facts.goals) if record.number != best.number]
     if not others:
         return ""
+    verb = "lies" if len(near) == 1 else "lie"
     meeting = " that meet the constraints" if facts.goals.constraints else ""
     return (
-        f"{len(near)} of the {len(others)} other finished trials{meeting} lie within one standard error of "
-        "the best."
+        f"{len(near)} of the {len(others)} other finished trials{meeting} {verb} within one standard error "
+        "of the best."
     )
 
 
