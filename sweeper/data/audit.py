@@ -21,6 +21,7 @@ from sweeper.config.prompt import INPUT, Prompt
 from sweeper.data import files, sources
 from sweeper.data.cells import as_text, content
 from sweeper.data.checks.amount import CUT_OFF, LEFT_OUT, cut_off
+from sweeper.data.checks.calls import Calls
 from sweeper.data.checks.duplicates import Duplicates
 from sweeper.data.checks.entities import Entities
 from sweeper.data.checks.lengths import Histogram, Lengths
@@ -134,7 +135,7 @@ def audit(
             lengths.see(said)
             for check in all_checks:
                 # Who asked and who answered matters to it alone.
-                check.see(batch if is_chat and isinstance(check, Duplicates) else said)
+                check.see(batch if is_chat and isinstance(check, Duplicates | Calls) else said)
             _note(said, excerpts)
             progress("Reading the rows", seen.read, None)
         if not seen.read:

@@ -96,6 +96,8 @@ class Content:
     why: str = ""
     """What is wrong with it."""
     is_chat: bool = False
+    columns: tuple[str, ...] = ()
+    """Names of the texts that `text` holds as JSON; empty where it is the text itself."""
 
     @property
     def digest(self) -> bytes:
@@ -125,7 +127,7 @@ def content(row: Mapping[str, Any], data: DataConfig, task: TaskConfig) -> Conte
         why, shown = "", {name: text or "" for name, text in texts.items()}
     text = columns_text(shown) if prompt.has_many else next(iter(shown.values()))
     target = _shown(given) if target is None else target
-    return Content(text, target, wrong, why)
+    return Content(text, target, wrong, why, columns=prompt.names if prompt.has_many else ())
 
 
 def lacking(text: str, data: DataConfig, task: TaskConfig) -> str:

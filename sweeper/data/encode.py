@@ -385,10 +385,10 @@ class Encoder:
                 first = self._render(marked, tools=tools).partition(_MARK)[0]
                 begin = max(start, len(first)) if whole.startswith(first) else start
             found = whole.find(said, begin)
-            return None if found < 0 else found + len(said)
+            return None if found < 0 else _with_blanks(content, whole, found + len(said))
         if reasoning and reasoning.strip() not in whole[start:begin]:
             return None
-        return begin + len(content.strip())
+        return _with_blanks(content, whole, begin + len(content.strip()))
 
     def _called(
         self, messages: Sequence[Message], number: int, start: int, whole: str, tools: Any
@@ -425,6 +425,12 @@ class Encoder:
 
 def _user(text: str) -> Message:
     return {"role": "user", "content": text}
+
+
+def _with_blanks(content: str, whole: str, end: int) -> int:
+    """Where `content` ends in `whole` with the blanks that it ends with, if the template has them."""
+    blanks = content[len(content.rstrip()) :]
+    return end + len(blanks) if whole.startswith(blanks, end) else end
 
 
 def _trimmed(text: str) -> Iterator[str]:

@@ -12,9 +12,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sweeper.data.cells import Content
-from sweeper.data.conversation import RIGHT_FORM, read_conversation
+from sweeper.data.conversation import RIGHT_FORM, Conversation, read_conversation
 from sweeper.data.queue import COLUMNS, row_id, unguarded
 from sweeper.errors import DataError
 
@@ -123,18 +124,44 @@ def read_review(path: Path | None) -> Review:
 
 def _fixed(content: Content, decision: Decision) -> Content:
     if content.is_chat:
-        fixed, _ = read_conversation(decision.text)
+        fixed, _ = read_conversation(decision.text, _tools(content))
         if fixed is None:
             raise DataError(
                 f"data.review: row {decision.line}: fixed_input is no conversation; right is {RIGHT_FORM}"
             )
         return Content(fixed.text, "", is_chat=True)
     text = content.text if decision.text is None else decision.text
+    if content.columns and not _holds(text, content.columns):
+        raise DataError(
+            f"data.review: row {decision.line}: fixed_input must be a JSON object of the prompt's columns, "
+            f"each a text: {', '.join(content.columns)}"
+        )
     target = content.target if decision.target is None else decision.target
     repaired = (content.wrong == "input" and decision.text is not None) or (
         content.wrong == "target" and decision.target is not None
     )
-    return Content(text, target, "" if repaired else content.wrong)
+    wrong, why = ("", "") if repaired else (content.wrong, content.why)
+    return Content(text, target, wrong, why, columns=content.columns)
+
+
+def _tools(content: Content) -> Any:
+    """The tools of a conversation, which stay as they are; None where it is none or has none."""
+    try:
+        return Conversation.parse(content.text).tools
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _holds(text: str, columns: Sequence[str]) -> bool:
+    try:
+        tree = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return (
+        isinstance(tree, dict)
+        and list(tree) == list(columns)
+        and all(isinstance(value, str) for value in tree.values())
+    )
 
 
 def _fault(decision: Decision, earlier: Decision | None) -> str:

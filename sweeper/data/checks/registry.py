@@ -4,6 +4,7 @@ from sweeper.config import Config
 from sweeper.data.checks.amount import Amount
 from sweeper.data.checks.answers import Copies, Unrelated
 from sweeper.data.checks.bias import Bias
+from sweeper.data.checks.calls import Calls
 from sweeper.data.checks.duplicates import Duplicates
 from sweeper.data.checks.entities import Entities
 from sweeper.data.checks.labels import Balance, Spellings
@@ -42,6 +43,8 @@ def checks(config: Config) -> list[Check]:
         found.append(Toxicity(options.toxicity, seed))
     if kind == "generate":
         found += [Copies(), Unrelated()]
+    if kind == "chat":
+        found.append(Calls())
     if kind == "classify":
         found += [Balance(), Spellings(), Mislabeled(seed)]
     return found
