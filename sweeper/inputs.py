@@ -125,7 +125,7 @@ def prepare_inputs(
         return _replayed(config)
     from sweeper.data import prepare
     from sweeper.data.checks.amount import left_out
-    from sweeper.models import checks, pretrained
+    from sweeper.models import checks, modeling, pretrained
 
     if pins:
         _refuse_another_model(config, pins)
@@ -150,6 +150,8 @@ def prepare_inputs(
         limit = pretrained.positions(resolved)
         prepared = prepare.prepare(config, tokenizer, architecture, layout.rows, limit, beside)
         checks.check_rows(resolved, architecture, tokenizer, _every(prepared))
+    if told := modeling.starting_head(resolved, config.task, prepared.labels).told:
+        screen.say(told)
     _check_slices(config.task, prepared)
     if audit is not None:
         audit = complete(config, layout, screen, prepared.manifest.splits, left_out(prepared.manifest))

@@ -7,6 +7,7 @@ from peft.tuners.lora import LoraLayer
 from transformers import BertConfig, BertForSequenceClassification
 
 from sweeper.errors import ModelError
+from sweeper.models.heads import Head
 from sweeper.models.modeling import BaseModel, save
 from sweeper.models.pretrained import architecture, resolve
 from tests import tiny
@@ -42,12 +43,8 @@ def test_the_base_is_left_bit_for_bit_as_it_was(kind, method, dtype):
     model = {"causal": tiny.llama, "seq2seq": tiny.t5, "gpt2": tiny.gpt2, "classifier": tiny.classifier}[
         kind
     ]()
-    base = BaseModel(
-        model.to(dtype),
-        tiny.tokenizer(),
-        "causal" if kind == "gpt2" else kind,
-        ["score"] if kind == "classifier" else [],
-    )
+    head = tiny.new_head(model, "score") if kind == "classifier" else Head()
+    base = BaseModel(model.to(dtype), tiny.tokenizer(), "causal" if kind == "gpt2" else kind, head)
     before, names = scores(base.model, kind), set(base.model.state_dict())
     for seed in (1, 2):
         with base.put_on(tiny.settings(method=method), seed) as trained:
@@ -93,7 +90,7 @@ def test_an_adapter_is_the_same_whatever_was_on_the_base_before(kind, tmp_path):
 
     lora = {"lora_alpha": 5.0, "lora_dropout": 0.3, "lora_variant": "rslora"}
     fresh, used_before = (
-        BaseModel(make(), tiny.tokenizer(), kind, (), "tiny")
+        BaseModel(make(), tiny.tokenizer(), kind, Head(), "tiny")
         for make in 2 * [tiny.llama if kind == "causal" else tiny.t5]
     )
     used(used_before, 4, tmp_path / "other", seed=2)
@@ -111,7 +108,7 @@ def test_an_adapter_is_the_same_whatever_was_on_the_base_before(kind, tmp_path):
 
 @pytest.mark.parametrize("again", [False, True])
 def test_memory_that_runs_out_while_an_adapter_is_put_on_leaves_the_base_bare(monkeypatch, again):
-    base = BaseModel(tiny.llama(), tiny.tokenizer(), "causal", (), "tiny")
+    base = BaseModel(tiny.llama(), tiny.tokenizer(), "causal", name="tiny")
     before, names = scores(base.model, "causal"), set(base.model.state_dict())
     if again:
         with base.put_on(tiny.settings(), 1):
@@ -150,7 +147,7 @@ def test_loading_gives_a_frozen_model_of_the_type_asked_for(folder, checkpointin
 def test_a_classifier_gets_a_head_for_its_labels(folder):
     config = tiny.local(folder)
     base = BaseModel.load(config, resolve(config), tiny.config(kind="classifier").task, tiny.LABELS)
-    assert base.head == ("score",)
+    assert base.head.modules == ("score",)
     assert base.model.config.id2label == dict(enumerate(tiny.LABELS))
     again = BaseModel.load(config, resolve(config), tiny.config(kind="classifier").task, tiny.LABELS)
     assert torch.equal(scores(base.model, "classifier"), scores(again.model, "classifier"))

@@ -73,7 +73,7 @@ def test_groups_are_as_large_as_they_can_be():
 
 @pytest.fixture(scope="module")
 def base() -> BaseModel:
-    return BaseModel(tiny.llama().double(), tiny.tokenizer(), "causal", (), "tiny")
+    return BaseModel(tiny.llama().double(), tiny.tokenizer(), "causal", name="tiny")
 
 
 def work(base: BaseModel, parts: list[Share], budget: int) -> tuple[cycle.Losses, torch.Tensor]:

@@ -571,7 +571,7 @@ def other_base():
     def make(change):
         model = tiny.llama()
         change(model)
-        return BaseModel(model, tiny.tokenizer(), "causal", (), "tiny")
+        return BaseModel(model, tiny.tokenizer(), "causal", name="tiny")
 
     return make
 

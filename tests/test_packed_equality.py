@@ -34,7 +34,7 @@ LOST = tiny.settings(learning_rate=1e200, max_grad_norm=0.0, warmup=0.0)
 def base(family: str, dtype: torch.dtype) -> BaseModel:
     if family.startswith("t5"):
         model: Any = tiny.t5(0.0 if "without" in family else 0.1)
-        return BaseModel(model.to(dtype), tiny.tokenizer(), "seq2seq", (), family)
+        return BaseModel(model.to(dtype), tiny.tokenizer(), "seq2seq", name=family)
     torch.manual_seed(0)
     shape = tiny.llama().config.to_dict()
     wanted = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
@@ -48,7 +48,7 @@ def base(family: str, dtype: torch.dtype) -> BaseModel:
         model = Qwen3ForCausalLM(Qwen3Config(**like, head_dim=8))
     # Plain attention takes its softmax in float32, whatever the model is in.
     model.set_attn_implementation("sdpa")
-    return BaseModel(model.to(dtype), tiny.tokenizer(), "causal", (), family)
+    return BaseModel(model.to(dtype), tiny.tokenizer(), "causal", name=family)
 
 
 @pytest.fixture

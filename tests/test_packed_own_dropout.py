@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 
 def base(dropout: float = 0.1) -> BaseModel:
-    return BaseModel(tiny.t5(dropout), tiny.tokenizer(), "seq2seq", (), "tiny")
+    return BaseModel(tiny.t5(dropout), tiny.tokenizer(), "seq2seq", name="tiny")
 
 
 def run(folder, *settings, on=None, engine="packed", slots=3, budget=1000, more=()):

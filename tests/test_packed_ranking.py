@@ -19,7 +19,7 @@ def agree(found: Ranking) -> None:
 def test_on_a_cpu_with_a_tiny_model(tmp_path):
     model = tiny.llama().to(torch.bfloat16)
     with tiny.one_thread():
-        base = BaseModel(model, tiny.tokenizer(), "causal", (), "tiny")
+        base = BaseModel(model, tiny.tokenizer(), "causal", name="tiny")
         agree(rank(base, tiny.rows(train=32, validation=32), 8, 4, tmp_path))
 
 

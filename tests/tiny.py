@@ -27,6 +27,7 @@ from sweeper.compose import compose, read_config
 from sweeper.config import Config, ModelConfig, TrialSettings
 from sweeper.engines import make_engine
 from sweeper.messages import Decision, Done, Evaluation, Outcome, Progress, TrialSpec, Wait
+from sweeper.models.heads import Head, Lacking, find_head
 from sweeper.models.modeling import BaseModel
 
 WORDS = ["red", "green", "blue", "one", "two", "three", "cat", "dog", "bird", "sees", "hears", "says"]
@@ -108,6 +109,12 @@ def classifier() -> Any:
     return AutoModelForSequenceClassification.from_config(shape)
 
 
+def new_head(model: Any, *modules: str) -> Head:
+    """The head of a model whose files lack `modules`, as those of a base model do."""
+    missing = (f"{one}.{name}" for one in modules for name, _ in model.get_submodule(one).named_parameters())
+    return find_head(model, Lacking(frozenset(missing)), (), LABELS)
+
+
 def save(model: Any, folder: Path) -> Path:
     """A model folder in Hugging Face's format."""
     model.save_pretrained(folder)
@@ -118,9 +125,10 @@ def save(model: Any, folder: Path) -> Path:
 @cache
 def _base(kind: str) -> BaseModel:
     if kind == "classifier":
-        return BaseModel(classifier(), tokenizer(), "classifier", ["score"], "tiny")
+        model = classifier()
+        return BaseModel(model, tokenizer(), "classifier", new_head(model, "score"), "tiny")
     made = {"causal": llama, "gpt2": gpt2, "seq2seq": t5}[kind]()
-    return BaseModel(made, tokenizer(), "seq2seq" if kind == "seq2seq" else "causal", (), "tiny")
+    return BaseModel(made, tokenizer(), "seq2seq" if kind == "seq2seq" else "causal", name="tiny")
 
 
 def base(kind: str = "causal") -> BaseModel:

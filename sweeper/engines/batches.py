@@ -6,7 +6,7 @@ at positions that have a label.
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -45,9 +45,13 @@ class Row:
 _COLUMNS = ("id", "prompt", "answer", "input_ids", "labels", "prompt_ids", "label", "slice", "group")
 
 
-def read_rows(dataset: Any) -> list[Row]:
-    """All rows of a `datasets.Dataset`, held in memory for the life of a worker."""
-    return [Row(**row) for row in dataset.select_columns(list(_COLUMNS)).to_list()]
+def read_rows(dataset: Any, outputs: Sequence[int] = ()) -> list[Row]:
+    """All rows of a `datasets.Dataset`, held in memory for the life of a worker.
+
+    `outputs`: of a classifier whose outputs have an order of their own, the one for each class.
+    """
+    rows = [Row(**row) for row in dataset.select_columns(list(_COLUMNS)).to_list()]
+    return [replace(row, label=outputs[row.label]) for row in rows] if outputs else rows
 
 
 def collate(rows: Sequence[Row], kind: Architecture, pad: int) -> Batch:

@@ -47,13 +47,16 @@ class TrainingRows:
         return rows, EffectiveBatches(order, settings.batch_size, micro_batch)
 
 
-def read_training_rows(train: Any, pool: Any = None) -> TrainingRows:
-    """The rows of the `datasets.Dataset` `train`, and their copies in that of the pool, if there is one."""
-    rows = read_rows(train)
+def read_training_rows(train: Any, pool: Any = None, outputs: Sequence[int] = ()) -> TrainingRows:
+    """The rows of the `datasets.Dataset` `train`, and their copies in that of the pool, if there is one.
+
+    `outputs` as in `read_rows`.
+    """
+    rows = read_rows(train, outputs)
     if pool is None:
         return TrainingRows(rows)
     copies: dict[str, list[Row]] = defaultdict(list)
-    for original, copy in zip(pool["original"], read_rows(pool), strict=True):
+    for original, copy in zip(pool["original"], read_rows(pool, outputs), strict=True):
         copies[original].append(copy)
     return TrainingRows(rows, [copies[row.id] for row in rows])
 

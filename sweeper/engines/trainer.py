@@ -64,16 +64,18 @@ def begun_with(trial_folder: Path) -> str:
 
 def workbench(config: Config, base: BaseModel, rows: "Prepared") -> Workbench:
     """What an engine that trains works with."""
-    evaluator = Evaluator(base, config.task, read_rows(rows.validation), rows.labels)
+    outputs, labels = base.head.order, base.head.arranged(rows.labels)
+    evaluator = Evaluator(base, config.task, read_rows(rows.validation, outputs), labels)
 
     @functools.cache
     def test() -> Evaluator:
-        return Evaluator(base, config.task, read_rows(rows.open_test()), rows.labels, evaluator.slicing)
+        test_rows = read_rows(rows.open_test(), outputs)
+        return Evaluator(base, config.task, test_rows, labels, evaluator.slicing)
 
     return Workbench(
         config,
         base,
-        read_training_rows(rows.train, rows.augmented),
+        read_training_rows(rows.train, rows.augmented, outputs),
         evaluator,
         test,
         config.engine.micro_batch or sys.maxsize,

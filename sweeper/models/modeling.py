@@ -1,13 +1,14 @@
 """A base model in memory: loaded once, adapters put on it and taken off again."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.config import LoraSettings, ModelConfig, TaskConfig, TrialSettings
 from sweeper.errors import ModelError, first_line
+from sweeper.models.heads import Head, Lacking, find_head, refuse_lacking
 from sweeper.models.pretrained import (
     Architecture,
     ResolvedModel,
@@ -32,8 +33,7 @@ if TYPE_CHECKING:
 class BaseModel:
     """A base model, loaded once, that trials are put on and taken off again.
 
-    `model` itself is frozen and in evaluation mode outside of `put_on`; `head` names the modules
-    that a classifier adds to it.
+    `model` itself is frozen and in evaluation mode outside of `put_on`; `head` is a classifier's.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class BaseModel:
         model: "PreTrainedModel",
         tokenizer: "PreTrainedTokenizerBase",
         kind: Architecture,
-        head: Sequence[str] = (),
+        head: Head = Head(),  # noqa: B008 - it is frozen
         name: str = "",
         revision: str = "",
         ends: Sequence[int] = (),
@@ -50,7 +50,7 @@ class BaseModel:
         self.model = model.requires_grad_(False).eval()
         self.tokenizer = tokenizer
         self.kind = kind
-        self.head = tuple(head)
+        self.head = head
         self.name = name
         self.revision = revision
         self._untouched: dict[str, torch.Tensor] = {}
@@ -60,9 +60,13 @@ class BaseModel:
         if kind != "classifier":
             model.generation_config = _greedy(model.generation_config, tokenizer, ends)
             model.get_output_embeddings().register_forward_pre_hook(_contiguous)
-        for module in self._head_modules():
+        body = f"{model.base_model_prefix}."
+        for path in head.modules:
+            module = model.get_submodule(path)
             module.float().register_forward_pre_hook(_inputs_as_weights)
-        self._reset_head(0)
+            if path.startswith(body):
+                module.register_forward_hook(_outputs_as(model.get_input_embeddings()))
+        head.draw(model, 0)
 
     @property
     def device(self) -> "torch.device":
@@ -73,41 +77,16 @@ class BaseModel:
         cls, config: ModelConfig, resolved: ResolvedModel, task: TaskConfig, labels: Sequence[str] = ()
     ) -> "BaseModel":
         """Load weights and tokenizer; `labels` are the classes, for task.kind=classify."""
-        quiet()
         kind = architecture(resolved, task)
         device = choose_device(config)
         tokenizer = load_tokenizer(resolved)
-        named: dict[str, Any] = {}
-        if kind == "classifier":
-            named = {
-                "id2label": dict(enumerate(labels)),
-                "label2id": {name: i for i, name in enumerate(labels)},
-            }
-        try:
-            with _only_errors():  # which weights are missing is told by `info`, and not by a table
-                model, info = auto_class(kind).from_pretrained(
-                    resolved.path,
-                    config=config_of(resolved, **named),
-                    dtype=choose_dtype(config, device),
-                    use_safetensors=True,
-                    trust_remote_code=False,
-                    output_loading_info=True,
-                    attn_implementation=_attention(device, task),
-                )
-        except Exception as error:  # each model's class reads somebody else's files in its own way
-            if "memory" in str(error):
-                raise  # the worker has words for it
-            raise ModelError(
-                f"{resolved.name} can't be loaded as a {kind} model: {first_line(error)}; get the model "
-                "anew, or take another one"
-            ) from error
-        if kind != "classifier" and (missing := sorted(info["missing_keys"])):
-            raise ModelError(
-                f"{resolved.name} can't be loaded as a {kind} model: its files lack {len(missing)} of "
-                f"its weights, {', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}; get the model "
-                "anew, or take one that was saved in this form"
-            )
-        head = sorted({key.partition(".")[0] for key in info["missing_keys"]}) if kind == "classifier" else []
+        model, head = _load(
+            resolved,
+            kind,
+            labels,
+            dtype=choose_dtype(config, device),
+            attn_implementation=_attention(device, task),
+        )
         if config.gradient_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
         asks_in_turns = task.kind == "chat" or task.chat_template
@@ -124,16 +103,13 @@ class BaseModel:
         from transformers import set_seed
 
         set_seed(seed)
-        self._reset_head(seed)
+        self.head.draw(self.model, seed)
+        put_on = self._every_weight() if settings.method == "full" else self._adapter(settings.lora)
         try:
-            if settings.method == "full":
-                with self._every_weight() as model:
-                    yield model
-            else:
-                with self._adapter(settings.lora) as model:
-                    yield model
+            with _without_notes(self.model, self.model.config), put_on as model, _without_notes(model):
+                yield model
         finally:
-            self._reset_head(0)
+            self.head.draw(self.model, 0)
             self.model.eval()
 
     @contextmanager
@@ -151,13 +127,13 @@ class BaseModel:
             use_rslora=lora.variant == "rslora",
             use_dora=lora.variant == "dora",
             target_modules="all-linear" if lora.target_modules == "all-linear" else target_names(lora),
-            modules_to_save=list(self.head) or None,
+            modules_to_save=list(self.head.modules) or None,
             # GPT-2 stores its linear layers transposed.
             fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in self.model.modules()),
         )
-        heads = dict(zip(self.head, self._head_modules(), strict=True))
+        heads = {name: self.model.get_submodule(name) for name in self.head.modules}
         # DoRA derives weights from the base's when it is put on; of a head PEFT trains a copy.
-        reusable = not config.use_dora and not self.head
+        reusable = not config.use_dora and not heads
         wrapping = self._wrappings.pop(lora.target_modules, None) if reusable else None
         try:
             if wrapping is not None:
@@ -198,21 +174,62 @@ class BaseModel:
                 parameter.grad = None
                 parameter.data = self._untouched[name].to(self.device, copy=True)
 
-    def _head_modules(self) -> list[Any]:
-        return [self.model.get_submodule(name) for name in self.head]
 
-    def _reset_head(self, seed: int) -> None:
-        import torch
+def starting_head(resolved: ResolvedModel, task: TaskConfig, labels: Sequence[str] = ()) -> Head:
+    """The head that `BaseModel.load` would give a model for `labels`; reads no weights.
 
-        generator = torch.Generator().manual_seed(seed)
-        for module in self._head_modules():
-            for parameter in module.parameters():
-                fresh = torch.zeros(parameter.shape)
-                if fresh.ndim > 1:
-                    fresh.normal_(
-                        std=getattr(self.model.config, "initializer_range", 0.02), generator=generator
-                    )
-                parameter.data = fresh.to(parameter.device)
+    Raises ModelError where the model's files don't fit its configuration.
+    """
+    return _load(resolved, architecture(resolved, task), labels, device_map="meta")[1]
+
+
+def _load(
+    resolved: ResolvedModel, kind: Architecture, labels: Sequence[str], **how: Any
+) -> "tuple[PreTrainedModel, Head]":
+    """The model with whatever values in what its files lack, and its head if it is a classifier."""
+    quiet()
+    classes = {"num_labels": len(labels)} if kind == "classifier" else {}
+    try:
+        with _only_errors():  # what does not fit is told here, and not by a table
+            model, found = auto_class(kind).from_pretrained(
+                resolved.path,
+                config=config_of(resolved, **classes),
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **how,
+            )
+    except Exception as error:  # each model's class reads somebody else's files in its own way
+        if "memory" in str(error):
+            raise  # the worker has words for it
+        raise ModelError(
+            f"{resolved.name} can't be loaded as a {kind} model: {first_line(error)}; get the model "
+            "anew, or take another one"
+        ) from error
+    lacking = Lacking(
+        frozenset(found["missing_keys"]), frozenset(name for name, *_ in found["mismatched_keys"])
+    )
+    refuse_lacking(resolved.name, model, lacking, kind == "classifier")
+    if kind != "classifier":
+        return model, Head()
+    shipped = config_of(resolved).id2label
+    head = find_head(model, lacking, [shipped[number] for number in sorted(shipped)], labels)
+    names = dict(enumerate(head.arranged(labels)))
+    model.config.id2label, model.config.label2id = names, {name: number for number, name in names.items()}
+    return model, head
+
+
+@contextmanager
+def _without_notes(*objects: Any) -> Iterator[None]:
+    """Take away what Trainer and accelerate note on a model and in its configuration."""
+    before = [dict(vars(one)) for one in objects]
+    try:
+        yield
+    finally:
+        for one, found in zip(objects, before, strict=True):
+            vars(one).clear()
+            vars(one).update(found)
 
 
 @contextmanager
@@ -269,7 +286,18 @@ def _greedy(shipped: Any, tokenizer: "PreTrainedTokenizerBase", ends: Sequence[i
 
 def _inputs_as_weights(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """A classifier's head is fp32 whatever the base is."""
+    if not args or not args[0].is_floating_point():  # token ids stay what they are
+        return args
     return (args[0].to(next(module.parameters()).dtype), *args[1:])
+
+
+def _outputs_as(embeddings: Any) -> Callable[[Any, Any, Any], Any]:
+    """For a part of the head that lies within the pretrained model, whose type goes on behind it."""
+
+    def cast(module: Any, args: Any, output: Any) -> Any:
+        return output.to(embeddings.weight.dtype)
+
+    return cast
 
 
 _SHORT = 256

@@ -89,7 +89,7 @@ class Side:
         with torch.device(job.device):
             model = SHAPES[job.shape]()
         model = model.to(torch.bfloat16 if job.device == "cuda" else torch.float32)
-        self.base = BaseModel(model, tiny.tokenizer(), "causal", (), job.shape)
+        self.base = BaseModel(model, tiny.tokenizer(), "causal", name=job.shape)
         self.rows = _rows(job, model.config.vocab_size)
         config = tiny.config("task.generation.max_new_tokens=1", "task.evaluation.samples=1")
         self.bench = workbench(config, self.base, self.rows)
