@@ -196,7 +196,7 @@ def _overrides(line: Sequence[str]) -> Sequence[str]:
 
 def _options(verb: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"python -m sweeper {verb}")
-    parser.add_argument("--folder", type=Path, default=Path("sweeps"), help="where the sweeps are (sweeps/)")
+    parser.add_argument("--folder", type=_path, default=Path("sweeps"), help="where the sweeps are (sweeps/)")
     if verb in ("show", "report", "trials", "export", "train", "repair", "delete"):
         parser.add_argument("name", help="name of the sweep")
     if verb == "trials":
@@ -213,7 +213,7 @@ def _options(verb: str) -> argparse.ArgumentParser:
         parser.add_argument("--trial", type=int, metavar="N", help="this one instead of the best")
         parser.add_argument("--merge", action="store_true", help="the whole model, not the adapter alone")
         parser.add_argument(
-            "--to", type=Path, metavar="DIR", help="a new folder (NAME/export/ in the sweeps)"
+            "--to", type=_path, metavar="DIR", help="a new folder (NAME/export/ in the sweeps)"
         )
         parser.add_argument("--mlflow", action="store_true", help="register the whole model, as champion")
         parser.add_argument("--push", metavar="ORG/NAME", help="upload it to the hub; HF_TOKEN is needed")
@@ -231,6 +231,10 @@ def _options(verb: str) -> argparse.ArgumentParser:
             "127.0.0.1 can read, change and delete every run, so such an address needs them",
         )
     return parser
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
 
 
 def _experiments() -> list[str]:

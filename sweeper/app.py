@@ -36,6 +36,7 @@ from sweeper.layout import Layout, write_atomically
 from sweeper.loading import read
 from sweeper.messages import BASE, TrialState
 from sweeper.preemption import INTERRUPTED, STOPPING, leaving_in_time
+from sweeper.relocation import located, same_model
 from sweeper.space import Space
 from sweeper.storage import lock
 from sweeper.storage.database import check_database, refuse_shared
@@ -68,6 +69,8 @@ def run(overrides: Sequence[str]) -> int:
     check_uri(tracking)
     refuse_shared(url, tracking)
     with _obeying_signals(config, screen), naming(layout.folder), lock.hold(layout, url):
+        if (begun := Study.known(url, layout.name, layout.folder)) is not None:
+            config = same_model(config, begun.fingerprint)
         known = _known(url, config, space, layout)
         is_over = known is not None and _is_over(known, config, layout)
         if known is not None and is_over and _has_verdict(known, config, layout):
@@ -144,7 +147,8 @@ def rows(folder: Path, words: Sequence[str], split: str, number: int) -> int:
     """Print rows as the model sees them: of the sweep that is named, or as overrides would have them."""
     if len(words) == 1 and "=" not in words[0] and not words[0].startswith("~"):
         layout = Layout(folder, words[0])
-        config = read_config(stored_config(layout)[0])[0]
+        tree, study = stored(layout)
+        config = located(read_config(tree)[0], layout, study.fingerprint["pins"].get("revision", ""))
     else:
         config = read_config(compose(words), sweeping=False)[0]
         layout = Layout(config.sweep.folder, config.sweep.name)

@@ -66,7 +66,7 @@ def fingerprint(config: Config, space: Space) -> dict[str, Any]:
             del task[name]
     if task["system_turn"] == "keep":
         del task["system_turn"]
-    for name in ("revision", "dtype", "device", "gradient_checkpointing"):
+    for name in ("revision", "dtype", "device", "gradient_checkpointing", "folder"):
         del model[name]
     return {
         "space": space.fingerprint(),

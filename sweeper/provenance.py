@@ -43,6 +43,8 @@ class Provenance:
     machine: str
     versions: Mapping[str, str]
     """By package; those of `PACKAGES` that are installed."""
+    folder: str = ""
+    """The working folder, absolute; "" where that was not noted."""
 
 
 def here(command: str = "") -> Provenance:
@@ -53,6 +55,7 @@ def here(command: str = "") -> Provenance:
         python=platform.python_version(),
         machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores{_accelerator()}",
         versions=dict(_versions()),
+        folder=os.getcwd(),
     )
 
 

@@ -36,6 +36,7 @@ LAYERS = [
         "provenance",
     },
     {"models.modeling", "data", "metrics"},
+    {"relocation"},
     {"engines", "executors.places", "study.samplers", "study.pruners"},
     {"worker", "study.study", "tracking"},
     {"coordinator", "compose", "inputs", "gate", "stored", "inbox", "verbs.commands"},

@@ -111,7 +111,7 @@ def test_rows_of_which_nothing_is_left(tmp_path):
         DataError,
         match=r"all 2 rows are malformed; e\.g\. row 1: .messages. message 1 has no role",
     ):
-        pool(tmp_path, [{"messages": [{"from": "human", "value": "a"}]}] * 2, "chat")
+        pool(tmp_path, [{"messages": [{"author": "human", "said": "a"}]}] * 2, "chat")
 
 
 def test_labels_that_are_no_classes(tmp_path):

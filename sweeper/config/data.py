@@ -127,7 +127,8 @@ class DataConfig:
     source: Literal["docstrings", "file", "hub"]
     path: UserPath | tuple[UserPath, ...] | None
     """source=file: a file, a pattern such as `shards/*.jsonl`, a folder of files of one kind, a list of
-    these, or the folder that holds `parts`. Kinds: `sweeper.data.files.KINDS`."""
+    these, or the folder that holds `parts`. Kinds: `sweeper.data.files.KINDS`.
+    source=hub: where the local folder `name` lies now, if it was found elsewhere."""
     name: str | None
     """source=hub: a data set id, or a local folder in the hub's format."""
     subset: str | None

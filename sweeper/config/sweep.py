@@ -61,6 +61,8 @@ class ModelConfig:
     """Recompute activations in the backward pass: less memory, about a third more time."""
     device: Literal["auto", "cpu", "cuda", "mps"]
     """Where to train; auto: CUDA, then MPS, then CPU."""
+    folder: str | None = None
+    """Where the local folder `name` lies now, if it was found elsewhere."""
 
 
 @dataclass(frozen=True)

@@ -280,7 +280,8 @@ def _place(data: DataConfig) -> str:
 
 def _hub_folder(data: DataConfig) -> Path:
     """Where a data set in the hub's format lies, if it does on this machine."""
-    return _saved(data) or Path(str(data.name)).expanduser()
+    moved = data.path if data.source == "hub" and isinstance(data.path, Path) else None
+    return moved or _saved(data) or Path(str(data.name)).expanduser()
 
 
 def _named(value: Any, classes: Sequence[str] | None) -> Any:

@@ -54,9 +54,9 @@ def resolve(model: ModelConfig, weights: bool = True) -> ResolvedModel:
     """
     if model.embedded and (found := _embedded(model.name)) is not None:
         return found
-    folder = Path(model.name).expanduser()
+    folder = Path(model.folder or model.name).expanduser()
     if folder.exists():
-        return ResolvedModel(_checked(folder), model.name, _digest(folder))
+        return ResolvedModel(_checked(folder), model.name, digest(folder))
     if model.name.count("/") > 1 or model.name.startswith((".", "/", "~")):
         raise ModelError(
             f"model.name: there is no folder {model.name}; give an existing one, or a hub id like org/name"
@@ -211,7 +211,7 @@ def _kernel(tree: Any, is_named: bool = False) -> str | None:
     return tree if is_named and isinstance(tree, str) and "/" in tree else None
 
 
-def _digest(folder: Path) -> str:
+def digest(folder: Path) -> str:
     """Changes when config.json, a tokenizer file or the weights do; of weights, samples are read."""
     digest = hashlib.sha256()
     for file in sorted(folder.iterdir()):

@@ -18,6 +18,7 @@ from sweeper.failpoints import reach
 from sweeper.layout import Layout, write_atomically
 from sweeper.messages import BASE, TrialState
 from sweeper.models.pretrained import ResolvedModel, architecture, load_tokenizer, resolve
+from sweeper.relocation import located
 from sweeper.report import card_text, read_facts
 from sweeper.storage import lock
 from sweeper.storage.postgres import with_driver
@@ -76,12 +77,13 @@ def choose(layout: Layout, number: int | None = None) -> Choice:
         raise ExportError(f"trial {record.number} was replayed, which trains nothing: it has no adapter")
     if not record.adapter.is_dir():
         raise ExportError(f"the adapter of trial {record.number} is gone: there is no {record.adapter}")
+    revision = study.fingerprint["pins"]["revision"]
     return Choice(
         layout,
-        read_config(tree)[0],
+        located(read_config(tree)[0], layout, revision),
         record,
         record.adapter,
-        study.fingerprint["pins"]["revision"],
+        revision,
         best is not None and record.number == best.number,
         lock.is_held(layout),
     )
@@ -133,7 +135,7 @@ def _card(choice: Choice, library: str) -> str:
 def _name_the_base(choice: Choice, path: Path) -> None:
     """Have the adapter name its base model so that it is found from any working directory."""
     model = choice.config.model
-    folder = Path(model.name).expanduser()
+    folder = Path(model.folder or model.name).expanduser()
     tree = json.loads(path.read_text(encoding="utf-8"))
     tree["base_model_name_or_path"] = str(folder.resolve()) if folder.exists() else model.name
     tree["revision"] = model.revision if not folder.exists() else None

@@ -7,6 +7,7 @@ from sweeper.config import Config, PrunerConfig, SamplerConfig, VerdictConfig
 from sweeper.errors import StudyError
 from sweeper.events import TrialRecord
 from sweeper.layout import Layout
+from sweeper.relocation import located
 from sweeper.space import Space
 from sweeper.stored import stored, tracking_of
 from sweeper.study.objectives import why_no_best
@@ -33,7 +34,7 @@ def retraining(layout: Layout) -> Retraining:
     if "/" in layout.name:
         raise StudyError(f"`{layout.name}` is no sweep to train the winner of, but belongs to one")
     tree, study = stored(layout)
-    config, _ = read_config(tree)
+    config = located(read_config(tree)[0], layout, study.fingerprint["pins"].get("revision", ""))
     winner = study.best()
     if winner is None:
         raise StudyError(f"sweep `{layout.name}`: {why_no_best(study.records(), study.goals)}")
