@@ -54,6 +54,22 @@ def test_a_step_changes_what_it_is_there_for_and_nothing_else(step, text, clean)
     assert changed(step, clean) == clean
 
 
+@pytest.mark.parametrize(
+    ("answer", "clean"),
+    [
+        ("    return x", "    return x"),
+        ("\n    a\n\n\n\n    b  \r\n", "\n    a\n\n\n\n    b"),
+        ("one ", "one"),
+    ],
+)
+def test_an_answer_keeps_what_it_begins_with_and_its_empty_lines(answer, clean):
+    found = cleaner("whitespace").clean(Text("a text", answer))
+    assert (found.text.target, found.changed) == (clean, int(answer != clean))
+    said = json.dumps([{"role": "user", "content": " a"}, {"role": "assistant", "content": answer}])
+    chatted = cleaner("whitespace", kind="chat").clean(Text(said, ""))
+    assert [m["content"] for m in json.loads(chatted.text.input)] == ["a", clean]
+
+
 def test_every_step_that_can_be_asked_for_is_known():
     every = cleaner(*get_args(CleaningStep), length=bounds(min_input=1))
     assert every.clean(Text("a text", "an answer")).left_out == KEPT

@@ -1,5 +1,7 @@
 """The base model in memory: loaded once, trained on and left bit for bit as it was."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from peft import LoraConfig
@@ -151,3 +153,16 @@ def test_a_classifier_gets_a_head_for_its_labels(folder):
     assert base.model.config.id2label == dict(enumerate(tiny.LABELS))
     again = BaseModel.load(config, resolve(config), tiny.config(kind="classifier").task, tiny.LABELS)
     assert torch.equal(scores(base.model, "classifier"), scores(again.model, "classifier"))
+
+
+def test_generation_ends_with_a_turn_of_the_template_too(tmp_path):
+    words = tiny.tokenizer()
+    words.add_special_tokens({"additional_special_tokens": ["<turn>"]})
+    words.chat_template = "{% for m in messages %}{{ m.content }}<turn>{% endfor %}"
+    tiny.llama().save_pretrained(tmp_path / "model")
+    words.save_pretrained(tmp_path / "model")
+    chosen = tiny.local(tmp_path / "model")
+    for asks_in_turns, ends in ((True, [1, words.convert_tokens_to_ids("<turn>")]), (False, 1)):
+        task = replace(tiny.config().task, chat_template=asks_in_turns)
+        loaded = BaseModel.load(chosen, resolve(chosen), task)
+        assert loaded.model.generation_config.eos_token_id == ends

@@ -1,6 +1,7 @@
 """Prompts: what stands in braces, what goes, what stays; and rows of several columns from file to tokens."""
 
 import json
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +13,8 @@ from sweeper.data.audit import audit
 from sweeper.data.prepare import prepare
 from sweeper.data.texts import Form, Text
 from sweeper.errors import ConfigError, DataError
+from sweeper.layout import Layout
+from sweeper.stored import as_begun, as_yaml, public
 from tests.rows import configure, tokenizer, write_jsonl
 
 ALPACA = "{instruction}\n{#context}Context: {context}\n{/context}Answer:"
@@ -97,6 +100,20 @@ def test_a_name_that_is_no_column_is_a_fault_with_the_nearest(tmp_path):
         prepared(tmp_path, "{instrucion}", input=None)
 
 
+def test_a_column_input_that_the_prompt_does_not_mean_is_told(tmp_path):
+    given = [row | {"input": "more"} for row in rows(40)]
+    found, _ = prepared(tmp_path, "{input}:", given, input="instruction")
+    (warning,) = [one for one in found.manifest.warnings if "the rows have a column `input` too" in one]
+    assert "{input} stands for the column `instruction`" in warning
+    assert "more" not in found.train[0]["prompt"]
+    with pytest.raises(
+        DataError, match=r"task\.prompt: .*write \{instruction\} for the one and set data\.input"
+    ):
+        prepared(tmp_path, "{context}{input}", given, input="instruction")
+    found, _ = prepared(tmp_path, "{instruction} {input}:", given, input=None)
+    assert found.train[0]["prompt"].endswith(" more:")
+
+
 def test_columns_of_the_prompt_are_read_from_tables(tmp_path):
     pq.write_table(pa.Table.from_pylist(list(rows(40))), tmp_path / "rows.parquet")
     task = {"prompt": ALPACA, "max_input_tokens": 99, "max_answer_tokens": 99}
@@ -167,3 +184,16 @@ def test_escapes_of_a_prompt_on_the_command_line_are_what_they_mean(given, promp
 def test_escapes_elsewhere_stay():
     config, _ = read_config(compose(["+experiment=summarize", r"model.name='a\nb'", "model.embedded=false"]))
     assert config.model.name == r"a\nb"
+
+
+def test_a_sweep_goes_on_with_the_prompt_that_it_began_with(tmp_path):
+    layout = Layout(tmp_path, "old")
+    layout.folder.mkdir()
+    line = ["+experiment=summarize", r"task.prompt='{input}\nAnswer:'"]
+    now = read_config(compose(line))[0]
+    begun = replace(now, task=replace(now.task, prompt=r"{input}\nAnswer:"))
+    assert as_begun(now, layout) == now
+    layout.config.write_text(as_yaml(public(begun)))
+    assert as_begun(now, layout) == begun
+    other = replace(now, task=replace(now.task, prompt="{input}"))
+    assert as_begun(other, layout) == other

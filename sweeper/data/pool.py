@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeper.config import Config
+from sweeper.config.prompt import INPUT, Prompt
 from sweeper.data.cells import Content, TimeKind, as_text, as_time, content, lacking, row_digest
 from sweeper.data.cleaning import KEPT, Cleaner
 from sweeper.data.conversation import RIGHT_FORM
@@ -68,6 +69,8 @@ class Pool:
     """Rows by what a person decided on them."""
     first: dict[str, str]
     """Where the first row stands that was left out, by reason, and what in it is the matter."""
+    warnings: tuple[str, ...]
+    """What a person should know of how the rows were read, in sentences."""
     numbers: Codes
     """[rows] the number of each in its part of the source, from 1."""
 
@@ -119,6 +122,7 @@ def gather(source: Source, config: Config, path: Path) -> Pool:
         dropped=reader.dropped,
         reviewed=reader.review.counts,
         first=reader.first,
+        warnings=reader.warnings,
         numbers=np.array(reader.numbers, dtype=np.int64),
     )
 
@@ -154,6 +158,7 @@ class _Reader:
         self.read_of: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.first: dict[str, str] = {}
+        self.warnings: tuple[str, ...] = ()
         self.numbers = array("q")
         self.parts = array("b")
         self.groups = _Codes(config.data.group)
@@ -169,6 +174,8 @@ class _Reader:
         """The row in our columns, or None if it is left out."""
         self.harvested += 1
         self.read_of[split] += 1
+        if self.harvested == 1:
+            self._look_for_another_input(row)
         raw = content(row, self._data, self._task)
         reviewed = self.review.apply(raw, split)
         if reviewed is None:
@@ -203,6 +210,27 @@ class _Reader:
             "group": group,
             "slice": self._text(row, "slice"),
         }
+
+    def _look_for_another_input(self, row: Row) -> None:
+        """Warn of a column `input` that {input} doesn't mean; raise DataError where the prompt has others."""
+        named, target = self._data.input, self._data.target
+        if self._kind == "chat" or INPUT not in row or named in (None, INPUT) or target == INPUT:
+            return
+        prompt = Prompt.parse(self._task.prompt)
+        if INPUT in prompt.names:
+            other = (
+                f"{{input}} stands for the column `{named}` (data.input), and the rows have a column `input`"
+            )
+            other += " too"
+            if prompt.has_many:
+                raise DataError(
+                    f"task.prompt: {other}; write {{{named}}} for the one and set data.input=null, so that "
+                    "{input} is the other"
+                )
+            self.warnings = (
+                f"{other}, which the model doesn't see; for both: data.input=null and a prompt with "
+                f"{{{named}}} and {{input}}, or {{#input}}{{input}}{{/input}} where it may be empty",
+            )
 
     def _drop(self, reason: str, split: str, why: str = "") -> None:
         self.dropped[reason] += 1

@@ -124,7 +124,7 @@ def prepare(
             cleaned=cleaned,
             splits=infos,
             labels=pool.labels,
-            warnings=(*warnings(infos, pool.labels), *sparse),
+            warnings=(*pool.warnings, *warnings(infos, pool.labels), *sparse),
             reviewed=dict(pool.reviewed),
             augmented=augmented,
             first=pool.first,
