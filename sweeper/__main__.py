@@ -12,6 +12,7 @@ import argparse
 import difflib
 import logging
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -31,7 +32,8 @@ usage: python -m sweeper +experiment=NAME [OVERRIDE ...]   run a sweep, or go on
        python -m sweeper report NAME                       write the report of one anew, and its model card
        python -m sweeper trials NAME [show N]              its trials, or one of them in full
        python -m sweeper trials NAME --csv                 every score and setting of each, for programs
-       python -m sweeper trials NAME stop N [WHY]          end a trial of a sweep, running or not
+       python -m sweeper trials NAME stop N [WHY]          finish a trial where it is, and keep it
+       python -m sweeper trials NAME prune N [WHY]         give a trial up
        python -m sweeper trials NAME clone N [SETTING=VALUE ...]
        python -m sweeper trials NAME enqueue [SETTING=VALUE ...]
                                                            have settings of yours trained
@@ -76,6 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _dispatch(line)
     except SweeperError as error:
         print(_shown(f"sweeper: {error}"), file=sys.stderr)
+        if mended := getattr(error, "mended", ()):
+            verb = line[:1] if line[0] in (*_WITH_OVERRIDES, "rows") else []
+            print(_shown(f"The whole command:\n  {_command([*verb, *mended])}"), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("\nsweeper: interrupted; the same command goes on where it stopped", file=sys.stderr)
@@ -120,17 +125,15 @@ def _dispatch(line: list[str]) -> int:
 
     verb, *rest = line
     if verb == "run":
-        return app.run(_overrides(rest))
+        return app.run(rest)
     if verb == "audit":
-        return app.audit(_overrides(rest))
+        return app.audit(rest)
     if verb == "--cfg":
-        return app.show_config(_overrides(rest))
+        return app.show_config(rest)
     if verb in _WITH_OPTIONS:
         options = _options(verb).parse_intermixed_args(rest)
         if verb == "rows":
             words = options.words
-            is_name = len(words) == 1 and "=" not in words[0] and not words[0].startswith("~")
-            words = words if is_name else _overrides(words)
             return app.rows(options.folder, words, options.split, options.number)
         if verb == "list":
             return app.list_sweeps(options.folder)
@@ -159,16 +162,23 @@ def _dispatch(line: list[str]) -> int:
         return app.ui(options.folder, options.port, options.host, options.allow_hosts)
     if "=" not in verb and not verb.startswith(("-", "~")):
         raise _unknown(verb)
-    return app.run(_overrides(line))
+    return app.run(line)
+
+
+def _command(words: Sequence[str]) -> str:
+    """A command line for a shell, without secrets."""
+    from sweeper.overrides import masked_override
+
+    return f"python -m sweeper {shlex.join(masked_override(word) for word in words)}"
 
 
 def _unknown(word: str) -> "InputError":
     """What to say of a first word that is no verb."""
-    from sweeper.compose import masked_override
     from sweeper.errors import InputError
+    from sweeper.overrides import masked_override
 
     meant = {verb: verb for verb in (*_WITH_OPTIONS, "run", "audit")}
-    meant |= {verb: f"trials NAME {verb}" for verb in ("stop", "clone", "enqueue")}
+    meant |= {verb: f"trials NAME {verb}" for verb in ("stop", "prune", "clone", "enqueue")}
     meant |= {name: f"+experiment={name}" for name in _experiments()}
     near = difflib.get_close_matches(word, meant, n=1)
     hint = f"did you mean `{meant[near[0]]}`?" if near else "see python -m sweeper --help."
@@ -177,30 +187,14 @@ def _unknown(word: str) -> "InputError":
     )
 
 
-def _overrides(line: Sequence[str]) -> Sequence[str]:
-    from sweeper.compose import masked_override
-    from sweeper.errors import ConfigError, Fault
-
-    faults = [
-        Fault(
-            masked_override(word),
-            "is no override (name=value); see python -m sweeper --help",
-        )
-        for word in line
-        if word.startswith("-") or ("=" not in word and not word.startswith("~"))
-    ]
-    if faults:
-        raise ConfigError(faults, "command")
-    return line
-
-
 def _options(verb: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"python -m sweeper {verb}")
     parser.add_argument("--folder", type=_path, default=Path("sweeps"), help="where the sweeps are (sweeps/)")
     if verb in ("show", "report", "trials", "export", "train", "repair", "delete"):
         parser.add_argument("name", help="name of the sweep")
     if verb == "trials":
-        forms = "show N | stop N [WHY] | clone N [SETTING=VALUE ...] | enqueue [SETTING=VALUE ...]"
+        forms = "show N | stop N [WHY] | prune N [WHY] | clone N [SETTING=VALUE ...]"
+        forms += " | enqueue [SETTING=VALUE ...]"
         parser.add_argument("words", nargs="*", metavar="WORD", help=f"{forms}; nothing: list them")
         parser.add_argument("--csv", action="store_true", help="list them as CSV, every score and setting")
     if verb == "rows":

@@ -14,7 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from sweeper import provenance, verdict
-from sweeper.compose import compose, masked_override, read_config
+from sweeper.compose import compose, read_config
 from sweeper.conclusion import conclude, conclude_in_writing, publish, show_trials
 from sweeper.config import Config, TrackingConfig
 from sweeper.coordinator import in_common
@@ -35,6 +35,7 @@ from sweeper.launch import (
 from sweeper.layout import Layout, write_atomically
 from sweeper.loading import read
 from sweeper.messages import BASE, TrialState
+from sweeper.overrides import masked_override
 from sweeper.preemption import INTERRUPTED, STOPPING, leaving_in_time
 from sweeper.relocation import located, same_model
 from sweeper.space import Space

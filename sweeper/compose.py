@@ -4,17 +4,21 @@ import difflib
 import functools
 import logging
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper import space as spaces
 from sweeper.config import Config, TrialSettings
-from sweeper.credentials import masked, without_secrets
+from sweeper.credentials import without_secrets
 from sweeper.errors import ConfigError, Fault
+from sweeper.habits import from_keys, written
 from sweeper.inert import OWN_FILES, refuse_files, refuse_line, refuse_tree
 from sweeper.loading import dotted, load
-from sweeper.space import Space
+from sweeper.overrides import is_secretive, masked_override, read_line
+from sweeper.space import ENTRY_KEYS, Space, setting_names
 
 if TYPE_CHECKING:
     from yaml import MarkedYAMLError
@@ -23,25 +27,65 @@ if TYPE_CHECKING:
 def compose(overrides: Sequence[str]) -> dict[str, Any]:
     """The configuration as a tree of plain values, interpolations resolved.
 
-    A folder `conf/` in the working directory comes first, the shipped files after it. Raises
-    ConfigError for what Hydra refuses, in its words shortened to the point.
+    A folder `conf/` in the working directory comes first, the shipped files after it. Raises ConfigError with
+    every fault there is where an override can't be read or names nothing that is there.
     """
+    line = read_line(overrides, _dotted)
+    tree, faults = _tree(line.words)
+    if not line.faults and not faults and tree is not None:
+        return tree
+    if tree is not None:
+        faults += _others(tree, faults)
+    mended = line.words if line.faults and line.is_mended and not faults else ()
+    raise ConfigError([*line.faults, *faults], "configuration" if faults else "command", mended)
+
+
+def _tree(words: Sequence[str]) -> tuple[dict[str, Any] | None, list[Fault]]:
+    """What the words compose to, as if those at fault were what they seem to mean; None where that fails."""
     import yaml
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    faults: list[Fault] = []
+    words, guesses = [_with_line_ends(_whole(word)) for word in words], set[str]()
+    while True:
+        try:
+            composed = _compose(words)
+            guessed = {guess.partition("=")[0].partition(".")[0] for guess in guesses}
+            missing = sorted(OmegaConf.missing_keys(composed))
+            if missing and guessed & {name.partition(".")[0] for name in missing}:
+                return None, faults
+            if missing:
+                return None, [*faults, *(Fault(name, f"is needed; give {name}=...") for name in missing)]
+            return dict(OmegaConf.to_container(composed, resolve=True)), faults  # type: ignore[arg-type]
+        except ConfigError as error:
+            return None, [*faults, *error.faults]
+        except yaml.MarkedYAMLError as error:
+            return None, [*faults, _no_yaml(error)]
+        except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, OSError) as error:
+            found = _explain(error, words)
+            if found.word not in guesses:
+                faults.append(found.fault)
+            if found.word not in words:
+                return None, faults
+            place = words.index(found.word)
+            words[place : place + 1] = [] if found.word in guesses else found.instead
+            guesses.update(found.instead)
+
+
+def _others(tree: dict[str, Any], known: Sequence[Fault]) -> Sequence[Fault]:
+    """The faults of a tree, beside those that are `known` of the same fields."""
     try:
-        composed = _compose([_with_line_ends(_whole(override)) for override in overrides])
-        missing = sorted(OmegaConf.missing_keys(composed))
-        if missing:
-            raise ConfigError([Fault(name, f"is needed; give {name}=...") for name in missing])
-        tree = OmegaConf.to_container(composed, resolve=True)
-    except yaml.MarkedYAMLError as error:
-        raise ConfigError([_no_yaml(error)]) from error
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, OSError) as error:
-        raise ConfigError([_explain(error, overrides)]) from error
-    return dict(tree)  # type: ignore[arg-type]
+        read_config(tree, sweeping=False)
+    except ConfigError as error:
+        return [fault for fault in error.faults if fault.field not in {one.field for one in known}]
+    return []
+
+
+def _dotted(words: Sequence[str]) -> Mapping[str, Any]:
+    """What some of the words of a line compose to, by dotted name."""
+    return dotted(_plain(read_line(words, lambda _: {}).words))
 
 
 def read_config(tree: dict[str, Any], sweeping: bool = True) -> tuple[Config, Space]:
@@ -61,22 +105,9 @@ def read_config(tree: dict[str, Any], sweeping: bool = True) -> tuple[Config, Sp
     return config, Space.parse(config.space, config.trial)
 
 
-def masked_override(text: str) -> str:
-    """An override without its secrets, fit to be shown: passwords and tokens are replaced."""
-    name, _, value = text.partition("=")
-    if name.lstrip("+~-'\"") in _SECRETIVE and "://" not in value:
-        shown = masked(value)
-        return text if shown == value else f"{name}=***"
-    return masked(text) if "://" in text else text
-
-
-_SECRETIVE = ("sweep.study", "tracking.uri")
-"""Settings that may hold a password."""
-
-
 def _discreet(fault: Fault) -> Fault:
     message = without_secrets(fault.message)
-    if fault.field.startswith(_SECRETIVE):
+    if is_secretive(fault.field):
         message = re.sub(r"(?s)\(given: .*\)", "(given: ***)", message)
     return Fault(fault.field, message)
 
@@ -161,80 +192,218 @@ _ESCAPES = {"n": "\n", "t": "\t"}
 _log = logging.getLogger("sweeper")
 
 
-def _explain(error: Exception, overrides: Sequence[str]) -> Fault:
-    """A fault that says what Hydra found and what to do."""
+@dataclass(frozen=True)
+class _Explained:
+    """What Hydra or OmegaConf found."""
+
+    fault: Fault
+    word: str = ""
+    """The override at fault; empty where it can't be told, or it is a file that is at fault."""
+    instead: Sequence[str] = ()
+    """What the override seems to mean."""
+
+
+def _explain(error: Exception, words: Sequence[str]) -> _Explained:
+    """What Hydra or OmegaConf found, and what to do, in our words: their advice is for other programs."""
     text = str(error).strip()
-    key = re.search(r"Could not override '([^']+)'", text)
-    if key is None:
-        broken = _unreadable(overrides) or (_undecodable() if isinstance(error, UnicodeError) else None)
-        if broken is not None:
-            return broken
-        for override in overrides:
-            text = text.replace(override, masked_override(override))
-        text = text.partition("Config search path:")[0]
-        words = without_secrets(" ".join(line.strip() for line in text.splitlines() if line.strip()))
-        words = words.replace("@_global_", "")
-        option = re.search(r"Could not find '(\w+)/([^']+)'", words)
-        if option is not None and (members := _members(option[1])):
-            near = difflib.get_close_matches(option[2], members, n=1)
-            hint = f"; did you mean `{near[0]}`?" if near else ""
-            return Fault(
-                option[1], f"there is no option `{option[2]}`; there are: {', '.join(members)}{hint}"
-            )
-        return Fault("configuration", words)
-    name = key.group(1)
-    groups = [o for o in overrides if not re.match(r"^[+~]*[a-z_]+\.", o) and name not in o]
-    group = name.partition(".")[0]
+    for pattern, explain in _KNOWN.items():
+        if found := re.search(pattern, text):
+            return explain(found[1], words)
+    for word in words:
+        if fault := _no_member(word):
+            return _Explained(fault, word)
+    if isinstance(error, UnicodeError) and (fault := _undecodable()):
+        return _Explained(fault)
+    for word in words:
+        text = text.replace(word, masked_override(word))
+    said = without_secrets(" ".join(_ADVICE.sub("", text.partition("Config search path:")[0]).split()))
+    return _Explained(Fault("configuration", said.replace("@_global_", "")))
+
+
+_ADVICE = re.compile(r"(?m)^.*(https?://hydra\.cc|HYDRA_FULL_ERROR|To append to|--multirun|prefix:).*$")
+"""Lines of Hydra's that speak of what can't be done here."""
+
+
+def _unknown_option(found: str, words: Sequence[str]) -> _Explained:
+    group, _, option = found.partition("/")
+    group = group.replace("@_global_", "")
+    members = _members(group)
+    near = difflib.get_close_matches(option, members, n=1)
+    hint = f"; did you mean `{near[0]}`?" if near else ""
+    there = f"there are: {', '.join(members)}" if members else "and no such group"
+    there_may_be = (f"{group}={option}", f"{group}@_global_={option}")
+    word = next((w for w in words if w.lstrip("+") in there_may_be), "")
+    instead = [f"{word.partition('=')[0]}={near[0]}"] if near else []
+    return _Explained(Fault(group or option, f"there is no option `{option}`; {there}{hint}"), word, instead)
+
+
+def _unknown_name(name: str, words: Sequence[str]) -> _Explained:
+    word = _word_of(name, words)
+    if "@" in word.partition("=")[0] and name in _groups():
+        plain = f"{name}={word.partition('=')[2]}"
+        return _Explained(Fault(name, f"can't be put elsewhere; write {shlex.quote(plain)}"), word, [plain])
+    others = [o for o in words if not re.match(r"^[+~]*[a-z_]+\.", o) and o != word]
+    group, value = name.partition(".")[0], word.partition("=")[2]
     having = [f"{group}={one}" for one in _members(group) if name in dotted(_plain([f"{group}={one}"]))]
     if having and group != "space":
-        return Fault(name, f"is no setting of the {group} that is chosen; these have it: {', '.join(having)}")
-    known = list(dotted(_plain(groups)))
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+        why = f"is no setting of the {group} that is chosen; these have it: {', '.join(having)}"
+        return _Explained(Fault(name, why), word)
+    known = list(dotted(_plain(others)))
+    groups = _groups()
+    near = difflib.get_close_matches(name, known if "." in name else [*known, *groups], n=1, cutoff=0.7)
+    instead = [f"{one}={value}" for one in near if one.count(".") == name.count(".")]
+    hint = ""
     if name.startswith("space."):
-        if replacing := _replacing(name, known, overrides):
-            return Fault(name, replacing)
-        hint = f"did you mean `{near[0]}`? A" if near else "a"
-        hint += f" new entry of the space is added with a plus: '+{name}=...'"
+        if (whole := _instead_of_entry(name, value, known)) is not None:
+            replaced, hint = whole
+            return _Explained(Fault(name, hint), word, replaced)
+        entry = name.removesuffix(".choices").partition(".")[2]
+        if entry in setting_names():
+            form = value if name.endswith(entry) else f"{{choices: {value}}}"
+            hint, instead = "", [f"+space.{entry}={_ours(form)}"]
+        else:
+            hint = f"did you mean `{near[0]}`? " if near else ""
+        told = shlex.join(instead) if entry in setting_names() else f"'+{name}=...'"
+        hint += f"{'A' if hint else 'a'} new entry of the space is added with a plus: {told}"
+    elif (named := _ALIASES.get(name.rpartition(".")[2])) and named not in (word, name):
+        hint, instead = f"here it is `{named}`", [f"{named}={value}"]
     elif near:
         hint = f"did you mean `{near[0]}`?"
     else:
         hint = "settings of a trial are trial.NAME, and --cfg prints every name"
-    return Fault(name, f"unknown name; {hint}")
+    return _Explained(Fault(name, f"unknown name; {hint}"), word, instead)
 
 
-def _replacing(name: str, known: Sequence[str], overrides: Sequence[str]) -> str:
-    """How to put what is given for `name` in the place of what the space has there; "" if it has nothing."""
+_NAMES_ELSEWHERE = {
+    "trial.learning_rate": "lr learning_rate",
+    "trial.batch_size": "bs batch_size per_device_train_batch_size train_batch_size",
+    "trial.epochs": "epochs num_epochs num_train_epochs n_epochs",
+    "trial.scheduler": "scheduler lr_scheduler lr_scheduler_type",
+    "trial.warmup": "warmup warmup_ratio",
+    "trial.weight_decay": "wd weight_decay",
+    "trial.max_grad_norm": "max_grad_norm",
+    "trial.label_smoothing": "label_smoothing label_smoothing_factor",
+    "trial.neftune_noise": "neftune_noise neftune_noise_alpha",
+    "trial.lora.rank": "r rank lora_r lora_rank",
+    "trial.lora.alpha": "alpha lora_alpha",
+    "trial.lora.dropout": "dropout lora_dropout",
+    "trial.lora.target_modules": "target_modules lora_target_modules",
+    "sweep.seed": "seed random_seed",
+    "budget.trials": "n_trials num_trials num_samples",
+    "budget.minutes": "timeout",
+    "executor.workers": "n_jobs",
+    "model.name": "model_name model_name_or_path base_model",
+}
+_ALIASES = {alias: name for name, aliases in _NAMES_ELSEWHERE.items() for alias in aliases.split()}
+"""Our names of settings by those that other tools have for them."""
+
+
+def _unknown_deletion(name: str, words: Sequence[str]) -> _Explained:
+    word = next((w for w in words if w.startswith("~") and w[1:].partition("=")[0] == name), "")
+    group = name.partition(".")[0]
+    known = [*_above(dotted(_plain([w for w in words if not w.startswith("~")]))), *_groups()]
+    alike = [one for one in known if one.count(".") == name.count(".")]
+    near = [one for one in known if one.rpartition(".")[2] == name.rpartition(".")[2]]
+    near = near or difflib.get_close_matches(name, alike, n=1, cutoff=0.75)
+    if near:
+        return _Explained(
+            Fault(f"~{name}", f"there is no `{name}`; did you mean `~{near[0]}`?"), word, [f"~{near[0]}"]
+        )
+    inner = [one for one in known if one.startswith(f"{group}.") and one.count(".") == 1]
+    there = f"in `{group}` there are: {', '.join(inner)}" if inner else "--cfg prints every name"
+    return _Explained(Fault(f"~{name}", f"there is no `{name}` to take away; {there}"), word)
+
+
+def _there_already(name: str, words: Sequence[str]) -> _Explained:
+    word = next((w for w in words if w.startswith("+") and w.lstrip("+").partition("=")[0] == name), "")
+    plain = word.lstrip("+")
+    if not word:  # a defaults list says it twice
+        told = f"is chosen twice; in a defaults list write `- override /{name}: ...`"
+        return _Explained(Fault(name, told))
+    value = plain.partition("=")[2]
+    if name.startswith("space.") and (
+        whole := _instead_of_entry(name, value, list(dotted(_plain(_but(word, words)))))
+    ):
+        return _Explained(Fault(name, whole[1]), word, whole[0])
+    told = f"is there already; leave the plus out: {shlex.quote(masked_override(plain))}"
+    return _Explained(Fault(name, told), word, [plain])
+
+
+_KNOWN: Mapping[str, Callable[[str, Sequence[str]], _Explained]] = {
+    r"Could not find '([^']+)'": _unknown_option,
+    r"Could not override '([^'@]+)": _unknown_name,
+    r"Could not delete (?:from config\. )?'([^']+)'": _unknown_deletion,
+    r"Could not append to config\. An item is already at '([^']+)'": _there_already,
+    r"Multiple values for ([^.\s]+)\.": _there_already,
+    r"force-add of config groups is not supported: '\++([^=]+)": _there_already,
+}
+"""What Hydra says, by how it says it: the name in it, and what that means."""
+
+
+def _word_of(name: str, words: Sequence[str]) -> str:
+    """The first override of that name; "" where a file names it."""
+    return next((w for w in words if re.split("[=@]", w.lstrip("+~"))[0] == name), "")
+
+
+def _but(word: str, words: Sequence[str]) -> list[str]:
+    return [one for one in words if one != word]
+
+
+def _above(names: Iterable[str]) -> list[str]:
+    """The names, and those of the trees in which they stand."""
+    parts = (name.split(".") for name in names)
+    return list(dict.fromkeys(".".join(one[:n]) for one in parts for n in range(1, len(one) + 1)))
+
+
+def _groups() -> list[str]:
+    from importlib import resources
+
+    folders = [resources.files("sweeper.conf"), Path("conf")]
+    found = {
+        entry.name for folder in folders if folder.is_dir() for entry in folder.iterdir() if entry.is_dir()
+    }
+    return sorted(name for name in found if _members(name))
+
+
+def _instead_of_entry(name: str, value: str, known: Sequence[str]) -> tuple[list[str], str] | None:
+    """How to put what is given for `name` in the place of what the space has; None if it has nothing."""
     entry = name.removesuffix(".choices")
     inner = [one.removeprefix(f"{entry}.") for one in known if one.startswith(f"{entry}.")]
     if not inner:
-        return ""
+        return None
     keys = ", ".join(dict.fromkeys(one.partition(".")[0] for one in inner))
-    given = next((o.partition("=")[2] for o in overrides if o.startswith(f"{name}=")), "...")
-    wanted = given if entry == name else f"{{choices: {given}}}"
-    return f"has other keys in the space ({keys}); to replace them: '~{entry}' '+{entry}={wanted}'"
+    wanted = _ours(value) if entry == name else f"{{choices: {value}}}"
+    words = [f"~{entry}", f"+{entry}={wanted}"]
+    if entry.partition(".")[2] not in setting_names():
+        return None
+    return words, f"has other keys in the space ({keys}); to replace them: {shlex.join(words)}"
 
 
-def _unreadable(overrides: Sequence[str]) -> Fault | None:
-    """The first override that breaks Hydra's grammar, or sets a whole group to a value."""
+def _ours(text: str) -> str:
+    """A distribution of another tool in our form, and any other text as it is."""
+    from omegaconf import OmegaConf
+
+    try:
+        tree = OmegaConf.to_container(OmegaConf.create(f"x: {text}"))["x"]  # type: ignore[index, call-overload]
+    except Exception:  # it is no YAML, and what is wrong with it is told elsewhere
+        return text
+    if not isinstance(tree, Mapping) or set(tree) <= set(ENTRY_KEYS):
+        return text
+    form = from_keys(tree)
+    return written(form) if form is not None else text
+
+
+def _no_member(word: str) -> Fault | None:
+    """The fault of an override that sets a whole group to a value."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
 
-    parser = OverridesParser.create()
-    for override in overrides:
-        shown = masked_override(override)
-        try:
-            parsed = parser.parse_override(override)
-        except HydraException as error:
-            # Hydra quotes what it could not read.
-            why = str(error).splitlines()[0] if shown == override else "it can't be read"
-            return Fault(
-                shown, f"is no override: {why}; lists and braces must close, and be quoted in a shell"
-            )
-        members = _members(parsed.key_or_group)
-        if members and not parsed.is_delete() and not isinstance(parsed.value(), (str, list)):
-            known = ", ".join(members)
-            return Fault(shown, f"`{parsed.key_or_group}` is a group; name one of its members: {known}")
-    return None
+    parsed = OverridesParser.create().parse_override(word)
+    members = _members(parsed.key_or_group)
+    if not members or parsed.is_delete() or isinstance(parsed.value(), (str, list)):
+        return None
+    name = parsed.key_or_group
+    shown = masked_override(word).replace("@_global_", "")
+    return Fault(shown, f"`{name}` is a group; name one of its members: {', '.join(members)}")
 
 
 def _members(group: str) -> list[str]:

@@ -14,7 +14,7 @@ from sweeper.config import Config, EvaluationConfig, TrialSettings
 from sweeper.engines import checkpoints
 from sweeper.events import Listener, Measurement, SweepInfo, TrialRecord
 from sweeper.failpoints import reach
-from sweeper.inbox import Inbox
+from sweeper.inbox import Inbox, Prune, Stop
 from sweeper.journal import measurements
 from sweeper.layout import Layout
 from sweeper.messages import (
@@ -93,7 +93,7 @@ class Coordinator:
         self._clock = clock
         self._now = now
         self._inbox = Inbox(layout)
-        self._stops: Mapping[int, str] = {}
+        self._stops: Mapping[int, Stop | Prune] = {}
         self._running: dict[int, _Running] = {}
         self._base_is_known = False
         self._failures: list[TrialRecord] = []
@@ -179,7 +179,9 @@ class Coordinator:
             is_poor = evaluation is not None and self._should_prune(running, evaluation.mark)
         reach("study.reported")
         self._open_inbox()
-        if is_poor or progress.trial in self._stops:
+        if (order := self._stops.get(progress.trial)) is not None:
+            return Decision.PRUNE if isinstance(order, Prune) else Decision.STOP
+        if is_poor:
             return Decision.PRUNE
         self._check_time()
         return Decision.SUSPEND if self._stop else Decision.CONTINUE
@@ -190,8 +192,11 @@ class Coordinator:
         if running is None:
             return
         seconds = self._clock() - running.since
-        if outcome.ending is Ending.PRUNED and outcome.trial in self._stops:
-            outcome = replace(outcome, reason=self._stops[outcome.trial])
+        order = self._stops.get(outcome.trial)
+        if order is not None and outcome.ending is Ending.PRUNED:
+            outcome = replace(outcome, reason=order.reason)
+        elif order is not None and outcome.ending is Ending.FINISHED and outcome.reason:
+            outcome = replace(outcome, reason=f"{order.reason}; {outcome.reason}")
         with self._study.step():
             record = self._study.finish(outcome, Spent(outcome.examples, seconds, outcome.attempt))
             self._save_time()
@@ -236,7 +241,7 @@ class Coordinator:
         orders = self._inbox.open(self._study, self._budget.trials)
         self._stops = orders.stops
         for record in orders.ended:
-            checkpoints.clear(self._layout.trial(record.number))
+            checkpoints.clear(self._layout.trial(record.number), record.adapter)
             for listener in self._listeners:
                 listener.ended(record)
 

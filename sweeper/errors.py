@@ -52,10 +52,16 @@ class Fault:
 
 
 class ConfigError(InputError):
-    """One or more faults in `where`: the configuration or the command; all reported together."""
+    """One or more faults in `where`: the configuration or the command; all reported together.
 
-    def __init__(self, faults: Sequence[Fault], where: str = "configuration") -> None:
+    `mended` are the overrides that work instead, where that is known of all of them.
+    """
+
+    def __init__(
+        self, faults: Sequence[Fault], where: str = "configuration", mended: Sequence[str] = ()
+    ) -> None:
         self.faults = tuple(faults)
+        self.mended = tuple(mended)
         count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
         lines = "\n".join(f"  {fault}" for fault in self.faults)
         super().__init__(f"{count} in the {where}\n{lines}")

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sweeper.config.types import STRICT, NonNegative
+from sweeper.engines import checkpoints
 from sweeper.entry import Scalar
 from sweeper.errors import ConfigError, Fault, InputError
 from sweeper.events import TrialRecord
@@ -29,8 +30,8 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Stop:
-    """End a trial: it counts as pruned."""
+class _End:
+    """End a trial before its time."""
 
     __pydantic_config__ = STRICT
 
@@ -40,7 +41,19 @@ class Stop:
 
     @property
     def reason(self) -> str:
-        return "stopped by hand" + (f": {self.why}" if self.why else "")
+        """Why it ended, as the trial tells it."""
+        done = "pruned" if isinstance(self, Prune) else "stopped"
+        return f"{done} by hand" + (f": {self.why}" if self.why else "")
+
+
+@dataclass(frozen=True)
+class Stop(_End):
+    """Finish a trial where it is: what it has reached counts, and its best adapter is kept."""
+
+
+@dataclass(frozen=True)
+class Prune(_End):
+    """Give a trial up: it counts as pruned, and no adapter of it is kept."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +68,21 @@ class Enqueue:
     """Where they come from, in words."""
 
 
-Command = Stop | Enqueue
+Command = Stop | Prune | Enqueue
 
-_KINDS: Mapping[str, type[Stop] | type[Enqueue]] = {"stop": Stop, "enqueue": Enqueue}
+_KINDS: Mapping[str, type[Stop] | type[Prune] | type[Enqueue]] = {
+    "stop": Stop,
+    "prune": Prune,
+    "enqueue": Enqueue,
+}
 
 
 @dataclass(frozen=True)
 class Orders:
     """What an opened inbox leaves to the coordinator."""
 
-    stops: Mapping[int, str]
-    """Running trials that are to be stopped, and why."""
+    stops: Mapping[int, Stop | Prune]
+    """Running trials that are to end."""
     ended: tuple[TrialRecord, ...]
     """Trials that were waiting, and are over now."""
 
@@ -75,6 +92,7 @@ class Inbox:
 
     def __init__(self, layout: Layout) -> None:
         self._folder = layout.inbox
+        self._layout = layout
 
     def put(self, command: Command) -> None:
         """Leave a command for the coordinator, running now or later."""
@@ -94,7 +112,7 @@ class Inbox:
 
     def open(self, study: Study, budget: int) -> Orders:
         """Do what can be done. A trial is enqueued once there is room for it among `budget` trials."""
-        stops: dict[int, str] = {}
+        stops: dict[int, Stop | Prune] = {}
         ended: list[TrialRecord] = []
         for path in self._letters():
             try:
@@ -105,9 +123,9 @@ class Inbox:
                     state = study.state(command.trial)
                     is_done = state is not TrialState.RUNNING
                     if state is TrialState.RUNNING:
-                        stops[command.trial] = command.reason
+                        stops[command.trial] = command
                     elif state is TrialState.WAITING:
-                        ended.append(study.give_up(command.trial, command.reason))
+                        ended.append(self._end(command, study))
             except InputError as error:
                 refused = path.with_suffix(".refused")
                 os.replace(path, refused)
@@ -119,6 +137,17 @@ class Inbox:
                     path.unlink()
                     reach("inbox.emptied")
         return Orders(stops, tuple(ended))
+
+    def _end(self, command: Stop | Prune, study: Study) -> TrialRecord:
+        """End a trial that waits: where it is kept, from its newest checkpoint."""
+        if isinstance(command, Prune):
+            return study.give_up(command.trial, command.reason)
+        folder = self._layout.trial(command.trial)
+        found = checkpoints.newest(folder)
+        state, adapter = found.state if found else checkpoints.TrialState(), None
+        if state.best_folder is not None:
+            adapter = checkpoints.publish(folder / state.best_folder, folder / "attempt-0" / "best")
+        return study.stop(command.trial, command.reason, state.best, adapter)
 
     def _letters(self) -> list[Path]:
         try:

@@ -25,10 +25,20 @@ _IN_DEFAULTS = re.compile(r"^(?:override\s+|optional\s+)*/?(?:[^@]*[@:])?hydra\b
 _REFERENCE = re.compile(r"\$\{[^${}:]*\}")
 """To another setting, such as `${trial.batch_size}`; with a colon it would call a resolver."""
 
+_OF_HYDRA_ITSELF = "sets something of Hydra, which composes the configuration here and does nothing else"
 _NO_SETTINGS = (
-    "sets something of Hydra, which composes the configuration here and does nothing else; leave it out. "
-    "Files of your own go into a folder conf/ in the working directory"
+    f"{_OF_HYDRA_ITSELF}; leave it out. Files of your own go into a folder conf/ in the working directory"
 )
+_OURS = {
+    r"hydra\.(run|sweep)\.(dir|subdir)$": "what a sweep leaves is kept in sweep.folder, below its sweep.name",
+    r"hydra[./]sweeper": (
+        "what is tried next is said by sampler=..., how often by budget.trials, and what is best by "
+        "task.objective"
+    ),
+    r"hydra[./]launcher": "where trials run is said by executor=... and executor.workers",
+    r"hydra\.searchpath": "files of your own go into a folder conf/ in the working directory",
+}
+"""What takes the place of Hydra's settings, by how their names begin."""
 _NO_CODE = "names code to run, and a configuration is data: every choice is one of a list of names"
 _NO_RESOLVER = (
     "can only refer to another setting, like ${trial.batch_size}. A secret comes from the environment "
@@ -36,15 +46,18 @@ _NO_RESOLVER = (
 )
 
 
+def fault_of_hydra(override: str) -> Fault | None:
+    """What is wrong with an override that touches Hydra's own settings; None for any other one."""
+    if not _OF_HYDRA.match(override):
+        return None
+    name = override.partition("=")[0]
+    ours = next((ours for names, ours in _OURS.items() if re.match(names, name)), "leave it out")
+    return Fault(name, f"{_OF_HYDRA_ITSELF}; {ours}")
+
+
 def refuse_line(overrides: Sequence[str]) -> None:
     """Raise ConfigError if an override touches Hydra's own settings, before Hydra imports anything for it."""
-    _refuse(
-        [
-            Fault(override.partition("=")[0], _NO_SETTINGS)
-            for override in overrides
-            if _OF_HYDRA.match(override)
-        ]
-    )
+    _refuse([fault for fault in map(fault_of_hydra, overrides) if fault is not None])
 
 
 def refuse_files(overrides: Sequence[str]) -> None:

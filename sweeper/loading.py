@@ -107,9 +107,12 @@ def _fault(section: str, kind: type, item: dict[str, Any]) -> Fault:
 
 def wording(item: Mapping[str, Any]) -> str:
     """One of pydantic's errors in our words: what is allowed, what was given."""
+    given = item["input"]
+    if item["type"] in ("string_type", "path_type") and isinstance(given, (bool, int, float)):
+        return f'must be text, and {given!r} is none to YAML; write it in quotes: "{given}"'
     wanted = item["msg"].replace("Input should be", "must be").replace("String should", "must")
     wanted = wanted.removeprefix("Value error, ")  # of a check of ours
-    return f"{wanted} (given: {item['input']!r})"
+    return f"{wanted} (given: {given!r})"
 
 
 def _names_at(kind: type, path: Sequence[str]) -> list[str]:

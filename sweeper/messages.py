@@ -42,6 +42,8 @@ class Decision(Enum):
     """The coordinator's answer to a report."""
 
     CONTINUE = "continue"
+    STOP = "stop"
+    """Stop training and `finish` the trial as finished with its best mark; as pruned where it has none."""
     PRUNE = "prune"
     """Stop training and `finish` the trial as pruned."""
     CANCEL = "cancel"

@@ -19,6 +19,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from sweeper.config import TrialSettings
 from sweeper.entry import Entry, Scalar, decimal
 from sweeper.errors import ConfigError, Fault
+from sweeper.habits import Form, from_call, from_keys, written
 from sweeper.loading import read, unknown_name, wording
 
 if TYPE_CHECKING:
@@ -160,12 +161,17 @@ class Space:
         return {entry.name: _plain(entry) for entry in sorted(self.entries, key=lambda entry: entry.name)}
 
 
+def setting_names() -> tuple[str, ...]:
+    """Every setting of a trial that a space may vary, by dotted name."""
+    return tuple(_SETTINGS)
+
+
 def check(tree: Any, trial: TrialSettings) -> list[Fault]:
     """Every fault in the tree that stands under `space:`."""
     return _parse(tree, trial)[1]
 
 
-_KEYS = ("low", "high", "log", "step", "choices", "when")
+ENTRY_KEYS = ("low", "high", "log", "step", "choices", "when")
 _FINITE = "a grid needs `choices` or a `step`, or take another sampler, e.g. sampler=random"
 
 
@@ -277,7 +283,10 @@ def _stranger(name: str) -> str:
 
 
 def _entry(name: str, leaf: Any, faults: list[Fault]) -> Entry | None:
-    where = f"space.{name}"
+    where, before = f"space.{name}", len(faults)
+    if (meant := _of_another_tool(leaf)) is not None:
+        faults.append(Fault(where, f"is in another tool's form; here it is {written(meant)}"))
+        leaf = meant
     if not isinstance(leaf, Mapping):
         forms = "{low: ..., high: ...} or {choices: [...]}"
         faults.append(
@@ -285,9 +294,13 @@ def _entry(name: str, leaf: Any, faults: list[Fault]) -> Entry | None:
         )
         return None
     before = len(faults)
-    faults += [Fault(f"{where}.{key}", unknown_name(str(key), _KEYS)) for key in leaf if key not in _KEYS]
+    faults += [
+        Fault(f"{where}.{key}", unknown_name(str(key), ENTRY_KEYS)) for key in leaf if key not in ENTRY_KEYS
+    ]
     given = {
-        key: leaf[key] for key in _KEYS if leaf.get(key) is not None and (key, leaf[key]) != ("log", False)
+        key: leaf[key]
+        for key in ENTRY_KEYS
+        if leaf.get(key) is not None and (key, leaf[key]) != ("log", False)
     }
     bounds = [key for key in ("low", "high", "log", "step") if key in given]
     form: dict[str, Any] = {}
@@ -307,6 +320,13 @@ def _entry(name: str, leaf: Any, faults: list[Fault]) -> Entry | None:
         form |= _range(name, given, faults)
     when = _when(name, given.get("when", {}), faults)
     return Entry(name, _kind(_SETTINGS[name]), **form, when=when) if len(faults) == before else None
+
+
+def _of_another_tool(leaf: Any) -> Form | None:
+    """What a leaf means that W&B, Optuna, Ray or Hydra would understand; None for any other."""
+    if isinstance(leaf, Mapping):
+        return from_keys(leaf) if set(leaf) - set(ENTRY_KEYS) else None
+    return from_call(leaf) if isinstance(leaf, str) else None
 
 
 def _choices(name: str, choices: Any, faults: list[Fault]) -> tuple[Any, ...]:

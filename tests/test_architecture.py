@@ -21,7 +21,7 @@ LAYERS = [
     {"config", "comparison"},
     {"loading", "sentence"},
     {"messages"},
-    {"events", "layout", "entry", "storage.writer"},
+    {"events", "layout", "entry", "habits", "storage.writer"},
     {
         "space",
         "credentials",
@@ -35,7 +35,7 @@ LAYERS = [
         "study.outcomes",
         "provenance",
     },
-    {"models.modeling", "data", "metrics"},
+    {"models.modeling", "data", "metrics", "overrides"},
     {"relocation"},
     {"engines", "executors.places", "study.samplers", "study.pruners"},
     {"worker", "study.study", "tracking"},
@@ -54,6 +54,7 @@ LIGHT = (
     "study.pruners", "study.objectives", "study.outcomes", "study.study", "coordinator", "app", "launch",
     "verdict", "comparison", "sentence", "inbox", "verbs.commands", "verbs.trials", "verbs.export",
     "verbs.retrain", "verbs.repair", "verbs.rows", "credentials", "inert", "observations",
+    "habits", "overrides",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "peft", "datasets", "mlflow", "accelerate", "sklearn")
 

@@ -4,7 +4,7 @@ import pytest
 
 from sweeper.config import SamplerConfig
 from sweeper.errors import ConfigError, StudyError
-from sweeper.inbox import Enqueue, Stop
+from sweeper.inbox import Enqueue, Prune, Stop
 from sweeper.messages import Ending, Outcome
 from sweeper.study.study import Spent, Study
 from sweeper.verbs.commands import read_command, trial_number
@@ -26,6 +26,10 @@ def study(tmp_path) -> Study:
 def test_stop(study):
     assert read_command(["stop", "1"], study) == Stop(1)
     assert read_command(["stop", "1", "it", "diverges"], study) == Stop(1, "it diverges")
+
+
+def test_prune(study):
+    assert read_command(["prune", "1", "it", "diverges"], study) == Prune(1, "it diverges")
 
 
 def test_enqueue_starts_from_the_defaults(study):
@@ -58,6 +62,7 @@ def test_a_number_of_a_trial_is_digits(word):
     ("words", "message"),
     [
         (["stop", "0"], r"trial 0 is over \(pruned\); only others can be stopped"),
+        (["prune", "0"], r"trial 0 is over \(pruned\); only others can be pruned"),
         (["stop", "9"], "`summarize` has no trial 9; its trials: 0 to 1"),
         (["clone", "9"], "`summarize` has no trial 9; its trials: 0 to 1"),
         (["stop"], r"`stop` needs a trial number: stop N \[WHY\]"),

@@ -87,7 +87,21 @@ def test_the_command_line_of_hydra(overrides):
         (["model=gpt5"], r"model: there is no option `gpt5`; there are: .*smollm2_135m"),
         (["+experiment=sumarize"], r"experiment: there is no option `sumarize`.*did you mean `summarize`"),
         (["data=file"], r"data\.path: is needed; give data\.path="),
-        (["budget.trials=[1"], r"budget\.trials=\[1: is no override: no viable alternative"),
+        (["budget.trials=[1"], r"budget\.trials: is cut off; write: 'budget\.trials=\[1\]'"),
+        (["~space.batchsize"], r"~space\.batchsize: there is no .*; did you mean `~space\.batch_size`\?"),
+        (["~space.dropout"], r"~space\.dropout: there is no .*; did you mean `~space\.lora\.dropout`\?"),
+        (["~space.noise"], r"~space\.noise: there is no .*; in `space` there are: space\.learning_rate, "),
+        (["~nothing"], r"~nothing: there is no `nothing` to take away; --cfg prints every name"),
+        (["lr=1e-3"], r"lr: unknown name; here it is `trial\.learning_rate`"),
+        (["modl=custom"], r"modl: unknown name; did you mean `model`\?"),
+        (["data@x=file"], r"data: can't be put elsewhere; write data=file$"),
+        (["+model=custom"], r"model: is there already; leave the plus out: model=custom"),
+        (["++model=custom"], r"model: is there already; leave the plus out: model=custom"),
+        (["+sweep.name=x"], r"sweep\.name: is there already; leave the plus out: sweep\.name=x"),
+        (
+            ["space.scheduler={choices: [linear]}"],
+            r"with a plus: '\+space\.scheduler=\{choices: \[linear\]\}'",
+        ),
         (["sweep.name=${nowhere}"], "nowhere"),
         (["budget=null"], r"budget=null: `budget` is a group; name one of its members: .*"),
         (["budget.trials=3", "budget=3"], "budget=3: `budget` is a group"),
@@ -97,6 +111,49 @@ def test_the_command_line_of_hydra(overrides):
 def test_faults_say_what_to_do(overrides, message):
     with pytest.raises(ConfigError, match=message):
         compose(overrides if overrides[0].startswith("+exp") else ["+experiment=summarize", *overrides])
+
+
+def test_what_hydra_finds_first_hides_nothing_else():
+    wrong = ["budget.trails=3", "data.pth=x", "~space.batchsize", "sampler=tpe2", "data.sizes.validation=0"]
+    with pytest.raises(ConfigError, match=r"(?s)^5 faults in the configuration") as told:
+        compose(["+experiment=summarize", *wrong])
+    assert {fault.field for fault in told.value.faults} == {
+        *("budget.trails", "data.pth", "~space.batchsize", "sampler", "data.sizes.validation")
+    }
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *(
+            "foo=1",
+            "+model=custom",
+            "~nothing",
+            "trial=3",
+            "sweep.name.x=3",
+            "a/b=3",
+            "data=[file]",
+            "data@x=file",
+        ),
+        *("trial.epochs=1,2", "trial.epochs=choice(1,2)", "data.path=a(b", "+sweep.name=x", "++data=file"),
+        *("sweep.name=${nowhere}", "~data=hub", "~sweep.seed=3", "hydra.verbose=true", "experiment=nope"),
+    ],
+)
+def test_advice_of_hydra_is_for_other_programs(override):
+    with pytest.raises(ConfigError, match="fault") as told:
+        read_config(compose(["+experiment=summarize", override]))
+    for words in ("hydra.cc", "HYDRA_FULL_ERROR", "multirun", "To append", "key=", "prefix", "defaults list"):
+        assert words not in str(told.value)
+
+
+def test_what_a_fault_says_to_write_can_be_written():
+    with pytest.raises(ConfigError, match="with a plus: ") as told:
+        compose(["+experiment=summarize", "space.warmup=uniform(0, 0.1)", "space.weight_decay.low=0"])
+    assert told.value.mended == ()
+    with pytest.raises(ConfigError, match="what a sweep tries stands in its space") as told:
+        compose(["+experiment=summarize", "space.warmup=uniform(0, 0.1)"])
+    _, space = read_config(compose(told.value.mended))
+    assert "warmup" in space.names
 
 
 def test_an_unknown_option_is_told_without_the_search_path():

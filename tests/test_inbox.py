@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 from optuna.pruners import NopPruner
 
+from sweeper.engines import checkpoints
+from sweeper.engines.checkpoints import TrialState as CheckpointState
 from sweeper.engines.replay import ReplayEngine
 from sweeper.errors import StudyError
-from sweeper.inbox import Enqueue, Inbox, Stop
+from sweeper.inbox import Enqueue, Inbox, Prune, Stop
 from sweeper.layout import Layout
 from sweeper.messages import (
     Decision,
@@ -75,54 +77,128 @@ def test_letters_are_read_in_the_order_of_writing_and_never_half_written(tmp_pat
     assert box.waiting() == commands
 
 
-def test_a_running_trial_is_stopped_at_its_next_report(tmp_path):
+def test_a_running_trial_that_is_stopped_is_kept(tmp_path):
+    coordinator, study, _, spec = begun(tmp_path, "pruner=none")
+    assert coordinator.report(report(spec)) is Decision.CONTINUE
+    inbox(tmp_path).put(Stop(spec.trial, "good enough"))
+    assert coordinator.report(report(spec, 16)) is Decision.STOP
+    told = "its last mark is 48 of 96 examples"
+    coordinator.finish(outcome(spec, Ending.FINISHED, reason=told))
+    record = study.record(spec.trial)
+    assert (record.state, record.objective) == (TrialState.FINISHED, 0.2)
+    assert record.reason == f"stopped by hand: good enough; {told}"
+    assert study.best() == record
+    take(coordinator)
+    assert letters(tmp_path) == []
+
+
+def test_a_replayed_trial_that_is_stopped_ends_at_its_last_mark(tmp_path):
+    coordinator, study, _ = open_coordinator(tmp_path, "pruner=none", "budget.trials=2")
+    plain, seen = coordinator.report, []
+
+    def report_and_stop(progress):
+        seen.append(progress)
+        if progress.trial == 0 and progress.examples > 48:
+            inbox(tmp_path).put(Stop(0))
+        return plain(progress)
+
+    coordinator.report = report_and_stop
+    ReplayEngine(configure(tmp_path)[0], sleep=lambda _: None).run(coordinator)
+    stopped, whole = study.records()[1:]
+    assert (stopped.state, max(stopped.reports)) == (TrialState.FINISHED, 48)
+    assert stopped.reason == "stopped by hand; its last mark is 48 of 96 examples"
+    assert (whole.state, max(whole.reports)) == (TrialState.FINISHED, 96)
+
+
+def test_before_its_first_mark_a_stopped_trial_has_nothing_to_keep(tmp_path):
+    coordinator, study, _ = open_coordinator(tmp_path, "pruner=none", "budget.trials=1")
+    plain = coordinator.report
+
+    def report_and_stop(progress):
+        if progress.trial == 0:
+            inbox(tmp_path).put(Stop(0, "oops"))
+        return plain(progress)
+
+    coordinator.report = report_and_stop
+    ReplayEngine(configure(tmp_path)[0], sleep=lambda _: None).run(coordinator)
+    record = study.record(0)
+    assert (record.state, record.reason) == (TrialState.PRUNED, "stopped by hand: oops")
+
+
+def test_a_suspended_trial_that_is_stopped_is_kept_at_the_next_start(tmp_path):
+    coordinator, _, _, spec = begun(tmp_path)
+    coordinator.stop("interrupted")
+    coordinator.report(Progress(spec.trial, 1, 48, evaluation=Evaluation(48, 0.2, 0.01, {"rougeL": 0.2})))
+    coordinator.finish(outcome(spec, Ending.SUSPENDED))
+    coordinator.close()
+    written = spec.folder / "attempt-1" / ".writing"
+    written.mkdir(parents=True)
+    (written / "adapter_model.safetensors").write_bytes(b"weights")
+    best = Evaluation(48, 0.2, 0.01, {"rougeL": 0.2, "loss": 1.0})
+    state = CheckpointState(
+        step=6, examples=48, evaluations=(best,), best=best, best_folder="attempt-1/step-000006"
+    )
+    checkpoints.seal(written, spec.folder / "attempt-1" / "step-000006", state)
+    inbox(tmp_path).put(Stop(spec.trial))
+    coordinator, study, recorder = open_coordinator(tmp_path)
+    assert take(coordinator).trial == spec.trial + 1
+    record = study.record(spec.trial)
+    assert (record.state, record.reason) == (TrialState.FINISHED, "stopped by hand")
+    assert record.adapter is not None
+    assert (record.adapter / "adapter_model.safetensors").read_bytes() == b"weights"
+    assert not (spec.folder / "attempt-1").exists(), "nobody goes on from it"
+    assert study.best() == record
+    assert recorder.of("ended") == [record]
+
+
+def test_a_running_trial_is_pruned_at_its_next_report(tmp_path):
     coordinator, study, recorder, spec = begun(tmp_path)
     assert coordinator.report(report(spec)) is Decision.CONTINUE
-    inbox(tmp_path).put(Stop(spec.trial, "it diverges"))
+    inbox(tmp_path).put(Prune(spec.trial, "it diverges"))
     assert coordinator.report(report(spec, 16)) is Decision.PRUNE
     coordinator.finish(outcome(spec, Ending.PRUNED, reason="pruned at example 16"))
     record = study.record(spec.trial)
-    assert (record.state, record.reason) == (TrialState.PRUNED, "stopped by hand: it diverges")
+    assert (record.state, record.reason) == (TrialState.PRUNED, "pruned by hand: it diverges")
     assert recorder.of("ended")[-1] == record
     assert take(coordinator).trial == spec.trial + 1
     assert letters(tmp_path) == []
 
 
-def test_a_process_that_dies_while_it_stops_a_trial_forgets_nothing(tmp_path):
+def test_a_process_that_dies_while_it_prunes_a_trial_forgets_nothing(tmp_path):
     coordinator, _, _, spec = begun(tmp_path)
-    inbox(tmp_path).put(Stop(spec.trial))
+    inbox(tmp_path).put(Prune(spec.trial))
     assert coordinator.report(report(spec)) is Decision.PRUNE
     # Killed here: nothing is finished, nothing closed.
     coordinator, study, _ = open_coordinator(tmp_path)
     assert take(coordinator).trial == spec.trial + 1
     record = study.record(spec.trial)
-    assert (record.state, record.reason) == (TrialState.PRUNED, "stopped by hand")
+    assert (record.state, record.reason) == (TrialState.PRUNED, "pruned by hand")
     assert letters(tmp_path) == []
 
 
-def test_a_stop_that_comes_too_late_changes_nothing(tmp_path):
+def test_a_command_that_comes_too_late_changes_nothing(tmp_path):
     coordinator, study, _, spec = begun(tmp_path)
-    inbox(tmp_path).put(Stop(spec.trial))
+    inbox(tmp_path).put(Prune(spec.trial))
     coordinator.finish(outcome(spec, Ending.FINISHED))
     take(coordinator)
     assert (study.record(spec.trial).state, study.record(spec.trial).reason) == (TrialState.FINISHED, "")
     assert letters(tmp_path) == []
 
 
-def test_a_suspended_trial_is_stopped_at_the_next_start(tmp_path):
+def test_a_suspended_trial_is_pruned_at_the_next_start(tmp_path):
     coordinator, _, _, spec = begun(tmp_path)
     coordinator.stop("interrupted")
     coordinator.report(Progress(spec.trial, 1, 48, evaluation=Evaluation(48, 0.2, 0.01, {"rougeL": 0.2})))
     coordinator.finish(outcome(spec, Ending.SUSPENDED))
     coordinator.close()
-    inbox(tmp_path).put(Stop(spec.trial))
+    inbox(tmp_path).put(Prune(spec.trial))
     checkpoint = spec.folder / "attempt-1" / "step-000003"
     checkpoint.mkdir(parents=True)
     coordinator, study, recorder = open_coordinator(tmp_path)
     assert take(coordinator).trial == spec.trial + 1
     assert not checkpoint.exists(), "nobody goes on from it"
     record = study.record(spec.trial)
-    assert (record.state, record.reason, record.reports) == (TrialState.PRUNED, "stopped by hand", {48: 0.2})
+    assert (record.state, record.reason, record.reports) == (TrialState.PRUNED, "pruned by hand", {48: 0.2})
     assert record.seconds == 0.0
     assert record.objective == 0.2, "what it had reached is still told"
     assert recorder.of("ended") == [record]
@@ -180,7 +256,7 @@ def test_what_is_no_command_is_put_aside(tmp_path, caplog):
            json.dumps({"enqueue": {"params": {"lora.rank": 9}, "origin": "me"}})]  # fmt: skip
     for index, text in enumerate(bad):
         (box / f"{index}.json").write_text(text)
-    inbox(tmp_path).put(Stop(spec.trial))
+    inbox(tmp_path).put(Prune(spec.trial))
     assert coordinator.report(report(spec)) is Decision.PRUNE, "the good one after them is obeyed"
     assert [path.name for path in letters(tmp_path) if path.suffix == ".refused"] == [
         f"{index}.refused" for index in range(len(bad))
@@ -280,7 +356,7 @@ def test_another_terminal_takes_effect_within_one_report(forks, tmp_path):
     assert [done.returncode for done in told] == [0, 0], told
     assert "this is done as the next trial" in told[0].stdout
     assert "this is done at the trial's next report" in told[1].stdout
-    assert "(stopped by hand: too slow)" in seen
+    assert "(stopped by hand: too slow" in seen
     first, second = open_study(tmp_path / "sweeps").records()[1:]
     assert (first.state, first.reason) == (TrialState.PRUNED, "stopped by hand: too slow")
     assert (second.params["lora.rank"], second.origin) == (16, "enqueued by hand")

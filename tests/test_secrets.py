@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from sweeper.__main__ import main
-from sweeper.compose import compose, masked_override, read_config
+from sweeper.compose import compose, read_config
 from sweeper.errors import ConfigError, StudyError
+from sweeper.overrides import masked_override
 from sweeper.storage.database import open_storage
 
 CANARY = "c4nary"
@@ -44,7 +45,7 @@ def test_an_override_is_shown_without_secrets(override, shown):
     ],
 )
 def test_faults_tell_no_secret(override):
-    with pytest.raises(ConfigError, match="in the configuration") as caught:
+    with pytest.raises(ConfigError, match="fault in the") as caught:
         read_config(compose(["+experiment=summarize", override]))
     assert CANARY not in str(caught.value)
 

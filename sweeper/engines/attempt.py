@@ -49,6 +49,7 @@ _REPORTS = 20
 
 _ENDINGS = {
     Decision.PRUNE: Ending.PRUNED,
+    Decision.STOP: Ending.PRUNED,  # before the first mark there is nothing to keep
     Decision.CANCEL: Ending.CANCELLED,
     Decision.SUSPEND: Ending.SUSPENDED,
 }
@@ -433,6 +434,11 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
         )
 
     def _obey(self, decision: Decision) -> None:
+        if decision is Decision.STOP and self._state.best is not None:
+            seen, whole = self._state.best.mark, self._spec.examples
+            marks = [evaluation.mark for evaluation in self._state.evaluations]
+            left = f"its best mark is {seen}, its last one {max(marks)} of {whole} examples"
+            raise _Stop(Ending.FINISHED, left if max(marks) < whole else "")
         if decision is not Decision.CONTINUE:
             raise _Stop(_ENDINGS[decision])
 

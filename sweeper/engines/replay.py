@@ -220,7 +220,13 @@ class _Play:
                     self._save()
                 # One of an earlier attempt is told again: its answer may have been lost with the process.
                 decision = self._report(evaluation)
-            if decision is Decision.PRUNE:
+            if decision is Decision.STOP and self._evaluations:
+                last = self._evaluations[-1].mark
+                reason = (
+                    f"its last mark is {last} of {spec.examples} examples" if last < spec.examples else ""
+                )
+                return self._ending(Ending.FINISHED, reason)
+            if decision in (Decision.PRUNE, Decision.STOP):
                 return self._ending(Ending.PRUNED, f"pruned at example {mark}")
             if decision is Decision.CANCEL:
                 return self._ending(Ending.CANCELLED)

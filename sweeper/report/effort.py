@@ -9,7 +9,7 @@ from sweeper.study.objectives import value
 from sweeper.verdict import VerdictFacts
 
 _VERDICT = "verdict"
-_BY_HAND = "stopped by hand"
+_BY_HAND = ("stopped by hand", "pruned by hand")
 """How the reason of a trial begins that a person has ended; it counts as pruned, by no pruner."""
 
 HOW_SAVED = (

@@ -25,7 +25,7 @@ from sweeper.errors import StudyError
 from sweeper.events import TrialRecord
 from sweeper.failpoints import reach
 from sweeper.loading import read, to_tree
-from sweeper.messages import BASE, Ending, Outcome, TrialState
+from sweeper.messages import BASE, Ending, Evaluation, Outcome, TrialState
 from sweeper.space import Space
 from sweeper.storage.database import open_storage, sole_writer, sqlite_path
 from sweeper.storage.writer import SoleWriter
@@ -289,18 +289,37 @@ class Study:
         reach("inbox.enqueued")
         return True
 
-    @_one_step
     def give_up(self, number: int, reason: str) -> TrialRecord:
         """End a waiting trial without training it any more: it counts as pruned, for `reason`."""
-        trial = self._frozen(number)
-        told = Outcome(number, trial.user_attrs.get("attempt", 0), Ending.PRUNED, 0, "", reason)
-        tree = trial.user_attrs.get("outcome") or outcome_tree(told, self._folder)
-        self._set_attr(number, "outcome", tree | {"ending": told.ending.value, "reason": reason})
+        return self._end_waiting(Outcome(number, 0, Ending.PRUNED, 0, "", reason))
+
+    def stop(self, number: int, reason: str, best: Evaluation | None, adapter: Path | None) -> TrialRecord:
+        """Finish a waiting trial with its best mark, for `reason`; one that reached none counts as pruned.
+
+        `best` is what its newest checkpoint tells, if it has one, and `adapter` what was published of it.
+        """
+        known = self._frozen(number).user_attrs.get("outcome") or {}
+        if best is None and not known.get("best"):
+            return self.give_up(number, reason)
+        told = Outcome(number, 0, Ending.FINISHED, 0, "", reason, best=best, adapter=adapter)
+        return self._end_waiting(told)
+
+    @_one_step
+    def _end_waiting(self, told: Outcome) -> TrialRecord:
+        """End a waiting trial as `told`; what its last attempt has told beside stays."""
+        number, trial = told.trial, self._frozen(told.trial)
+        tree = outcome_tree(replace(told, attempt=trial.user_attrs.get("attempt", 0)), self._folder)
+        known = trial.user_attrs.get("outcome") or tree
+        ours = {key: tree[key] for key in ("ending", "reason", "best", "adapter") if tree[key] is not None}
+        self._set_attr(number, "outcome", known | ours)
         self._storage.set_trial_state_values(trial._trial_id, OptunaState.RUNNING)
         # Samplers model only the settings that every trial has: this one needs its own.
         self._study.sampler = optuna.samplers.RandomSampler(self.seed(number))
         self.space.suggest(optuna.Trial(self._study, trial._trial_id))
-        self._study.tell(number, state=OptunaState.PRUNED)
+        if told.ending is Ending.FINISHED:
+            self._end(told)
+        else:
+            self._study.tell(number, state=OptunaState.PRUNED)
         return self.record(number)
 
     def state(self, number: int) -> TrialState:

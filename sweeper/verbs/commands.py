@@ -5,13 +5,14 @@ from collections.abc import Sequence
 
 from sweeper.entry import Scalar
 from sweeper.errors import ConfigError, Fault, StudyError
-from sweeper.inbox import Command, Enqueue, Stop
+from sweeper.inbox import Command, Enqueue, Prune, Stop
 from sweeper.loading import dotted, to_tree
 from sweeper.study.study import Study
 
 _FORMS = {
     "show": "show N",
     "stop": "stop N [WHY]",
+    "prune": "prune N [WHY]",
     "clone": "clone N [SETTING=VALUE ...]",
     "enqueue": "enqueue [SETTING=VALUE ...]",
 }
@@ -24,12 +25,13 @@ def read_command(words: Sequence[str], study: Study) -> Command:
     sweep doesn't allow.
     """
     match words:
-        case ["stop", number, *why]:
+        case ["stop" | "prune" as verb, number, *why]:
             trial = trial_number(number)
             state = study.state(trial)
             if state.is_over:
-                raise StudyError(f"trial {trial} is over ({state.value}); only others can be stopped")
-            return Stop(trial, " ".join(why))
+                done = "stopped" if verb == "stop" else "pruned"
+                raise StudyError(f"trial {trial} is over ({state.value}); only others can be {done}")
+            return (Stop if verb == "stop" else Prune)(trial, " ".join(why))
         case ["clone", number, *changes]:
             trial = trial_number(number)
             study.state(trial)
@@ -40,7 +42,7 @@ def read_command(words: Sequence[str], study: Study) -> Command:
             )
         case ["enqueue", *changes]:
             return Enqueue(study.space.point(_settings(changes)), "enqueued by hand")
-        case ["show" | "stop" | "clone" as verb]:
+        case ["show" | "stop" | "prune" | "clone" as verb]:
             raise StudyError(f"`{verb}` needs a trial number: {_FORMS[verb]}")
     there = ", ".join(_FORMS.values())
     raise StudyError(f"`{' '.join(words)}` can't be done to a trial; there is: {there}")

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from sweeper.errors import StudyError
 from sweeper.events import TrialRecord
-from sweeper.inbox import Command, Enqueue, Inbox, Stop
+from sweeper.inbox import Command, Enqueue, Inbox, Prune
 from sweeper.layout import Layout
 from sweeper.loading import dotted, to_tree
 from sweeper.messages import BASE
@@ -132,14 +132,16 @@ def _say_when(command: Command, budget: int, study: Study, layout: Layout, scree
             f"budget.trials={wanted} or more."
         )
     elif lock.is_held(layout):
-        when = "at the trial's next report" if isinstance(command, Stop) else "as the next trial"
+        when = "at the trial's next report" if not isinstance(command, Enqueue) else "as the next trial"
         screen.say(f"The sweep is running: this is done {when}.")
     else:
         screen.say("The sweep is not running: this is done when its command is run again.")
 
 
 def _told(command: Command) -> str:
-    if isinstance(command, Stop):
-        return f"Stop trial {command.trial}" + (f" ({command.why})" if command.why else "")
+    if not isinstance(command, Enqueue):
+        done = "Prune" if isinstance(command, Prune) else "Stop"
+        kept = "" if isinstance(command, Prune) else " and keep what it has reached"
+        return f"{done} trial {command.trial}{kept}" + (f" ({command.why})" if command.why else "")
     settings = ", ".join(f"{name}={value(v)}" for name, v in command.params.items())
     return f"Train {settings or 'the default settings'} ({command.origin})"
