@@ -10,6 +10,7 @@ if __name__ == "__main__":
 
 import argparse
 import difflib
+import io
 import logging
 import os
 import shlex
@@ -61,6 +62,8 @@ exit codes: 0 done, 1 the sweep failed, 2 bad configuration or input, 3 refused 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
     line = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal in ASCII still shows the rest
     if not line or line[0] == "help" or _asks_for_help(line):
         print(_USAGE.format(experiments=_shown(", ".join(_experiments()))), end="")
         return 0

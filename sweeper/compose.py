@@ -140,6 +140,7 @@ def _compose(overrides: Sequence[str]) -> Any:
     from omegaconf import OmegaConf
 
     refuse_line(overrides)
+    _refuse_foreign_root()
     _look_into_working_directory_first()
     with initialize_config_module("sweeper.conf", version_base="1.3"):
         refuse_files(overrides)
@@ -164,8 +165,40 @@ def _look_into_working_directory_first() -> None:
     Plugins.instance().register(OwnFilesFirst)
 
 
+_OURS = frozenset({"sweep", "trial", "space", "task", "sampler", "pruner", "budget", "verdict"})
+"""Groups and sections that a root of sweeper's has some of, whatever else is in it."""
+
+
+def _refuse_foreign_root() -> None:
+    """Raise ConfigError if the working directory has the conf/config.yaml of another program."""
+    from omegaconf import OmegaConf
+
+    root = Path("conf/config.yaml")
+    if not root.is_file():
+        return
+    tree = OmegaConf.to_container(OmegaConf.load(root), resolve=False)
+    names = {str(name) for name in tree} if isinstance(tree, dict) else set()
+    defaults = tree.get("defaults") if isinstance(tree, dict) else None
+    for entry in defaults if isinstance(defaults, list) else []:
+        groups = [str(group) for group in entry] if isinstance(entry, dict) else [str(entry)]
+        names |= {group.removeprefix("override ").strip("/") for group in groups}
+    if not names & _OURS:
+        raise ConfigError(
+            [
+                Fault(
+                    str(root),
+                    "belongs to another program, and with its folder hides the files of sweeper; run sweeper "
+                    "in another folder, and name files from there: mkdir -p tuning && cd tuning, then "
+                    "data.path=../rows.jsonl. To have it be sweeper's, begin it with that of sweeper",
+                )
+            ]
+        )
+
+
 def _whole(override: str) -> str:
-    """An experiment stands for the whole configuration, wherever its file says so or not."""
+    """An experiment stands for the whole configuration, and ~ for the home folder, as a shell has it."""
+    if (path := re.fullmatch(r"([^=\s]+)=(~(?:/[^'\"]*)?)", override)) is not None:
+        override = f'{path[1]}="{Path(path[2]).expanduser()}"'
     return re.sub(r"^\+?experiment=", "+experiment@_global_=", override)
 
 

@@ -390,3 +390,12 @@ def test_options_may_stand_before_the_words_of_trials(capsys, tmp_path):
     capsys.readouterr()
     assert main(["trials", "summarize", "--folder", str(tmp_path), "show", "0"]) == 0
     assert "Trial 0: finished" in capsys.readouterr().out
+
+
+def test_a_terminal_in_ascii_shows_what_it_can(tmp_path):
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    overrides = [*REPLAY, "budget.trials=2"]
+    command = [sys.executable, "-m", "sweeper", *overrides]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, "UnicodeEncodeError" in done.stderr) == (0, False)
+    assert "rougeL" in done.stdout

@@ -220,3 +220,22 @@ def test_a_broken_file_of_the_user_is_named(tmp_path, monkeypatch, content, mess
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=message):
         compose(["+experiment=summarize", "model=mine"])
+
+
+@pytest.mark.parametrize(
+    "root",
+    ["defaults:\n  - model: resnet\n  - _self_\nlr: 0.1\n", "lr: 0.1\n", "- a\n", "defaults: [base]\n"],
+)
+def test_the_configuration_of_another_program_in_the_working_folder_is_named(tmp_path, monkeypatch, root):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "config.yaml").write_text(root)
+    with pytest.raises(ConfigError, match=r"conf/config\.yaml: belongs to another program.*cd tuning"):
+        compose(["+experiment=summarize"])
+
+
+def test_a_tilde_in_a_value_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada (old)")
+    tree = compose(["+experiment=summarize", "data=file", "data.path=~/my rows (1).jsonl", "model.name=~"])
+    assert tree["data"]["path"] == "/home/ada (old)/my rows (1).jsonl"
+    assert tree["model"]["name"] == "/home/ada (old)"
