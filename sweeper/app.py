@@ -50,7 +50,7 @@ from sweeper.terminal.tables import harmless, number, trials_in_words
 from sweeper.tracking.sending import make_tracker
 from sweeper.tracking.store import check_uri
 from sweeper.tracking.tracker import Tracker
-from sweeper.tracking.ui import ui_command, ui_environment
+from sweeper.tracking.ui import refuse_taken, ui_command, ui_environment
 from sweeper.verbs.export import CHAMPION, choose, hub_token, push, register, write_export
 from sweeper.verbs.repair import repair
 from sweeper.verbs.retrain import refuse_another_winner, retraining
@@ -195,13 +195,18 @@ def _row(layout: Layout) -> list[str]:
     facts = verdict.reached(study, config, layout)
     return [
         harmless(layout.name),
-        verdict.state(study, config, layout, facts),
+        verdict.state(study, config, layout, facts) + _rehearsed(config),
         f"{over}/{config.budget.trials}",
         f"{study.objective.direction} {study.objective.metric}",
         number(best.objective, best.error) if best else "-",
         str(best.number) if best else "-",
         facts.outcome if facts else "",
     ]
+
+
+def _rehearsed(config: Config) -> str:
+    """Marks a sweep that has trained nothing."""
+    return " (replayed)" if config.engine.name == "replay" else ""
 
 
 def show_sweep(folder: Path, name: str) -> int:
@@ -282,9 +287,14 @@ def delete_sweep(folder: Path, name: str, yes: bool) -> int:
     study = Study.known(url, name, layout.folder)
     count = 0 if study is None else len([r for r in study.records() if r.number != BASE])
     if not yes:
-        answer = screen.console.input(
-            f"Delete sweep {harmless(name)} with its {trials_in_words(count)}? \\[y/N] "
-        )
+        question = f"Delete sweep {harmless(name)} with its {trials_in_words(count)}? \\[y/N] "
+        try:
+            answer = screen.console.input(question)
+        except EOFError:
+            again = f"python -m sweeper delete {name} --yes{layout.flag}"
+            raise StudyError(
+                f"nobody answers here, and nothing was deleted; without a question: {again}"
+            ) from None
         if answer.strip().lower() not in ("y", "yes"):
             screen.say("Nothing was deleted.")
             return 1
@@ -322,6 +332,7 @@ def ui(folder: Path, port: int, host: str, allowed: Sequence[str]) -> int:
             f"there is no {folder / 'mlflow.db'}; run a sweep with tracking=mlflow first, or open the UI of "
             "the server in tracking.uri"
         )
+    refuse_taken(host, port)
     make_screen().say(f"MLflow UI on http://{host}:{port} - end it with Ctrl-C")
     os.execve(command[0], command, ui_environment())  # noqa: S606 - our interpreter with mlflow's module
 

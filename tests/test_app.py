@@ -1,5 +1,6 @@
 """The command line as a person uses it, over the replay engine."""
 
+import io
 import json
 import os
 import subprocess
@@ -88,8 +89,13 @@ def test_list_show_delete(capsys, tmp_path, monkeypatch):
     assert "summarize" in listed
     assert "4/4" in listed
     assert "complete" in listed
+    assert "replayed" in listed, "a rehearsal has trained nothing"
     assert main(["show", "other"]) == 0
     assert "Sweep other" in capsys.readouterr().out
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert main(["delete", "other"]) == 2
+    again = "nothing was deleted; without a question: python -m sweeper delete other --yes"
+    assert again in capsys.readouterr().err
     monkeypatch.setattr("builtins.input", lambda *_: "n")
     assert main(["delete", "other"]) == 1
     assert (tmp_path / "sweeps" / "other").exists()

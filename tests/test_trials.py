@@ -34,6 +34,16 @@ def test_a_list_of_all_trials(capsys):
     assert sum("best" in line for line in lines) == 1
 
 
+def test_a_trial_that_was_left_running_is_interrupted(capsys, tmp_path):
+    main([*REPLAY, "budget.trials=1"])
+    open_study(tmp_path / "sweeps").propose(2, SamplerConfig("random"))
+    capsys.readouterr()
+    assert trials() == 0
+    assert "interrupted" in capsys.readouterr().out
+    assert trials("show", "1") == 0
+    assert "Trial 1: interrupted" in capsys.readouterr().out
+
+
 def test_the_list_for_programs_has_every_score_and_setting_in_full(capsys, tmp_path):
     main([*REPLAY, "budget.trials=4"])
     capsys.readouterr()

@@ -33,6 +33,15 @@ def test_a_pattern_is_no_name(tmp_path, name):
         ui_command(Layout(tmp_path, ""), 5000, "0.0.0.0", [name])  # noqa: S104 - nothing listens there
 
 
+def test_a_taken_port_is_told_with_a_free_one(tmp_path, capsys):
+    (tmp_path / "mlflow.db").touch()
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        port = other.getsockname()[1]
+        assert main(["ui", "--folder", str(tmp_path), "--port", str(port)]) == 2
+    said = capsys.readouterr().err
+    assert f"--port {port}: is taken at 127.0.0.1; take another one: --port " in said
+
+
 SEARCH = "/api/2.0/mlflow/experiments/search?max_results=9"
 CREATE = "/api/2.0/mlflow/experiments/create"
 

@@ -4,8 +4,10 @@ It has no login, so it listens on the loopback alone unless names are given that
 asked under another name, or would change something from a page elsewhere, is refused.
 """
 
+import errno
 import os
 import re
+import socket
 import sys
 from collections.abc import Sequence
 from socket import gethostname
@@ -59,6 +61,26 @@ def _check(host: str, port: int, allowed: Sequence[str]) -> None:
         )
     if faults:
         raise ConfigError(faults, "command")
+
+
+def refuse_taken(host: str, port: int) -> None:
+    """Raise ConfigError if something else listens at `port` of `host`, with one that is free."""
+    if _is_free(host, port):
+        return
+    free = next((one for one in range(port + 1, port + 100) if _is_free(host, one)), None)
+    another = f"take another one: --port {free}" if free is not None else "take another one"
+    raise ConfigError([Fault(f"--port {port}", f"is taken at {host}; {another}")], "command")
+
+
+def _is_free(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+        try:
+            one.bind((host, port))
+        except OSError as error:
+            return error.errno != errno.EADDRINUSE  # what else is wrong, the server says
+    return True
 
 
 def ui_environment() -> dict[str, str]:

@@ -10,7 +10,7 @@ from sweeper.events import TrialRecord
 from sweeper.inbox import Command, Enqueue, Inbox, Prune
 from sweeper.layout import Layout
 from sweeper.loading import dotted, to_tree
-from sweeper.messages import BASE
+from sweeper.messages import BASE, TrialState
 from sweeper.storage import lock
 from sweeper.stored import stored
 from sweeper.study.study import Study
@@ -32,7 +32,7 @@ def trials(layout: Layout, words: Sequence[str], as_csv: bool, screen: Screen) -
         case _ if as_csv:
             raise StudyError("--csv is a form of the list: python -m sweeper trials NAME --csv")
         case [] | ["list"]:
-            _list(study, Inbox(layout).waiting(), screen)
+            _list(study, Inbox(layout).waiting(), lock.is_held(layout), screen)
         case ["show", number]:
             trial = trial_number(number)
             study.state(trial)
@@ -44,7 +44,7 @@ def trials(layout: Layout, words: Sequence[str], as_csv: bool, screen: Screen) -
     return 0
 
 
-def _list(study: Study, waiting: Sequence[Command], screen: Screen) -> None:
+def _list(study: Study, waiting: Sequence[Command], is_running: bool, screen: Screen) -> None:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for column in ("trial", "state", f"{study.objective.metric} ± error", "examples", "s", ""):
         table.add_column(column, justify="left" if column in ("state", "") else "right", overflow="fold")
@@ -60,7 +60,7 @@ def _list(study: Study, waiting: Sequence[Command], screen: Screen) -> None:
         ]
         table.add_row(
             "base" if is_base else str(record.number),
-            record.state.value,
+            _state(record, is_running),
             number(record.objective, record.error),
             "" if is_base else f"{max(record.reports, default=0)}/{record.examples or '?'}",
             f"{record.seconds:.0f}" if record.seconds else "",
@@ -69,6 +69,11 @@ def _list(study: Study, waiting: Sequence[Command], screen: Screen) -> None:
     screen.console.print(table)
     if waiting:
         screen.say("Not done yet: " + "; ".join(_told(command) for command in waiting))
+
+
+def _state(record: TrialRecord, is_running: bool) -> str:
+    """Where a trial stands; a sweep that was ended at once leaves trials running that nobody trains."""
+    return "interrupted" if record.state is TrialState.RUNNING and not is_running else record.state.value
 
 
 def _as_csv(study: Study) -> str:
@@ -81,7 +86,8 @@ def _as_csv(study: Study) -> str:
 
 def _show(study: Study, trial: int, layout: Layout, screen: Screen) -> None:
     record = study.record(trial)
-    screen.say(f"Trial {trial}: {record.state.value}" + (f", {record.reason}" if record.reason else ""))
+    state = _state(record, lock.is_held(layout))
+    screen.say(f"Trial {trial}: {state}" + (f", {record.reason}" if record.reason else ""))
     if record.origin:
         screen.say(f"  {record.origin}")
     _section("Settings, those that vary in this sweep with a *", _settings(record), screen)
