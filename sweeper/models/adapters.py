@@ -49,8 +49,8 @@ class Wrapping:
         for parent, name, layer in self._layers:
             setattr(parent, name, layer)
             layer.update_layer("default", config.r, config.lora_alpha, config=config)
-            if layer.lora_A["default"].weight.itemsize < 4:
-                layer.lora_A.float(), layer.lora_B.float()
+            for part in (layer.lora_A, layer.lora_B, layer.lora_embedding_A, layer.lora_embedding_B):
+                part.float()
         self.model.peft_config["default"] = config
 
     def take_off(self) -> None:

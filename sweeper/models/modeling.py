@@ -19,8 +19,8 @@ from sweeper.models.pretrained import (
     config_of,
     load_tokenizer,
     quiet,
-    target_names,
 )
+from sweeper.models.targets import targets, untie
 from sweeper.models.templates import turn_end
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class BaseModel:
             lora_dropout=lora.dropout,
             use_rslora=lora.variant == "rslora",
             use_dora=lora.variant == "dora",
-            target_modules="all-linear" if lora.target_modules == "all-linear" else target_names(lora),
+            target_modules=targets(self.model, lora),
             modules_to_save=list(self.head.modules) or None,
             # GPT-2 stores its linear layers transposed.
             fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in self.model.modules()),
@@ -246,8 +246,9 @@ def _only_errors() -> Iterator[None]:
 
 def merged(base: BaseModel, adapter: Path) -> Any:
     """The base model with the adapter in the folder `adapter` added to its weights; `base` is used up."""
-    from peft import PeftModel
+    from peft import PeftConfig, PeftModel
 
+    untie(base.model, sorted(PeftConfig.from_pretrained(str(adapter)).target_modules or ()))
     with _peft_asks():
         return PeftModel.from_pretrained(base.model, adapter).merge_and_unload(safe_merge=True)
 
@@ -257,6 +258,10 @@ def _peft_asks() -> Iterator[None]:
     """PEFT asks the model by a name that transformers deprecates."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        # Merged weights are untied; trained ones stay as they are shipped.
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
+        # GPT-2's output layer is the only one that is not transposed.
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
         yield
 
 

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sweeper.config import LoraSettings, ModelConfig, TaskConfig, TrialSettings
+from sweeper.config import ModelConfig, TaskConfig, TrialSettings
 from sweeper.errors import ModelError, first_line
+from sweeper.models.targets import refusal, target_names
 
 if TYPE_CHECKING:
     import torch
@@ -320,6 +321,8 @@ def check(resolved: ResolvedModel, task: TaskConfig, settings: Iterable[TrialSet
                 f"trial.lora.target_modules: {resolved.name} has no layer {target!r} that can carry "
                 f"an adapter; it has {', '.join(known)}, or say all-linear"
             )
+    if why := refusal(skeleton, sorted(wanted)):
+        raise ModelError(f"trial.lora.target_modules: of {resolved.name}, {why}")
 
 
 def choose_device(model: ModelConfig) -> "torch.device":
@@ -383,11 +386,6 @@ def config_of(resolved: ResolvedModel, **changes: Any) -> Any:
             f"the configuration of {resolved.name} can't be read: {first_line(error)}; get the model "
             "anew, or take one that this version of transformers knows"
         ) from error
-
-
-def target_names(lora: LoraSettings) -> list[str]:
-    """`lora.target_modules` as a list."""
-    return [name.strip() for name in lora.target_modules.split(",") if name.strip()]
 
 
 def _is_adaptable(module: Any) -> bool:

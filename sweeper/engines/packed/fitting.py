@@ -6,7 +6,7 @@ from sweeper.config import LoraSettings
 from sweeper.engines.trainer import begun_with
 from sweeper.messages import TrialSpec
 from sweeper.models.modeling import BaseModel
-from sweeper.models.pretrained import target_names
+from sweeper.models.targets import target_names
 
 FAMILIES = ("llama", "qwen2", "qwen3", "t5")
 """Model types for which packed training was shown to equal training alone."""
