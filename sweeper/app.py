@@ -50,7 +50,7 @@ from sweeper.terminal.tables import harmless, number, trials_in_words
 from sweeper.tracking.sending import make_tracker
 from sweeper.tracking.store import check_uri
 from sweeper.tracking.tracker import Tracker
-from sweeper.tracking.ui import refuse_taken, ui_command, ui_environment
+from sweeper.tracking.ui import refuse_taken, run_pages, ui_command, ui_environment
 from sweeper.verbs.export import CHAMPION, choose, hub_token, push, register, write_export
 from sweeper.verbs.repair import repair
 from sweeper.verbs.retrain import refuse_another_winner, retraining
@@ -334,6 +334,8 @@ def ui(folder: Path, port: int, host: str, allowed: Sequence[str]) -> int:
         )
     refuse_taken(host, port)
     make_screen().say(f"MLflow UI on http://{host}:{port} - end it with Ctrl-C")
+    for name, page in run_pages(folder / "mlflow.db", f"http://{host}:{port}"):
+        make_screen().say(f"  {harmless(name)}: {page}")
     os.execve(command[0], command, ui_environment())  # noqa: S606 - our interpreter with mlflow's module
 
 

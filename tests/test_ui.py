@@ -4,6 +4,7 @@ import http.client
 import json
 import shutil
 import socket
+import sqlite3
 import subprocess
 from contextlib import closing
 
@@ -12,7 +13,7 @@ import pytest
 from sweeper.__main__ import main
 from sweeper.errors import ConfigError
 from sweeper.layout import Layout
-from sweeper.tracking.ui import ui_command
+from sweeper.tracking.ui import run_pages, ui_command
 from tests.conftest import Server
 
 
@@ -40,6 +41,20 @@ def test_a_taken_port_is_told_with_a_free_one(tmp_path, capsys):
         assert main(["ui", "--folder", str(tmp_path), "--port", str(port)]) == 2
     said = capsys.readouterr().err
     assert f"--port {port}: is taken at 127.0.0.1; take another one: --port " in said
+
+
+def test_the_pages_of_runs_are_told_by_the_names_of_sweeps(tmp_path):
+    database = tmp_path / "mlflow.db"
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("CREATE TABLE experiments (experiment_id, name, lifecycle_stage)")
+        connection.execute("CREATE TABLE runs (experiment_id)")
+        rows = [(0, "Default", "active"), (1, "summarize", "active"), (2, "old", "deleted")]
+        connection.executemany("INSERT INTO experiments VALUES (?, ?, ?)", rows)
+        connection.executemany("INSERT INTO runs VALUES (?)", [(1,), (2,)])
+    page = "http://127.0.0.1:5000/#/experiments/1/runs"
+    assert run_pages(database, "http://127.0.0.1:5000") == [("summarize", page)]
+    database.write_text("no database at all, but long enough to be looked at")
+    assert run_pages(database, "http://127.0.0.1:5000") == []
 
 
 SEARCH = "/api/2.0/mlflow/experiments/search?max_results=9"

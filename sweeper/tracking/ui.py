@@ -8,8 +8,11 @@ import errno
 import os
 import re
 import socket
+import sqlite3
 import sys
 from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
 from socket import gethostname
 
 from sweeper.errors import ConfigError, Fault
@@ -70,6 +73,22 @@ def refuse_taken(host: str, port: int) -> None:
     free = next((one for one in range(port + 1, port + 100) if _is_free(host, one)), None)
     another = f"take another one: --port {free}" if free is not None else "take another one"
     raise ConfigError([Fault(f"--port {port}", f"is taken at {host}; {another}")], "command")
+
+
+def run_pages(database: Path, address: str) -> list[tuple[str, str]]:
+    """Names of the experiments in MLflow's SQLite file, each with the page of its runs.
+
+    MLflow's first page for an experiment may be the one about traces. Empty where the file can't be read.
+    """
+    try:
+        with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            rows = connection.execute(
+                "SELECT name, experiment_id FROM experiments WHERE lifecycle_stage = 'active' "
+                "AND experiment_id IN (SELECT experiment_id FROM runs) ORDER BY experiment_id"
+            ).fetchall()
+    except sqlite3.Error:  # the server says what is wrong with it
+        return []
+    return [(str(name), f"{address}/#/experiments/{number}/runs") for name, number in rows]
 
 
 def _is_free(host: str, port: int) -> bool:
