@@ -69,7 +69,7 @@ def test_settings_of_hydra_are_refused(override):
         ),
         ("experiment/mine.yaml", "defaults: [{override /hydra/job_logging: none}]", "experiment/mine"),
         ("experiment/mine.yaml", "defaults: [{/data@hydra.x: file}]", "experiment/mine"),
-        ("config.yaml", f"hydra: {{searchpath: ['pkg://{PACKAGE}']}}", "config"),
+        ("config.yaml", f"trial: {{}}\nhydra: {{searchpath: ['pkg://{PACKAGE}']}}", "config"),
         (
             "hydra/job_logging/default.yaml",
             f"handlers: {{x: {{class: {PACKAGE}.X}}}}",

@@ -98,3 +98,10 @@ def test_only_chats_do_without_an_answer():
     assert finding.numbers == {"no answer": 1}
     assert finding.message.startswith("1 row has nothing")
     assert look(Empty("classify"), [Row("text", "none"), Row("other", "n/a")]) == []
+
+
+@pytest.mark.parametrize(("gaps", "severity"), [(10, "warning"), (49, "warning"), (50, "error")])
+def test_rows_that_are_left_out_anyway_refuse_a_sweep_only_if_they_are_half_of_all(gaps, severity):
+    rows = [Row("text", "" if i < gaps else "answer") for i in range(100)]
+    (finding,) = look(Empty("classify"), rows)
+    assert (finding.count, finding.severity) == (gaps, severity)

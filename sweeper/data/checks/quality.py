@@ -51,15 +51,25 @@ class Empty:
         return ""
 
     def findings(self) -> Sequence[Finding]:
+        gaps = sum(self._kinds[kind] for kind in _GAPS)
+        # Gaps are left out of every split, and told; many of them mean that a column is the wrong one.
+        severity: Severity = "error" if 2 * gaps >= self._rows else "warning"
+        placeholders = self._tally.count - gaps
+        if placeholders and _severity(placeholders, self._rows) == "error":
+            severity = "error"
         return _finding(
             "empty",
             self._tally,
             self._rows,
             f"{_rows(self._tally.count)} nothing to learn from: {_counted(self._kinds)}",
-            "Fill them from the source or drop them (cleaning step `missing`).",
-            _severity(self._tally.count, self._rows),
+            "Rows without input or answer are left out; fill them from the source. The cleaning step "
+            "`missing` drops placeholders.",
+            severity,
             self._kinds,
         )
+
+
+_GAPS = ("no input", "no answer")
 
 
 class _Scan(ABC):
