@@ -32,7 +32,7 @@ def plant(tmp_path):
         state=TrialState.FINISHED,
         objective=0.15,
         metrics={"loss": 3.0},
-        errors={"loss": 0.1},
+        errors={"loss": 0.05},
     )
 
     def made(objectives, error=0.01, params=(), **each) -> Seen:
@@ -145,6 +145,7 @@ def test_answers_that_are_empty_or_cut_off(plant, metric, kind, says, advice):
     assert advice in found.advice
     assert [one.kind for one in of_trial(made(0.6, 1, 0.2).records[1], Losses())] == [kind]
     assert kinds(made(0.4, 0.0, math.nan)) == []
+    assert of_trial(made(0.4, 0.0, 0.0).records[1], Losses()) == []
 
 
 def test_all_alike_and_whether_anything_was_learned(plant):
