@@ -30,7 +30,7 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
     A folder `conf/` in the working directory comes first, the shipped files after it. Raises ConfigError with
     every fault there is where an override can't be read or names nothing that is there.
     """
-    line = read_line(overrides, _dotted)
+    line = read_line([_at_home(override) for override in overrides], _dotted)
     tree, faults = _tree(line.words)
     if not line.faults and not faults and tree is not None:
         return tree
@@ -195,10 +195,14 @@ def _refuse_foreign_root() -> None:
         )
 
 
+def _at_home(override: str) -> str:
+    """A value that begins with ~ as a shell has it at the beginning of a word."""
+    path = re.fullmatch(r"([^=\s]+)=(~(?:/[^'\"]*)?)", override)
+    return override if path is None else f'{path[1]}="{Path(path[2]).expanduser()}"'
+
+
 def _whole(override: str) -> str:
-    """An experiment stands for the whole configuration, and ~ for the home folder, as a shell has it."""
-    if (path := re.fullmatch(r"([^=\s]+)=(~(?:/[^'\"]*)?)", override)) is not None:
-        override = f'{path[1]}="{Path(path[2]).expanduser()}"'
+    """An experiment stands for the whole configuration, wherever its file says so or not."""
     return re.sub(r"^\+?experiment=", "+experiment@_global_=", override)
 
 
