@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sweeper.config import Config, ModelConfig, TaskConfig, TrialSettings
-from sweeper.config.metrics import MetricName
+from sweeper.config.metrics import TOOL_CALL_MATCH, MetricName
 from sweeper.errors import StudyError
 from sweeper.events import AuditInfo, DataSetInfo
 from sweeper.executors.places import find_places
@@ -152,7 +152,7 @@ def prepare_inputs(
         checks.check_rows(resolved, architecture, tokenizer, _every(prepared))
     if told := modeling.starting_head(resolved, config.task, prepared.labels).told:
         screen.say(told)
-    _check_slices(config.task, prepared)
+    _check_metrics(config.task, prepared)
     if audit is not None:
         audit = complete(config, layout, screen, prepared.manifest.splits, left_out(prepared.manifest))
     if told := prepare.cleaning(prepared.manifest):
@@ -204,10 +204,13 @@ def _workers(config: Config) -> int:
     return len(find_places(config))
 
 
-def _check_slices(task: TaskConfig, prepared: "Prepared") -> None:
-    """Raise DataError if the validation rows are too few for a metric over slices that the task names."""
-    from sweeper.metrics import About, check
+def _check_metrics(task: TaskConfig, prepared: "Prepared") -> None:
+    """Raise DataError if the validation rows lack what a metric that the task names needs: rows in slices, or
+    tool calls."""
+    from sweeper.metrics import About, check, check_calls
 
+    if any(MetricName.parse(name).metric == TOOL_CALL_MATCH for name in task.named_metrics):
+        check_calls(task, prepared.validation["answer"])
     if any(MetricName.parse(name).how != "whole" for name in task.named_metrics):
         check(task, About.read(prepared.validation))
 

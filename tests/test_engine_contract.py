@@ -3,9 +3,12 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
+from sacrebleu.metrics import CHRF
 
+from sweeper.config.metrics import CHAT_ANSWERS
 from sweeper.engines import make_engine
 from sweeper.messages import BASE, Decision, Done, Ending, Engine, Wait
 from tests import tiny
@@ -158,6 +161,38 @@ def test_an_evaluation_says_how_far_it_is(engine, tmp_path):
         assert all(one.scored is None for one in reports if one.evaluation is not None)
     trained = [one for one in channel.reports if one.metrics.get("train_loss")]
     assert [one.scored for one in trained] == [None] * len(trained)
+
+
+def talked(folder: Path, engine: str, *more: str) -> tiny.Script:
+    """A trial on chats, slow enough to say something at its end."""
+    overrides = (*tiny.CHATS, f"engine={engine}", "engine.report_seconds=1e-9", *more)
+    channel = tiny.Script([tiny.spec(folder, tiny.settings(learning_rate=1e-4), held_out=True)])
+    with tiny.one_thread():
+        make_engine(tiny.config(*overrides), tiny.base(), tiny.chats(test=6)).run(channel)
+    return channel
+
+
+@pytest.mark.parametrize("engine", ["trainer", "packed"])
+def test_chats_are_judged_by_their_last_answers_if_a_metric_needs_them_else_by_the_loss_alone(
+    engine, tmp_path
+):
+    objective = "task.objective={metric: chrf, direction: maximize}"
+    asked = talked(tmp_path / "asked", engine, objective, "task.evaluation.samples=10")
+    plain = talked(tmp_path / "plain", engine)
+    assert [one.mark for one in asked.evaluations] == [one.mark for one in plain.evaluations] == [12, 24]
+    for one, other in zip(asked.evaluations, plain.evaluations, strict=True):
+        assert one.metrics.keys() == other.metrics.keys() | set(CHAT_ANSWERS)
+        assert not other.metrics.keys() & set(CHAT_ANSWERS)
+        assert other.objective == pytest.approx(one.metrics["loss"], rel=1e-5)
+        assert math.isnan(one.metrics["tool_call_match"]), "no row calls a tool"
+    (answered,), (silent,) = asked.outcomes, plain.outcomes
+    assert silent.samples, "people read generated answers in any case"
+    outputs, references = zip(*((one.output, one.reference) for one in answered.samples), strict=True)
+    expected = CHRF().corpus_score(outputs, [references]).score / 100
+    assert asked.evaluations[-1].objective == pytest.approx(expected, abs=1e-9)
+    assert 0 < expected < 1
+    assert answered.test.objective == answered.test.metrics["chrf"]
+    assert "chrf" not in silent.test.metrics
 
 
 def test_held_out_rows_are_scored_at_the_end_of_a_verdicts_runs_alone(maker, tmp_path):

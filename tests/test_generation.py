@@ -8,7 +8,9 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU, CHRF
 
-from sweeper.metrics import score
+from sweeper.config.metrics import CHAT_ANSWERS, METRICS
+from sweeper.errors import DataError
+from sweeper.metrics import check_calls, objective_rows, score
 from tests.measuring import OUTPUTS, REFERENCES, take, task, texts
 
 NASTY = [
@@ -44,6 +46,60 @@ def test_answers_that_are_empty_or_never_end_are_shares_of_the_rows():
     assert (known.objective, known.metrics["unfinished_answers"]) == (0.5, 0.25)
     unknown = score(task("generate", "rougeL"), replace(ended, ended=()))
     assert math.isnan(unknown.metrics["unfinished_answers"])
+
+
+def test_the_metrics_of_a_chats_answers_worked_out_by_hand():
+    """One word of two is right, then both; of the last turns of the assistant, none calls a tool."""
+    wanted = task("chat", "loss", "token_f1")
+    found = score(wanted, texts(["red cat", "green bird"], ["red dog", "green bird"], ["", ""])).metrics
+    assert tuple(found) == (*METRICS["chat"], *CHAT_ANSWERS)
+    assert found["loss"] == 1
+    assert found["exact_match"] == 0.5
+    assert found["token_f1"] == found["rouge1"] == found["rougeL"] == 0.75
+    assert found["rouge2"] == 0.5
+    assert found["length_ratio"] == 1
+    # Three of four words, one of two pairs; no longer n-grams, which are smoothed.
+    assert found["bleu"] == pytest.approx(
+        BLEU().corpus_score(["red cat", "green bird"], [["red dog", "green bird"]]).score / 100
+    )
+    assert math.isnan(found["tool_call_match"])
+
+
+CALL = '<tool_call>{"name": "add", "arguments": {"a": 1, "b": [2, 3]}}</tool_call>'
+NOW = '<tool_call>{"name": "now", "arguments": {}}</tool_call>'
+
+
+def test_tool_calls_match_by_name_and_arguments_over_the_rows_that_have_some():
+    pairs = [
+        ('I add. {"name": "add"}', CALL),  # calls nothing
+        ('{"name": "add", "parameters": {"b": [2, 3], "a": 1.0}}', CALL),  # the same, as Llama writes it
+        (CALL.replace("[2, 3]", "[3, 2]"), CALL),
+        (CALL.replace("add", "sub"), CALL),
+        (f"{CALL}{NOW}", f"{CALL}\n{NOW}"),
+        (f"{NOW}{CALL}", f"{CALL}{NOW}"),
+        (CALL, f"{CALL}{NOW}"),
+        ("<tool_call>oh", CALL),
+        ("Hello.", "Hello."),
+        (CALL, "Hello."),
+        ("<tool_call>oh", "<tool_call>oh"),
+    ]
+    outputs, references = zip(*pairs, strict=True)
+    answers = texts(list(outputs), list(references), [""] * len(pairs))
+    scores = score(task("chat", "tool_call_match"), answers)
+    assert scores.objective == 2 / 8
+    assert scores.error == pytest.approx(math.sqrt(0.25 * 0.75 / 8), rel=0.15)
+    rows = objective_rows(task("chat", "tool_call_match"), answers)
+    assert rows is not None
+    assert rows.mean() == pytest.approx(0.25)
+
+
+def test_without_tool_calls_nothing_can_be_judged_by_them():
+    said = r"`worst_length.tool_call_match` needs validation rows whose last .* calls a tool"
+    wanted = task("chat", "worst_length.tool_call_match")
+    with pytest.raises(DataError, match=said):
+        check_calls(wanted, ["Hello.", "<tool_call>oh"])
+    check_calls(wanted, ["Hello.", CALL])
+    check_calls(task("chat", "loss", "tool_call_match"), ["Hello."])
 
 
 @pytest.mark.parametrize("text", ["Кошка сидит на окне", "猫が窓に座っている", "القطة على النافذة", "แมวนั่ง"])

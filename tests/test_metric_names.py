@@ -10,12 +10,14 @@ import pytest
 
 from sweeper.compose import compose, read_config
 from sweeper.config.metrics import (
+    CHAT_ANSWERS,
     METRICS,
     MetricName,
     added_metric,
     metric_bounds,
     metric_direction,
     metric_fault,
+    needs_answers,
 )
 from sweeper.errors import ConfigError, TrialError
 from sweeper.metrics import score
@@ -44,7 +46,14 @@ class Nowhere(Shouting):
 class Idle:
     kinds, direction = ["chat"], None
 
+class Reading(Shouting):
+    kinds, reads_answers = ("chat",), True
+
 shouting, clumsy, backwards, nowhere, idle = Shouting(), Clumsy(), Backwards(), Nowhere(), Idle()
+class Silent(Shouting):
+    kinds = ("chat",)
+
+reading, silent = Reading(), Silent()
 """
 
 
@@ -63,7 +72,7 @@ def install(folder: Path, name: str, code: str, points: dict[str, str]) -> None:
 def added(tmp_path, monkeypatch):
     """A folder on sys.path with a package that adds metrics."""
     monkeypatch.syspath_prepend(tmp_path)
-    names = ("shouting", "clumsy", "backwards", "nowhere", "idle", "missing")
+    names = ("shouting", "clumsy", "backwards", "nowhere", "idle", "reading", "silent", "missing")
     install(
         tmp_path, "loud-metrics", GOOD, {name: name for name in names} | {"rougeL": "idle", "a.b": "idle"}
     )
@@ -92,8 +101,29 @@ def test_directions():
     assert metric_direction("rarest_class.recall") == "maximize"
 
 
+@pytest.mark.parametrize(
+    ("kind", "names", "is_needed"),
+    [
+        ("generate", ["loss"], True),
+        ("classify", ["macro_f1"], False),
+        ("chat", ["loss", "perplexity", "worst_length.loss"], False),
+        ("chat", ["loss", "length_gap.chrf"], True),
+        ("chat", ["tool_call_match"], True),
+    ],
+)
+def test_answers_are_generated_where_a_metric_needs_them(kind, names, is_needed):
+    assert needs_answers(kind, names) == is_needed
+
+
+def test_an_added_metric_of_chats_may_need_answers(added):
+    assert not needs_answers("chat", ["loss", "silent"])
+    assert needs_answers("chat", ["loss", "worst_length.reading"])
+    measured = score(task("chat", "loss", "reading"), replace(EXAMPLES["generate"], outputs=["A"] * 5))
+    assert measured.metrics["reading"] == 1
+
+
 def test_every_metric_of_ours_is_without_fault():
-    for kind, names in METRICS.items():
+    for kind, names in [*METRICS.items(), ("chat", CHAT_ANSWERS)]:
         for name in names:
             assert metric_fault(kind, name) is None
             assert metric_fault(kind, f"group_gap.{name}") is None
@@ -105,7 +135,7 @@ def test_every_metric_of_ours_is_without_fault():
     ("kind", "name", "said"),
     [
         ("generate", "f1", "`f1` does not fit task.kind=generate; allowed: rouge1, rouge2, "),
-        ("chat", "worst_slce.loss", "did you mean `worst_slice.loss`? allowed: loss, perplexity; of each "),
+        ("chat", "worst_slce.loss", "did you mean `worst_slice.loss`? allowed: loss, perplexity, rouge1, "),
         ("classify", "rougeL", "allowed: accuracy, "),
         ("classify", "worst_slice.bleu", "`worst_slice.bleu` does not fit task.kind=classify; "),
         ("classify", "worst_slice.", "does not fit task.kind=classify; "),

@@ -442,6 +442,62 @@ def test_answers_are_those_of_each_row_alone(kind, beams):
         assert output == base.tokenizer.decode(text, skip_special_tokens=True).strip()
 
 
+@pytest.mark.parametrize("beams", [1, 2])
+@pytest.mark.parametrize("kind", ["causal", "gpt2"])
+def test_the_answers_of_chats_are_those_of_each_last_turn_alone(kind, beams):
+    base, rows = tiny.base(kind), read_rows(tiny.chats().validation)
+    named = "task.evaluation.metrics=[worst_length.token_f1]"
+    config = tiny.config(*tiny.CHATS, named, f"task.generation.num_beams={beams}")
+    answers = Evaluator(base, config.task, rows, ()).answers(base.model, lambda done, of: None)
+    for row, nats, output in zip(rows, answers.loss_sums, answers.outputs, strict=True):
+        with torch.no_grad():
+            loss = base.model(torch.tensor([row.input_ids]), labels=torch.tensor([row.labels])).loss
+            prompt = torch.tensor([row.prompt_ids])
+            text = base.model.generate(
+                prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=4, num_beams=beams
+            )[0, prompt.shape[1] :]
+        assert nats / sum(label != -100 for label in row.labels) == pytest.approx(float(loss), rel=1e-5)
+        assert output == base.tokenizer.decode(text).partition("<eos>")[0].strip()
+    assert answers.references == [row.answer for row in rows]
+    assert kind == "gpt2" or len(set(answers.outputs)) > 1, "an untrained GPT-2 says the same to all"
+
+
+@pytest.mark.parametrize("last", [0, 1])
+def test_chats_whose_rows_end_with_their_prompts_are_answered_too(last):
+    """Rows that can't be read once, for they have no first token of the answer to begin with."""
+    base, rows = tiny.base(), read_rows(tiny.chats().validation)
+    cut = [
+        replace(row, input_ids=row.input_ids[:end], labels=row.labels[:end])
+        for row in rows
+        for end in [len(row.prompt_ids) + last]
+    ]
+    task = tiny.config(*tiny.CHATS, "task.evaluation.metrics=[token_f1]").task
+    whole, found = (
+        Evaluator(base, task, some, ()).answers(base.model, lambda done, of: None) for some in (rows, cut)
+    )
+    assert found.outputs == whole.outputs
+
+
+def test_special_tokens_that_end_nothing_stay_in_the_answers_of_chats():
+    """Templates mark tool calls by them."""
+    base, rows = tiny.base(), read_rows(tiny.chats().validation)
+    mark, end = tiny.tokenizer().convert_tokens_to_ids(["<unk>", "<eos>"])
+    task = tiny.config(*tiny.CHATS, "task.evaluation.metrics=[token_f1]").task
+    for forced, said in ((mark, "<unk> <unk> <unk> <unk>"), (end, "")):
+
+        def force(module: object, args: object, logits: torch.Tensor, forced: int = forced) -> torch.Tensor:
+            logits = logits.clone()
+            logits[..., forced] += 1000
+            return logits
+
+        hook = base.model.lm_head.register_forward_hook(force)
+        try:
+            answers = Evaluator(base, task, rows, ()).answers(base.model, lambda done, of: None)
+        finally:
+            hook.remove()
+        assert set(answers.outputs) == {said}
+
+
 def test_each_prompt_passes_through_the_model_once():
     base, rows = tiny.base(), read_rows(tiny.rows().validation)
     read = []

@@ -74,7 +74,7 @@ def written(model, some, ends):
     """What `Reading.write` gives for all rows at once, at most six tokens of each."""
     batch = collate(some, "causal", 0)
     with torch.no_grad():
-        reading = unpadded.Reading(batch, room=6)
+        reading = unpadded.Reading(batch, 6, [len(row.prompt_ids) for row in some])
         scores = reading.logits(model)
         counts = torch.bincount(batch["row"])
         return reading.write(model, scores[counts.cumsum(0) - counts].argmax(-1), torch.tensor(ends), pad=0)

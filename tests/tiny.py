@@ -176,6 +176,39 @@ def rows(
     )
 
 
+def chats(train: int = 24, validation: int = 10, test: int = 0) -> Rows:
+    """Conversations of two turns each, where the assistant says the last of two words."""
+    words = tokenizer()
+
+    def row(i: int) -> dict[str, Any]:
+        said = [[WORDS[(i * 5 + j * (1 + i % 3) + k) % len(WORDS)] for j in range(2 + k)] for k in (0, i % 3)]
+        ids: list[int] = []
+        labels: list[int] = []
+        begin = 0
+        for turn in said:
+            ids += words(f"user : {' '.join(turn)} <eos> assistant :")["input_ids"]
+            begin, answer = len(ids), words(f"{turn[-1]} <eos>")["input_ids"]
+            labels += [-100] * (begin - len(labels)) + answer
+            ids += answer
+        prompt = words.decode(ids[:begin])
+        common = {"id": f"r{i}", "slice": "ab"[i % 2], "group": f"g{i % 4}", "label": -1}
+        return common | {
+            "prompt": prompt, "answer": said[-1][-1], "prompt_ids": ids[:begin],
+            "input_ids": ids, "labels": labels,
+        }  # fmt: skip
+
+    every = [row(i) for i in range(train + validation + test)]
+    parts = every[:train], every[train : train + validation], every[train + validation :]
+    trained, validated, tested = (Dataset.from_list(part) if part else None for part in parts)
+    assert trained is not None
+    assert validated is not None
+    return Rows(trained, validated, test=tested)
+
+
+CHATS = ("task=instruct", "data=chats", "data.path=none.jsonl")
+"""Overrides for `config` that go with `chats`."""
+
+
 @cache
 def _composed(experiment: str, overrides: tuple[str, ...]) -> Config:
     return read_config(compose([f"+experiment={experiment}", *overrides]))[0]

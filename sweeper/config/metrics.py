@@ -7,13 +7,14 @@ A metric's name is one of
     slice_gap.rougeL         the largest minus the smallest value over them; group_gap, length_gap alike
     rarest_class.recall      of the class with the fewest validation rows; precision and f1 alike
 
-The names of METRICS are measured at every evaluation, the others where the task names them. `sweeper.metrics`
-computes them all; here nothing heavy is imported.
+The names of METRICS are measured at every evaluation, the others where the task names them. Of a chat,
+answers are generated only for a task that names a metric of CHAT_ANSWERS, and then all of these are measured.
+`sweeper.metrics` computes them all; here nothing heavy is imported.
 """
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, Protocol, get_args
@@ -23,24 +24,24 @@ from sweeper.errors import ConfigError, Fault
 Kind = Literal["generate", "classify", "chat"]
 Direction = Literal["maximize", "minimize"]
 
+_ANSWERS = (
+    "rouge1",
+    "rouge2",
+    "rougeL",
+    "bleu",
+    "chrf",
+    "exact_match",
+    "token_f1",
+    "empty_answers",
+    "unfinished_answers",
+    "length_ratio",
+    "distinct_1",
+    "distinct_2",
+    "copied_trigrams",
+)
+
 METRICS = {
-    "generate": (
-        "rouge1",
-        "rouge2",
-        "rougeL",
-        "bleu",
-        "chrf",
-        "exact_match",
-        "token_f1",
-        "empty_answers",
-        "unfinished_answers",
-        "length_ratio",
-        "distinct_1",
-        "distinct_2",
-        "copied_trigrams",
-        "loss",
-        "perplexity",
-    ),
+    "generate": (*_ANSWERS, "loss", "perplexity"),
     "chat": ("loss", "perplexity"),
     "classify": (
         "accuracy",
@@ -57,6 +58,11 @@ METRICS = {
     ),
 }
 """What each task kind is measured by at every evaluation."""
+
+TOOL_CALL_MATCH = "tool_call_match"
+
+CHAT_ANSWERS = (*_ANSWERS, TOOL_CALL_MATCH)
+"""What the generated answers of a chat are measured by, for a task that names one of them."""
 
 COSTS = ("seconds", "adapter_megabytes", "trainable_parameters", "peak_memory_bytes")
 """What a trial costs: no metrics, and further objectives all the same (`task.also`)."""
@@ -93,7 +99,11 @@ class AddedMetric(Protocol):
         """Which way is better; None if neither is by itself."""
 
     def measure(self, answers: Any) -> Any:
-        """From `sweeper.metrics.Texts`, `Classes` or `Answers` to a `sweeper.metrics.Measured`."""
+        """From `sweeper.metrics.Texts`, `Classes` or `Answers` to a `sweeper.metrics.Measured`.
+
+        For a chat that is `Texts` where something that the task names has answers generated, else `Answers`.
+        An attribute `reads_answers`, if there is one and it is true, has them generated.
+        """
 
 
 @dataclass(frozen=True)
@@ -131,7 +141,7 @@ def metric_fault(kind: str, name: str) -> str | None:
         if parsed.metric not in PER_CLASS:
             return f"`{name}`: a single class has {', '.join(PER_CLASS)}"
         return None
-    if parsed.metric not in METRICS[kind]:
+    if parsed.metric not in _of_kind(kind):
         if not _is_added(parsed.metric):
             return _unknown(kind, name)
         try:
@@ -146,6 +156,19 @@ def metric_fault(kind: str, name: str) -> str | None:
             f"take {parsed.by}_gap.{parsed.metric}"
         )
     return None
+
+
+def needs_answers(kind: str, names: Iterable[str]) -> bool:
+    """Whether answers are generated for a task of this kind that names these metrics, all without fault.
+
+    >>> needs_answers("chat", ["loss"]), needs_answers("chat", ["loss", "worst_length.rougeL"])
+    (False, True)
+    """
+    if kind != "chat":
+        return kind == "generate"
+    wanted = {MetricName.parse(name).metric for name in names}
+    added = [added_metric(name) for name in wanted if _is_added(name)]
+    return bool(wanted & set(CHAT_ANSWERS)) or any(getattr(one, "reads_answers", False) for one in added)
 
 
 def metric_direction(name: str) -> Direction | None:
@@ -167,7 +190,7 @@ def metric_direction(name: str) -> Direction | None:
 def metric_bounds(name: str) -> tuple[float | None, float | None]:
     """The least and the largest value that a metric or a cost can have, None where there is no such bound."""
     parsed = MetricName.parse(name)
-    known = {*PER_CLASS, *(known for names in METRICS.values() for known in names)}
+    known = {*PER_CLASS, *_OWN}
     if name in COSTS or parsed.metric in _UNBOUNDED:
         return 0.0, None
     return (0.0, 1.0) if parsed.metric in known else (None, None)
@@ -209,18 +232,25 @@ def _wrong(added: Any) -> str:
 
 def _added_names() -> list[str]:
     """Names that installed packages add; one that would hide ours, or that is no word, is passed over."""
-    own = {name for names in METRICS.values() for name in names}
     return sorted(
         {
             point.name
             for point in entry_points(group=GROUP)
-            if re.fullmatch(r"[A-Za-z]\w{0,99}", point.name, re.ASCII) and point.name not in own
+            if re.fullmatch(r"[A-Za-z]\w{0,99}", point.name, re.ASCII) and point.name not in _OWN
         }
     )
 
 
 def _is_added(name: str) -> bool:
-    return name not in {known for names in METRICS.values() for known in names} and name in _added_names()
+    return name not in _OWN and name in _added_names()
+
+
+def _of_kind(kind: str) -> tuple[str, ...]:
+    """Every metric of ours that a task of this kind may name."""
+    return METRICS[kind] + (CHAT_ANSWERS if kind == "chat" else ())
+
+
+_OWN = {name for kind in METRICS for name in _of_kind(kind)}
 
 
 def _package(point: EntryPoint) -> str:
@@ -228,7 +258,7 @@ def _package(point: EntryPoint) -> str:
 
 
 def _unknown(kind: str, name: str) -> str:
-    known = [*METRICS[kind], *_added_names()]
+    known = [*_of_kind(kind), *_added_names()]
     derived = [f"{prefix}.{metric}" for prefix in _DERIVED for metric in known]
     near = difflib.get_close_matches(name, derived, n=1, cutoff=0.8) if "." in name else []
     hint = f"did you mean `{near[0]}`? " if near else ""

@@ -3,6 +3,7 @@
 import gc
 import math
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,8 +13,9 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from sweeper.config import TaskConfig
+from sweeper.config.metrics import needs_answers
 from sweeper.engines import unpadded
-from sweeper.engines.batches import Batch, Row, collate, pad_rows
+from sweeper.engines.batches import IGNORED, Batch, Row, collate, pad_rows
 from sweeper.errors import TrialError
 from sweeper.messages import Evaluation, HeldOutScores, Sample
 from sweeper.metrics import About, Answers, Classes, Floats, Scores, Slicing, Texts, objective_rows, score
@@ -61,9 +63,10 @@ class Evaluator:
         self.slicing = slicing or Slicing.of(about)
         self._slices = self.slicing.over(about)
         self._batch_size = task.evaluation.batch_size
+        self._writes = needs_answers(task.kind, task.named_metrics)
 
     def answers(self, model: Any, tick: Tick) -> Answers:
-        """Losses of all rows, with generated texts or predicted classes as the task wants them."""
+        """Losses of all rows, with predicted classes or, if the task's metrics need them, generated texts."""
         return self.answers_of_each(model, 1, tick)[0]
 
     def answers_of_each(self, model: Any, adapters: int, tick: Tick) -> Sequence[Answers]:
@@ -85,16 +88,16 @@ class Evaluator:
             if self._reads_once(model):
                 read = self._over(self.rows, _prompt_length, each(self._read_once), tick)
                 return [self._texts_of(*zip(*one, strict=True)) for one in zip(*read, strict=True)]
-            forward, writes = each(self._forward), self.task.kind == "generate"
+            forward = each(self._forward)
 
             def tick_of_losses(done: int, of: int) -> None:
-                tick(0 if writes else done, of)  # a row is done once its answer is written
+                tick(0 if self._writes else done, of)  # a row is done once its answer is written
 
             found = self._over(
                 self.rows, _length, lambda rows: self._in_parts(rows, adapters, forward), tick_of_losses
             )
             losses = list(zip(*found, strict=True))
-            if not writes:
+            if not self._writes:
                 return [self._judged(*zip(*one, strict=True)) for one in losses]
             texts = zip(*self._over(self.rows, _prompt_length, each(self._texts), tick), strict=True)
             return [
@@ -179,16 +182,24 @@ class Evaluator:
 
     def _reads_once(self, model: Any) -> bool:
         """True where losses and answers can share what the model remembers of the prompts."""
-        generates = self.task.kind == "generate" and self.task.generation.num_beams == 1
-        return generates and self.base.kind == "causal" and unpadded.fits(model)
+        generates = self._writes and self.task.generation.num_beams == 1
+        return (
+            generates
+            and self.base.kind == "causal"
+            and unpadded.fits(model)
+            and all(map(_goes_on, self.rows))
+        )
 
     def _read_once(self, model: Any, rows: Sequence[Row]) -> list[tuple[float, int, Written]]:
         """Per row: nats summed over its answer, the answer's tokens, and what the model writes."""
         batch = self._batch(rows)
-        reading = unpadded.Reading(batch, self.task.generation.max_new_tokens)
+        prompts = [len(row.prompt_ids) for row in rows]
+        reading = unpadded.Reading(batch, self.task.generation.max_new_tokens, prompts)
         scores = reading.logits(model)
         sums, counts = _sums(scores, batch, len(rows))
-        first = scores[counts.cumsum(0) - counts].argmax(-1)
+        # A conversation has targets before its last answer too.
+        before = torch.tensor([_targets(row.labels[1:end]) for row, end in zip(rows, prompts, strict=True)])
+        first = scores[counts.cumsum(0) - counts + before.to(counts.device)].argmax(-1)
         written = reading.write(model, first, self._ends(first.device), self.base.tokenizer.pad_token_id)
         return list(zip(sums.tolist(), counts.tolist(), self._said(written), strict=True))
 
@@ -211,11 +222,19 @@ class Evaluator:
         return self._said(found[:, 1 if self.base.kind == "seq2seq" else ids.shape[1] :])
 
     def _said(self, tokens: Tensor) -> list[Written]:
-        texts = self.base.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        if self.task.kind == "chat":  # some templates mark tool calls by special tokens
+            texts = self.base.tokenizer.batch_decode(self._until_end(tokens), skip_special_tokens=False)
+        else:
+            texts = self.base.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         ended = torch.isin(tokens, self._ends(tokens.device)).any(-1)
         if tokens.shape[1] < self.task.generation.max_new_tokens:
             ended |= True  # all have ended before the limit, whatever with
         return [(text.strip(), is_ended) for text, is_ended in zip(texts, ended.tolist(), strict=True)]
+
+    def _until_end(self, tokens: Tensor) -> list[list[int]]:
+        """Each row's tokens before the one that ends it."""
+        ends = self._ends(tokens.device).flatten().tolist()
+        return [list(takewhile(lambda token: token not in ends, row)) for row in tokens.tolist()]
 
     def _ends(self, device: torch.device) -> Tensor:
         """The tokens that end an answer."""
@@ -315,6 +334,16 @@ def _about(rows: Sequence[Row]) -> About:
 
 def _length(row: Row) -> int:
     return len(row.input_ids)
+
+
+def _targets(labels: Sequence[int]) -> int:
+    return sum(label != IGNORED for label in labels)
+
+
+def _goes_on(row: Row) -> bool:
+    """True if the row has the token by which its answer begins."""
+    answer = row.labels[len(row.prompt_ids) :]
+    return len(row.prompt_ids) > 0 and len(answer) > 0 and answer[0] != IGNORED
 
 
 def _prompt_length(row: Row) -> int:

@@ -6,7 +6,7 @@ longest, features], where pads come after everything that looks back, and leaves
 are read once: their keys and values serve the losses and then what the model writes after them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -52,15 +52,18 @@ def logits(model: Any, kind: Architecture, batch: Batch) -> Tensor:
 class Reading:
     """A batch that a model reads, and what it remembers of it."""
 
-    def __init__(self, batch: Batch, room: int = 0) -> None:
-        """`room` is the number of tokens that can be written after each prompt."""
+    def __init__(self, batch: Batch, room: int = 0, prompts: Sequence[int] = ()) -> None:
+        """`room` is the number of tokens that can be written after each prompt, `prompts` are their lengths.
+
+        A row may go on after its prompt: what is written takes the place of that.
+        """
         # A row's last token predicts nothing.
         there = batch["attention_mask"][:, 1:].bool()
         self._ids, self._keep = (batch[name][:, :-1][there][None] for name in ("input_ids", "keep"))
         self._places = (there.cumsum(-1) - 1)[there][None]
         self._spread = _Spread(there)
         self._room = room
-        self._prompts = batch["keep"].int().argmax(-1) + 1
+        self._prompts = torch.tensor(prompts, device=there.device)
         self._memory: dict[int, tuple[Tensor, Tensor]] = {}
         """By layer: keys and values [rows, heads, longest row and room, features]."""
 

@@ -6,6 +6,7 @@ Shares lie in 0..1, BLEU and chrF too; losses are nats per token. The names are 
 """
 
 from sweeper.metrics.answers import Answers, Classes, Floats, Texts
+from sweeper.metrics.generation import check_calls
 from sweeper.metrics.measured import Mean, Measured, Sums
 from sweeper.metrics.scores import Scores, objective_rows, score
 from sweeper.metrics.slices import About, Slices, Slicing, check
@@ -23,6 +24,7 @@ __all__ = [
     "Sums",
     "Texts",
     "check",
+    "check_calls",
     "objective_rows",
     "score",
 ]

@@ -11,7 +11,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model made of n rows, measured by its loss alone (task.kind=chat).
+    """What a model made of n rows, measured by its loss alone (task.kind=chat without generated answers).
 
     `loss_sums` are nats summed over each row's answer tokens, `token_counts` how many tokens those are.
     """
@@ -22,7 +22,8 @@ class Answers:
 
 @dataclass(frozen=True)
 class Texts(Answers):
-    """Generated texts beside the reference texts and what the model was given (task.kind=generate)."""
+    """Generated texts beside the reference texts and what the model was given (task.kind=generate; of a
+    chat: the last turn of the assistant that is within the length limit, and all before it)."""
 
     outputs: Sequence[str]
     references: Sequence[str]

@@ -2,13 +2,17 @@
 
 import logging
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 
+from sweeper.config import TaskConfig
+from sweeper.config.metrics import TOOL_CALL_MATCH, MetricName
+from sweeper.errors import DataError
 from sweeper.metrics.answers import Floats, Texts
+from sweeper.metrics.calls import read_calls
 from sweeper.metrics.measured import NOWHERE, Mean, Measured, Rows, Sums, ratio, share
 from sweeper.metrics.words import Stems, bare_words, words
 
@@ -40,6 +44,28 @@ def measure(answers: Texts) -> Mapping[str, Measured]:
         "distinct_2": Distinct([_ngrams(text, 2) for text in spoken]),
         "copied_trigrams": Sums(_copied(spoken, answers.prompts), _share_of_sums),
     }
+
+
+def measure_calls(answers: Texts) -> Mapping[str, Measured]:
+    """`tool_call_match`: the share of rows that call the tools that the reference calls, in its order, with
+    equal arguments. Rows whose reference calls none, or none that can be read, don't count."""
+    parts = []
+    for output, reference in zip(answers.outputs, answers.references, strict=True):
+        wanted = read_calls(reference)
+        parts.append([float(read_calls(output) == wanted), 1.0] if wanted else [0.0, 0.0])
+    return {TOOL_CALL_MATCH: Sums(np.array(parts), ratio)}
+
+
+def check_calls(task: TaskConfig, references: Iterable[str]) -> None:
+    """Raise DataError if the task is judged by `tool_call_match` and no reference has calls to match."""
+    judged = (task.objective.metric, *task.goals.further)
+    name = next((name for name in judged if MetricName.parse(name).metric == TOOL_CALL_MATCH), None)
+    if name is not None and not any(map(read_calls, references)):
+        raise DataError(
+            f"`{name}` needs validation rows whose last assistant turn calls a tool, in a form that is known "
+            "(docs/metrics.md), and there is none. Take another metric, such as token_f1, or rows with "
+            "`tool_calls`"
+        )
 
 
 def _rouge(pairs: Sequence[tuple[str, str]]) -> dict[str, Measured]:

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from sweeper.config import METRICS, TaskConfig
-from sweeper.config.metrics import MetricName, added_metric
+from sweeper.config.metrics import CHAT_ANSWERS, MetricName, added_metric
 from sweeper.errors import TrialError
-from sweeper.metrics.answers import Answers
+from sweeper.metrics.answers import Answers, Texts
 from sweeper.metrics.classification import measure as of_classes
 from sweeper.metrics.generation import measure as of_texts
+from sweeper.metrics.generation import measure_calls as of_calls
 from sweeper.metrics.language import measure as of_losses
 from sweeper.metrics.measured import Measured
 
@@ -23,12 +24,16 @@ _FAMILIES: Mapping[str, tuple[Callable[[Any], Mapping[str, Measured]], ...]] = {
 
 
 def measure(task: TaskConfig, answers: Answers) -> dict[str, Measured]:
-    """The usual metrics of `task.kind`, in the order of METRICS, then the added ones that the task names.
+    """The usual metrics of `task.kind`, in the order of METRICS, those of a chat's answers where it has some,
+    then the added ones that the task names.
 
     Raises TrialError if an added one fails.
     """
-    found = {name: one for family in _FAMILIES[task.kind] for name, one in family(answers).items()}
-    measured = {name: found[name] for name in METRICS[task.kind]}
+    families, names = _FAMILIES[task.kind], METRICS[task.kind]
+    if task.kind == "chat" and isinstance(answers, Texts):
+        families, names = (*families, of_texts, of_calls), (*names, *CHAT_ANSWERS)
+    found = {name: one for family in families for name, one in family(answers).items()}
+    measured = {name: found[name] for name in names}
     for parsed in map(MetricName.parse, task.named_metrics):
         if parsed.how != "rarest" and parsed.metric not in measured:
             measured[parsed.metric] = _added(parsed.metric, answers)

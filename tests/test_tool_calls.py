@@ -1,0 +1,100 @@
+"""Tool calls in texts, in the forms of the templates that write them."""
+
+import json
+
+import pytest
+
+from sweeper.metrics.calls import Call, read_calls
+
+ADD = Call("add", '{"a": 1, "b": 2}')
+NOW = Call("now", "{}")
+PYTHON = Call("run", '{"code": "d = {\\"a\\": [1, {}]}\\nprint(\\"</tool_call>\\", \'<tool_call>\')"}')
+WRITTEN = '{"name": "add", "arguments": {"a": 1, "b": 2}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "calls"),
+    [
+        # Hermes, Qwen, SmolLM3
+        (f"<tool_call>\n{WRITTEN}\n</tool_call>", (ADD,)),
+        (f"Let me see.\n<tool_call>{WRITTEN}</tool_call>\nDone.", (ADD,)),
+        (
+            f'<tool_call>{WRITTEN}</tool_call>\n<tool_call>{{"name": "now", "arguments": {{}}}}</tool_call>',
+            (ADD, NOW),
+        ),
+        ('<tool_call>{"name": "now", "arguments": null}</tool_call>', (NOW,)),
+        ('<tool_call>{"name": "now"}</tool_call>', (NOW,)),
+        (f"<tool_call>{WRITTEN}", (ADD,)),  # its end was left away
+        # Granite, Phi
+        (f"<|tool_call|>[{WRITTEN}]<|/tool_call|>", (ADD,)),
+        (f"<tool_call>[{WRITTEN}]", (ADD,)),
+        # Mistral
+        (f'[TOOL_CALLS] [{WRITTEN}, {{"name": "now", "arguments": {{}}, "id": "abcdefghi"}}]', (ADD, NOW)),
+        ('[TOOL_CALLS]add[ARGS]{"a": 1, "b": 2}[TOOL_CALLS]now[ARGS]{}', (ADD, NOW)),
+        ('[TOOL_CALLS]add[CALL_ID]abcdefghi[ARGS]{"a": 1, "b": 2}', (ADD,)),
+        ('[TOOL_CALLS]add{"a": 1, "b": 2}', (ADD,)),
+        # Llama 3
+        ('{"name": "add", "parameters": {"a": 1, "b": 2}}', (ADD,)),
+        (' {"type": "function", "name": "add", "parameters": {"a": 1, "b": 2}}\n', (ADD,)),
+        (f"<|python_tag|>{WRITTEN}", (ADD,)),
+        (f'{WRITTEN}; {{"name": "now", "parameters": {{}}}}', (ADD, NOW)),
+        # and what is left of marks that are special tokens, which decoding may drop
+        (f'[{WRITTEN}, {{"name": "now", "arguments": {{}}}}]', (ADD, NOW)),
+        # OpenAI's own form
+        (f'<tool_call>{{"type": "function", "function": {WRITTEN}}}</tool_call>', (ADD,)),
+        (f'<tool_call>{{"name": "run", "arguments": {PYTHON.arguments}}}</tool_call>', (PYTHON,)),
+        (f'<think>First <tool_call> something.</think>\n<tool_call>{WRITTEN}</tool_call>', (ADD,)),
+        # no calls
+        ("", ()),
+        ("4", ()),
+        ("Add them up.", ()),
+        ('{"a": 1}', ()),
+        ('{"name": "Ann"}', ()),
+        ('[1, 2, {"name": "add", "arguments": {}}]', ()),
+        (f"Say {WRITTEN}", ()),
+        (f"{WRITTEN} is what I'd call", ()),
+        ("[]", ()),
+        ("{" * 100_000, ()),
+        # marks without calls that can be read
+        ("<tool_call>", None),
+        ("<tool_call></tool_call>", None),
+        ("<tool_call>add(1, 2)</tool_call>", None),
+        ('<tool_call>{"name": "add", "arguments": {"a": 1,</tool_call>', None),
+        ('<tool_call>{"name": "add", "arguments": {"a": 1}}}</tool_call>', None),
+        ("<tool_call>{'name': 'add', 'arguments': {}}</tool_call>", None),
+        ('<tool_call>{"arguments": {"a": 1}}</tool_call>', None),
+        ('<tool_call>{"name": "add", "arguments": {"a": NaN}}</tool_call>', None),
+        ('<tool_call>["add"]</tool_call>', None),
+        (f"<tool_call>{WRITTEN}</tool_call><tool_call>oh</tool_call>", None),
+        ("[TOOL_CALLS]add[ARGS]", None),
+        ("[TOOL_CALLS]" + "[" * 100_000, None),
+    ],
+)  # fmt: skip
+def test_calls_are_read_in_every_form(text, calls):
+    assert read_calls(text) == calls
+
+
+def of(arguments: str) -> Call:
+    found = read_calls(f'<tool_call>{{"name": "f", "arguments": {arguments}}}</tool_call>')
+    assert found is not None
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ('{"a": 1, "b": {"c": 2, "d": 3}}', '{"b": {"d": 3, "c": 2}, "a": 1}', True),
+        ('{"a": 1}', '{"a": 1.0}', True),
+        ('{"a": "é"}', '{"a": "\\u00e9"}', True),
+        (json.dumps('{"a": 1}'), '{"a": 1}', True),
+        ('"not json"', '"not json"', True),
+        ('"not json"', '"nor this"', False),
+        ('{"a": 1}', '{"a": "1"}', False),
+        ('{"a": 1}', '{"a": true}', False),
+        ('{"a": [1, 2]}', '{"a": [2, 1]}', False),
+        ('{"a": null}', "{}", False),
+        ('{"a": "x "}', '{"a": "x"}', False),
+    ],
+)
+def test_arguments_are_compared_as_json_values(one, other, is_same):
+    assert (of(one) == of(other)) == is_same
