@@ -377,7 +377,15 @@ def _known(url: str, config: Config, space: Space, layout: Layout) -> Study | No
     study = Study.known(url, layout.name, layout.folder)
     if study is None:
         return None
-    study.refuse_if_changed(fingerprint(config, space) | {"pins": study.fingerprint.get("pins", {})})
+    try:
+        study.refuse_if_changed(fingerprint(config, space) | {"pins": study.fingerprint.get("pins", {})})
+    except StudyError:
+        if study.records():
+            raise
+        Study.delete(
+            url, layout.name
+        )  # it was refused before anything was trained: there is nothing to go on with
+        return None
     clear_away(study, layout)
     return study
 

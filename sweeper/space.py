@@ -68,6 +68,18 @@ class Space:
         values = _flat(self.trial)
         return {entry.name: values[entry.name] for entry in self.entries if entry.is_active(values)}
 
+    def trial_with(self, values: Mapping[str, Any]) -> TrialSettings:
+        """The default settings with `values`, in the space or not."""
+        return _settings(_flat(self.trial) | dict(values))
+
+    def values(self, name: str) -> list[Scalar]:
+        """What a trial may have of a setting: the choices or both ends of its range, and the default."""
+        default = _flat(self.trial)[name]
+        entry = next((entry for entry in self.entries if entry.name == name), None)
+        if entry is None:
+            return [default]
+        return list(dict.fromkeys([default, *(entry.choices or (entry.low, entry.high))]))
+
     def suggest(self, trial: "BaseTrial") -> TrialSettings:
         """Ask Optuna for every active entry and return the complete settings."""
         values = _flat(self.trial)

@@ -13,15 +13,16 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from sweeper.config import Config
+from sweeper.config import Config, TrialSettings
 from sweeper.engines import checkpoints
 from sweeper.engines.batches import collate
 from sweeper.engines.checkpoints import Checkpoint, TrialState
+from sweeper.engines.dry_run import dry_run
 from sweeper.engines.evaluate import Evaluator, free_memory, out_of_memory, overfitting
 from sweeper.engines.order import TrainingRows
 from sweeper.engines.recent import Recent
 from sweeper.engines.training import TrialTrainer, gradients
-from sweeper.errors import DeviceError, DivergedError, StorageError, TrialError, first_line
+from sweeper.errors import DeviceError, DivergedError, ModelError, StorageError, TrialError, first_line
 from sweeper.layout import Layout
 from sweeper.messages import (
     Channel,
@@ -35,6 +36,7 @@ from sweeper.messages import (
 )
 from sweeper.metrics import Answers, Scores
 from sweeper.models.modeling import BaseModel
+from sweeper.space import Space
 from sweeper.storage.disk import raise_if_full
 
 _log = logging.getLogger(__name__)
@@ -108,22 +110,23 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
     def outcome(self) -> Outcome:
         """Run the attempt to its end.
 
-        As exceptions leave only KeyboardInterrupt, SystemExit, StorageError and DeviceError: a full disk, a
-        study database that is away, a device that is lost are not the trial's fault.
+        As exceptions leave only KeyboardInterrupt, SystemExit, StorageError, DeviceError and ModelError: a
+        full disk, a study database that is away, a device that is lost, a model that can't be trained are not
+        the trial's fault.
         """
         ending, adapter = Ending.FINISHED, None
         try:
             if self._spec.is_base:
                 self._measure_base()
             else:
-                self._within_memory(self._fit)
+                self._within_memory(self._fit, self._spec.settings)
             reason = self._reason
         except _Stop as stop:
             ending, reason = stop.ending, stop.reason
         except TrialError as error:
             ending, reason = Ending.FAILED, str(error)
             self._diverged = isinstance(error, DivergedError)
-        except StorageError:
+        except (StorageError, ModelError):
             raise
         except Exception as error:
             checkpoints.drop_unfinished(self.folder)
@@ -171,7 +174,10 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
         if self._spec.held_out:
             self._score_held_out(self._bench.base.model)
             return
-        self._within_memory(self._time_a_step)
+        bench, space = self._bench, Space.parse(self._bench.config.space, self._bench.config.trial)
+        rows, labels = bench.train_rows.rows, bench.evaluator.labels
+        dry_run(bench.base, bench.config.task, space, rows, labels, self._within_memory)
+        self._within_memory(self._time_a_step, self._spec.settings)
         self._evaluate(self._bench.base.model, (0,))
 
     def _time_a_step(self, model: Any, micro_batch: int) -> None:
@@ -183,9 +189,9 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
         gradients(model, base, batch, settings)
         self._speed = {"train_examples_per_second": len(rows) / (time.perf_counter() - started)}
 
-    def _within_memory(self, work: Callable[[Any, int], None]) -> None:
-        """`work` on the model with the trial's adapter, with fewer rows per pass when memory runs out."""
-        bench, settings = self._bench, self._spec.settings
+    def _within_memory(self, work: Callable[[Any, int], None], settings: TrialSettings) -> None:
+        """`work` on the model, trainable as `settings` say, with fewer rows per pass when memory runs out."""
+        bench = self._bench
         while True:
             micro_batch = min(bench.micro_batch, settings.batch_size)
             try:

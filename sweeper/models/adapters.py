@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from peft import LoraConfig, PeftModel
 from peft.tuners import lora
+from peft.tuners.lora.layer import ParamWrapper
 from torch import Tensor, nn
 
 
@@ -37,6 +38,11 @@ class Wrapping:
             if isinstance(module, lora.LoraLayer):
                 parent, _, child = name.rpartition(".")
                 self._layers.append((model.get_submodule(parent), child, module))
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether the layers can be put on again: those on the weights of experts are nested."""
+        return not any(isinstance(layer, ParamWrapper) for _, _, layer in self._layers)
 
     def put_on(self, config: LoraConfig) -> None:
         """Put the layers on as `config` says, whose targets are theirs, with fresh weights.

@@ -139,7 +139,7 @@ class BaseModel:
             if wrapping is not None:
                 wrapping.put_on(config)
             else:
-                with _peft_asks():
+                with peft_warns():
                     wrapping = Wrapping(get_peft_model(self.model, lean(config)))
             # A path of this machine would be of no use to whoever loads the adapter.
             wrapping.model.peft_config["default"].base_model_name_or_path = self.name or None
@@ -147,7 +147,7 @@ class BaseModel:
         finally:
             if wrapping is None:
                 strip(self.model)
-            elif reusable:
+            elif reusable and wrapping.is_reusable:
                 wrapping.take_off()
                 self._wrappings = {lora.target_modules: wrapping}
             else:
@@ -249,14 +249,18 @@ def merged(base: BaseModel, adapter: Path) -> Any:
     from peft import PeftConfig, PeftModel
 
     untie(base.model, sorted(PeftConfig.from_pretrained(str(adapter)).target_modules or ()))
-    with _peft_asks():
+    with peft_warns():
         return PeftModel.from_pretrained(base.model, adapter).merge_and_unload(safe_merge=True)
 
 
 @contextmanager
-def _peft_asks() -> Iterator[None]:
-    """PEFT asks the model by a name that transformers deprecates."""
+def peft_warns() -> Iterator[None]:
+    """Without PEFT's warnings that nobody can act on.
+
+    It asks the model by a name that transformers deprecates, and names experts that it adapts in another way.
+    """
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys did not match")
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         # Merged weights are untied; trained ones stay as they are shipped.
         warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")

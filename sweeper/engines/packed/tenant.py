@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
+from sweeper.config import TrialSettings
 from sweeper.engines import checkpoints
 from sweeper.engines.attempt import Attempt, Workbench
 from sweeper.engines.checkpoints import TrialState
@@ -161,7 +162,7 @@ class Tenant(Attempt):
         """Score `model`, with the best adapter at work, on the test rows."""
         self._score_held_out(model)
 
-    def _within_memory(self, work: Callable[[Any, int], None]) -> None:
+    def _within_memory(self, work: Callable[[Any, int], None], settings: TrialSettings) -> None:
         """Where an attempt of its own would train, this one has: what ended it is raised here."""
         if self.ended is not None:
             raise self.ended
