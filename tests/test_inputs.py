@@ -1,13 +1,18 @@
 """What is checked before the first trial, and what makes a sweep itself."""
 
 from dataclasses import replace
+from io import StringIO
 
 import pytest
 import torch
+from rich.console import Console
 
-from sweeper.errors import ConfigError, ModelError
-from sweeper.inputs import fingerprint, longest, lora_targets, number_type, trained_bytes
+from sweeper.errors import ConfigError, DataError, ModelError
+from sweeper.inputs import fingerprint, longest, lora_targets, number_type, prepare_inputs, trained_bytes
+from sweeper.layout import Layout
+from sweeper.terminal.screen import Screen
 from tests import tiny
+from tests.rows import chat, write_jsonl
 from tests.sweeps import configure
 
 
@@ -83,3 +88,21 @@ def test_a_metric_over_slices_needs_their_column(tmp_path, metric, column):
         configure(tmp_path, *overrides)
     config, _ = configure(tmp_path, overrides[0])
     assert config.task.named_metrics == ("rougeL", metric)
+
+
+def test_a_sweep_that_no_row_could_be_judged_in_is_refused(tmp_path):
+    """No validation row calls a tool: told when the rows are prepared, not by a failed trial."""
+    model = tiny.save(tiny.llama(), tmp_path / "model")
+    talks = [
+        chat(f"{a} {b}", b, f"{b} {c}", c) for a in tiny.WORDS for b in tiny.WORDS for c in ("cat", "dog")
+    ]
+    overrides = [
+        *("+experiment=instruct", f"data.path={write_jsonl(tmp_path / 'chats.jsonl', talks[:60])}"),
+        *("data.messages=messages", "data.sizes={train: 8, validation: 4, test: 4}", "verdict=none"),
+        *("data.audit.fail_on=never", "data.audit.near_duplicates=1", "data.keep_together=false"),
+        *("task.max_input_tokens=40", "task.max_answer_tokens=8", "model=custom", f"model.name={model}"),
+    ]
+    judged = "task.objective={metric: tool_call_match, direction: maximize}"
+    config, space = configure(tmp_path, judged, like=overrides)
+    with pytest.raises(DataError, match="`tool_call_match` needs validation rows whose last assistant turn"):
+        prepare_inputs(config, space, Layout(tmp_path, "calls"), {}, Screen(Console(file=StringIO())))

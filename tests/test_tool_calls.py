@@ -4,7 +4,10 @@ import json
 
 import pytest
 
+from sweeper.data.encode import IGNORED, Encoder, Text
 from sweeper.metrics.calls import Call, read_calls
+from tests.rows import configure
+from tests.templates import CALLING, CALLING_WITH_TEXT, TEMPLATES, pairs_tokenizer
 
 ADD = Call("add", '{"a": 1, "b": 2}')
 NOW = Call("now", "{}")
@@ -98,3 +101,52 @@ def of(arguments: str) -> Call:
 )
 def test_arguments_are_compared_as_json_values(one, other, is_same):
     assert (of(one) == of(other)) == is_same
+
+
+def after(family: str, mark: str, calls: str) -> str:
+    """The template of a family, that writes `calls` of a turn behind what is said there."""
+    template, _ = TEMPLATES[family]
+    written = f"{{% if m.tool_calls %}}{mark}{calls}{{% endif %}}"
+    return template.replace("{{ m.content }}", "{{ m.content }}" + written).replace(
+        "{{ m.content | trim }}", "{{ m.content | trim }}" + written
+    )
+
+
+_EACH = "{% for c in m.tool_calls %}{% set f = c.function %}"
+_LIST = (
+    f"[{_EACH}" + '{"name": "{{ f.name }}", "arguments": {{ f.arguments | tojson }}, "id": "abcdefghi"}'
+    "{{ '' if loop.last else ', ' }}{% endfor %}]"
+)
+_LLAMA = '{"name": "{{ f.name }}", "parameters": {{ f.arguments | tojson }}}'
+_LATER = "[TOOL_CALLS]{{ f.name }}[ARGS]{{ f.arguments | tojson }}"
+CALLERS = {
+    "qwen": CALLING,
+    "hermes": CALLING_WITH_TEXT,
+    "llama3": after("llama3", "", f"{_EACH}{_LLAMA}{{% endfor %}}"),
+    "mistral": after("mistral", "[TOOL_CALLS] ", _LIST),
+    "mistral later": after("mistral", "", f"{_EACH}{_LATER}{{% endfor %}}"),
+    "phi": after("phi", "<|tool_call|>", f"{_LIST}<|/tool_call|>"),
+}
+
+
+@pytest.mark.parametrize("said", ["", "I look it up."])
+@pytest.mark.parametrize("family", CALLERS)
+def test_templates_write_calls_that_are_read_again(family, said):
+    """From a row's tool_calls to its answer, and to the tokens that a model learns to write."""
+    arguments = {"where": 'in "Zürich" {or} <tool_call>', "days": [1, 2.5], "exact": True}
+    calls = [{"type": "function", "function": {"name": "weather", "arguments": arguments}}]
+    messages = [
+        {"role": "user", "content": "Rain?"},
+        {"role": "assistant", "content": said, "tool_calls": calls},
+    ]
+    words = pairs_tokenizer(CALLERS[family])
+    task = configure(None, "chat", task={"max_input_tokens": 900, "max_answer_tokens": 100}).task
+    found = Encoder(task, words, "causal").encode(Text(json.dumps(messages), ""))
+    wanted = read_calls(found.answer)
+    if family == "llama3" and said:
+        assert not wanted, "Llama writes either a text or a call"
+        return
+    assert wanted is not None
+    assert [(one.name, json.loads(one.arguments)) for one in wanted] == [("weather", arguments)]
+    learned = words.decode([label for label in found.labels if label != IGNORED][:-1])
+    assert read_calls(learned) == wanted

@@ -44,17 +44,15 @@ def read_calls(text: str) -> tuple[Call, ...] | None:
     said = text
     for mark in ("</think>", "<|python_tag|>"):  # thoughts call nothing
         said = said.partition(mark)[2] or said
-    opening = _OPENING.search(said)
     try:
-        if opening is None:
-            return _bare(said)
-        return tuple(_marked(said, opening))
+        return _bare(said) or tuple(_marked(said))
     except (ValueError, RecursionError):
         return None
 
 
-def _marked(said: str, opening: "re.Match[str] | None") -> Iterator[Call]:
+def _marked(said: str) -> Iterator[Call]:
     """The calls behind their marks. Raises ValueError if something else stands there."""
+    opening = _OPENING.search(said)
     while opening is not None:
         at = opening.end()
         if named := _NAMED.match(said, at):
