@@ -23,7 +23,7 @@ from sweeper.errors import StudyError, SweeperError, SweepFailed
 from sweeper.failpoints import reach
 from sweeper.gate import inspect, refuse_other_rows
 from sweeper.inbox import Inbox
-from sweeper.inputs import Inputs, fingerprint, prepare_inputs, rows_are_unchanged, settled
+from sweeper.inputs import Inputs, fingerprint, prepare_inputs, rows_are_unchanged, same_lengths, settled
 from sweeper.launch import (
     End,
     clear_away,
@@ -71,7 +71,7 @@ def run(overrides: Sequence[str]) -> int:
     refuse_shared(url, tracking)
     with _obeying_signals(config, screen), naming(layout.folder), lock.hold(layout, url):
         if (begun := Study.known(url, layout.name, layout.folder)) is not None:
-            config = same_model(config, begun.fingerprint)
+            config = same_lengths(same_model(config, begun.fingerprint), begun.fingerprint)
         known = _known(url, config, space, layout)
         is_over = known is not None and _is_over(known, config, layout)
         if known is not None and is_over and _has_verdict(known, config, layout):

@@ -149,12 +149,15 @@ def prepare_inputs(
     with screen.step("Preparing the rows"):
         limit = pretrained.positions(resolved)
         prepared = prepare.prepare(config, tokenizer, architecture, layout.rows, limit, beside)
+        config = replace(config, task=config.task.with_lengths(prepared.manifest.lengths.taken))
         checks.check_rows(resolved, architecture, tokenizer, _every(prepared))
     if told := modeling.starting_head(resolved, config.task, prepared.labels).told:
         screen.say(told)
     _check_metrics(config.task, prepared)
     if audit is not None:
         audit = complete(config, layout, screen, prepared.manifest.splits, left_out(prepared.manifest))
+    if told := prepare.lengths(prepared.manifest):
+        screen.say(told)
     if told := prepare.cleaning(prepared.manifest):
         screen.say(told)
     total, *reasons = prepare.fates(prepared.manifest)
@@ -172,6 +175,14 @@ def prepare_inputs(
         pins=pinned | {"rows": prepared.digest},
         audit=audit,
     )
+
+
+def same_lengths(config: Config, fingerprint: Mapping[str, Any]) -> Config:
+    """The configuration with the lengths of a study in the place of those that it leaves to the rows."""
+    task = fingerprint.get("task", {})
+    known = task | task.get("generation", {})
+    numbers = {name: known[name] for name in config.task.lengths if isinstance(known.get(name), int)}
+    return replace(config, task=config.task.with_lengths(numbers))
 
 
 def _every(prepared: "Prepared") -> "Iterator[Dataset]":

@@ -32,9 +32,15 @@ def loaded(*overrides: str) -> Config:
     return load(composed(*overrides)[0], check)
 
 
+def opening(file: Path) -> list[str]:
+    """A file's lines; of those that Hydra wants its own line to stand first in, from the second one on."""
+    lines = file.read_text().splitlines()
+    return lines[1:] if lines[0].startswith("# @package") else lines
+
+
 def command(file: Path) -> list[str]:
     """The overrides in the first line of a file, `# python -m sweeper ...`."""
-    words = shlex.split(file.read_text().splitlines()[0])
+    words = shlex.split(opening(file)[0])
     assert words[:4] == ["#", "python", "-m", "sweeper"], f"{file} must open with the command that uses it"
     return words[4:]
 
@@ -55,7 +61,7 @@ def test_the_root_takes_one_option_of_every_group() -> None:
 
 def test_every_option_says_what_it_is_for() -> None:
     for file in FILES:
-        lines = file.read_text().splitlines()
+        lines = opening(file)
         assert lines[1].startswith("# "), f"{file} needs a comment under its command"
 
 

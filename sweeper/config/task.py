@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sweeper.config.metrics import COSTS
-from sweeper.config.types import STRICT, Finite, NonNegative, Positive
+from sweeper.config.types import AUTO, STRICT, Finite, Length, NonNegative, Positive
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ class GenerationConfig:
 
     __pydantic_config__ = STRICT
 
-    max_new_tokens: Positive
+    max_new_tokens: Length
+    """auto: as many as task.max_answer_tokens."""
     num_beams: Positive
 
 
@@ -127,11 +128,12 @@ class TaskConfig:
     task.kind=chat."""
     chat_template: bool
     """Have prompt and answer as a user's and an assistant's turn of the tokenizer's chat template."""
-    max_input_tokens: Positive
-    """The input text is cut to this many tokens; the template around it is never cut."""
-    max_answer_tokens: Positive
+    max_input_tokens: Length
+    """The input text is cut to this many tokens; the template around it is never cut. auto: what the rows
+    need (`sweeper.data.lengths`)."""
+    max_answer_tokens: Length
     """Answers are cut to this many tokens in training. For task.kind=chat the whole conversation
-    is cut to the sum of both."""
+    is cut to the sum of both. auto: what the rows need."""
     objective: ObjectiveConfig
     generation: GenerationConfig
     evaluation: EvaluationConfig
@@ -151,3 +153,23 @@ class TaskConfig:
         """Every metric that the task names, once, the objective's first; costs are none."""
         judged = [name for name in self.goals.further if name not in COSTS]
         return tuple(dict.fromkeys([self.objective.metric, *judged, *self.evaluation.metrics]))
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """All three lengths by name; AUTO for those that are to follow from the rows."""
+        return {
+            "max_input_tokens": self.max_input_tokens,
+            "max_answer_tokens": self.max_answer_tokens,
+            "max_new_tokens": self.generation.max_new_tokens,
+        }
+
+    def with_lengths(self, found: Mapping[str, int]) -> "TaskConfig":
+        """With the lengths that are `found` in the place of those that are to follow from the rows."""
+        left = [name for name, given in self.lengths.items() if given == AUTO]
+        every = self.lengths | {name: found.get(name, AUTO) for name in left}
+        return replace(
+            self,
+            max_input_tokens=every["max_input_tokens"],
+            max_answer_tokens=every["max_answer_tokens"],
+            generation=replace(self.generation, max_new_tokens=every["max_new_tokens"]),
+        )

@@ -1,9 +1,16 @@
 """Types of fields that several groups share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 
@@ -16,3 +23,18 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
 """As a shell reads it: `~` is the home folder; relative to the working folder."""
+
+AUTO = 0
+"""A length that is still to follow from the rows; in a configuration it is written `auto`."""
+
+
+def _length(given: Any, as_number: ValidatorFunctionWrapHandler) -> int:
+    if given == "auto":
+        return AUTO
+    if isinstance(given, int):
+        return int(as_number(given))
+    raise ValueError("must be a number of tokens, 1 or more, or auto")
+
+
+Length = Annotated[int, Field(ge=1), WrapValidator(_length), PlainSerializer(lambda length: length or "auto")]
+"""Tokens, 1 or more. AUTO until the rows are prepared, and never after that."""

@@ -7,7 +7,7 @@ quickly.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,20 @@ class StepCounts:
 
 
 @dataclass(frozen=True)
+class Lengths:
+    """Lengths that were taken from rows."""
+
+    taken: Mapping[str, int] = field(default_factory=dict)
+    """By the names of `TaskConfig.lengths`; empty where the configuration has numbers."""
+    rows: int = 0
+    """Rows that were counted."""
+    percentile: int = 100
+    """Of 100 of them so many need no more."""
+    bound: int | None = None
+    """Tokens of a row at most, where rows need more; None where they don't."""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything about the rows but the rows."""
 
@@ -89,6 +103,8 @@ class Manifest:
     """Rows by what a person decided on them: keep, drop, fix."""
     augmented: SplitInfo | None = None
     """The pool of augmented training rows, if there is one."""
+    lengths: Lengths = field(default_factory=Lengths)
+    """Those that the configuration left to the rows."""
     first: Mapping[str, str] = field(default_factory=dict)
     """The first row that was left out, by reason: where it stands, and what in it is the matter."""
 
@@ -111,7 +127,8 @@ def frozen(config: Config, folder: Path) -> Manifest | None:
         manifest = TypeAdapter(Manifest).validate_json(text)
     except (FileNotFoundError, ValidationError):
         return None
-    return manifest if manifest.key == key(config) else None
+    asked = replace(config, task=config.task.with_lengths(manifest.lengths.taken))
+    return manifest if manifest.key == key(asked) else None
 
 
 def read(folder: Path) -> Manifest:
@@ -184,6 +201,30 @@ def fates(manifest: Manifest) -> tuple[str, ...]:
         first = manifest.first.get(reason)
         told.append(f"{count:,} left out: {reason}" + (f"; e.g. {first}" if first else ""))
     return tuple(told)
+
+
+def lengths(manifest: Manifest) -> str:
+    """A sentence with what was taken and how many of the prepared rows are cut; "" where nothing was."""
+    names = {
+        "max_input_tokens": "inputs",
+        "max_answer_tokens": "answers",
+        "max_new_tokens": "generated ones",
+    }
+    found = manifest.lengths
+    taken = [f"{names[name]} {tokens:,}" for name, tokens in found.taken.items()]
+    if not taken:
+        return ""
+    inputs, answers, rows = (
+        sum(getattr(info, name) for info in manifest.splits.values())
+        for name in ("cut_inputs", "cut_answers", "rows")
+    )
+    why = f"what {found.percentile} % of {found.rows:,} rows need"
+    if found.bound is not None:
+        why += f", within {found.bound:,} tokens a row"
+    return (
+        f"Tokens at most: {', '.join(taken)} ({why}); cut are {inputs:,} inputs and {answers:,} answers of "
+        f"{rows:,} rows"
+    )
 
 
 def describe(manifest: Manifest) -> tuple[DataSetInfo, ...]:

@@ -6,24 +6,27 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sweeper.config import Config, DataConfig
+from sweeper.config.types import AUTO
 from sweeper.data import manifest as manifests
 from sweeper.data import sources, splits
 from sweeper.data.augmented import AUGMENTED, augment
 from sweeper.data.cleaning import KEPT
 from sweeper.data.encode import Architecture, Encoder
 from sweeper.data.files import SPLITS
-from sweeper.data.freeze import freeze, warnings
-from sweeper.data.manifest import Manifest, SplitInfo, cleaning, describe, fates, frozen
+from sweeper.data.freeze import freeze, text_of, warnings
+from sweeper.data.lengths import ROWS, most_tokens, take
+from sweeper.data.manifest import Manifest, SplitInfo, cleaning, describe, fates, frozen, lengths
 from sweeper.data.pool import Pool, counted, gather
 from sweeper.data.sources import content_digest
 from sweeper.data.splits import Codes
+from sweeper.data.texts import Text
 from sweeper.errors import DataError
 from sweeper.failpoints import reach
 
@@ -39,6 +42,7 @@ __all__ = [
     "describe",
     "fates",
     "frozen",
+    "lengths",
     "open_rows",
     "open_test",
     "prepare",
@@ -99,13 +103,17 @@ def prepare(
         and content in (None, found.content)
     ):
         return open_rows(folder)
-    encoder = Encoder(config.task, tokenizer, architecture)
+    Encoder(config.task, tokenizer, architecture)  # what it refuses, it refuses before rows are read
     source = sources.load(config.data, config.task)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         pool = gather(source, config, Path(temporary) / "pool.arrow")
         rows = Path(temporary) / "rows"
         rows.mkdir()
+        sample, most = _sample(pool, config), most_tokens(config.model)
+        taken = take(config.task, tokenizer, architecture, sample, positions, most)
+        config = replace(config, task=config.task.with_lengths(taken.taken))
+        encoder = Encoder(config.task, tokenizer, architecture)
         candidates = _candidates(pool, config) if beside is None else _candidates_beside(pool, config, beside)
         infos, cleaned, train = freeze(pool, candidates, encoder, config, rows, positions)
         if beside is not None:
@@ -127,6 +135,7 @@ def prepare(
             warnings=(*pool.warnings, *warnings(infos, pool.labels), *sparse),
             reviewed=dict(pool.reviewed),
             augmented=augmented,
+            lengths=taken,
             first=pool.first,
         )
         manifests.write(manifest, rows)
@@ -134,6 +143,16 @@ def prepare(
         _put(rows, folder)
         reach("rows.placed")
     return open_rows(folder)
+
+
+def _sample(pool: Pool, config: Config) -> list[Text]:
+    """Cleaned rows by which lengths are told, test rows that the source names not among them."""
+    kept = np.flatnonzero((pool.left_out == KEPT) & (pool.parts != SPLITS.index("test")))
+    if AUTO not in config.task.lengths.values() or not len(kept):
+        return []
+    rng = np.random.default_rng(config.sweep.seed)
+    drawn = np.sort(rng.choice(kept, min(ROWS, len(kept)), replace=False))
+    return [text_of(row, raw=False) for row in pool.rows.select(drawn)]
 
 
 def open_rows(folder: Path) -> Prepared:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from sweeper.config import Config
 from sweeper.data.findings import printable
-from sweeper.data.manifest import fates
+from sweeper.data.manifest import fates, lengths
 from sweeper.errors import DataError
 from sweeper.layout import Layout
 from sweeper.terminal.screen import Screen
@@ -57,6 +57,8 @@ def _show(
     manifest = prepared.manifest
     if split not in manifest.splits:
         raise DataError(f"there are no {split} rows; there are: {', '.join(manifest.splits)}")
+    if told := lengths(manifest):
+        screen.say(told)
     for line in fates(manifest):
         screen.say(line)
     for line in _stated(config, manifest.architecture):
