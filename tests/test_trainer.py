@@ -1,5 +1,6 @@
 """The engine `trainer`: marks, checkpoints, exact resumption, memory, failures, the adapter it leaves."""
 
+import copy
 import math
 import shutil
 from dataclasses import replace
@@ -446,20 +447,25 @@ def test_answers_are_those_of_each_row_alone(kind, beams):
 @pytest.mark.parametrize("kind", ["causal", "gpt2"])
 def test_the_answers_of_chats_are_those_of_each_last_turn_alone(kind, beams):
     base, rows = tiny.base(kind), read_rows(tiny.chats().validation)
+    model = copy.deepcopy(base.model)
+    with torch.no_grad():
+        for module in model.modules():  # else it begins every answer with the same word
+            if type(module).__name__ in ("Linear", "Conv1D"):
+                module.weight.mul_(12)
     named = "task.evaluation.metrics=[worst_length.token_f1]"
     config = tiny.config(*tiny.CHATS, named, f"task.generation.num_beams={beams}")
-    answers = Evaluator(base, config.task, rows, ()).answers(base.model, lambda done, of: None)
+    answers = Evaluator(base, config.task, rows, ()).answers(model, lambda done, of: None)
     for row, nats, output in zip(rows, answers.loss_sums, answers.outputs, strict=True):
         with torch.no_grad():
-            loss = base.model(torch.tensor([row.input_ids]), labels=torch.tensor([row.labels])).loss
+            loss = model(torch.tensor([row.input_ids]), labels=torch.tensor([row.labels])).loss
             prompt = torch.tensor([row.prompt_ids])
-            text = base.model.generate(
+            text = model.generate(
                 prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=4, num_beams=beams
             )[0, prompt.shape[1] :]
         assert nats / sum(label != -100 for label in row.labels) == pytest.approx(float(loss), rel=1e-5)
         assert output == base.tokenizer.decode(text).partition("<eos>")[0].strip()
     assert answers.references == [row.answer for row in rows]
-    assert kind == "gpt2" or len(set(answers.outputs)) > 1, "an untrained GPT-2 says the same to all"
+    assert len({output.partition(" ")[0] for output in answers.outputs}) > 1
 
 
 @pytest.mark.parametrize("last", [0, 1])
