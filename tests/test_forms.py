@@ -69,6 +69,8 @@ def test_what_is_open_is_filled_and_said():
     config, said = settle(open_config("chat"), [{"conversations": SHAREGPT}], "rows.jsonl")
     assert config.data.messages == "conversations"
     assert "ShareGPT's form (`conversations`): data.messages=conversations" in said
+    _, said = settle(open_config("chat"), [{"messages": OPENAI, "tools": [], "id": 1}], "rows.jsonl")
+    assert said.endswith("data.messages=messages; not used: id"), "the tools are, by data.tools"
     alpaca = {"instruction": "a", "input": "b", "output": "c"}
     config, said = settle(open_config("generate"), [alpaca], "rows.jsonl")
     assert (config.data.input, config.data.target, config.task.prompt) == (None, "output", ALPACA)

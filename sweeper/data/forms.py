@@ -191,6 +191,8 @@ def _said(
 ) -> str:
     told = " ".join(f"data.{name}={value}" for name, value in filled.items())
     used = {*found.columns, config.data.group, config.data.slice, config.data.stratify, config.data.time}
+    if config.task.kind == "chat":
+        used.add(config.data.tools)
     left = [name for name in known if name not in used]
     prompt = f', task.prompt="{_escaped(config.task.prompt)}"' if found.prompt else ""
     more = f"; not used: {', '.join(left[:_MOST_NAMED])}{' ...' if len(left) > _MOST_NAMED else ''}"
