@@ -42,7 +42,17 @@ from sweeper.space import Space
 from sweeper.storage import lock
 from sweeper.storage.database import check_database, refuse_shared
 from sweeper.storage.disk import naming
-from sweeper.stored import as_begun, as_yaml, names, public, stored, stored_config, study_url, tracking_of
+from sweeper.stored import (
+    as_begun,
+    as_yaml,
+    names,
+    public,
+    refused,
+    stored,
+    stored_config,
+    study_url,
+    tracking_of,
+)
 from sweeper.study.pruners import make_pruner
 from sweeper.study.study import Study
 from sweeper.terminal.screen import Screen, make_screen
@@ -168,8 +178,8 @@ def show_config(overrides: Sequence[str]) -> int:
 def list_sweeps(folder: Path) -> int:
     """Print a line for every sweep in `folder`."""
     screen = make_screen()
-    found = names(folder)
-    if not found:
+    found, left = names(folder), refused(folder)
+    if not found and not left:
         screen.say(f"No sweep in {folder}/ yet; begin one with: python -m sweeper +experiment=summarize")
         return 0
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
@@ -182,6 +192,9 @@ def list_sweeps(folder: Path) -> int:
         except SweeperError as error:
             table.add_row(harmless(name), "unreadable")
             faults.append(f"{name}: {error}")
+    for name in left:
+        is_held = lock.is_held(Layout(folder, name))
+        table.add_row(harmless(name), "starting" if is_held else "refused before its first trial")
     screen.console.print(table)
     for fault in faults:
         screen.say(fault)
@@ -281,9 +294,15 @@ def repair_sweep(folder: Path, name: str) -> int:
 
 def delete_sweep(folder: Path, name: str, yes: bool) -> int:
     """Delete a sweep: its trials in the study database, its runs in MLflow, its folder."""
-    layout = Layout(folder, name)
+    layout, screen = Layout(folder, name), make_screen()
+    if name in refused(folder):  # MLflow has never heard of it
+        with lock.hold(layout):
+            if Study.known(layout.study_url, name, layout.folder) is not None:
+                Study.delete(layout.study_url, name)
+            _remove(layout)
+        screen.say(f"Deleted {name}, in which nothing was trained.")
+        return 0
     config, url = stored_config(layout)
-    screen = make_screen()
     study = Study.known(url, name, layout.folder)
     count = 0 if study is None else len([r for r in study.records() if r.number != BASE])
     if not yes:
@@ -313,12 +332,16 @@ def delete_sweep(folder: Path, name: str, yes: bool) -> int:
         for one in every:
             Study.delete(url, one)
         reach("delete.erased")
-        # At once out of the way: a new sweep of this name must not go on from what is still to be removed.
-        os.replace(layout.folder, layout.doomed)
-        reach("delete.moved")
-        shutil.rmtree(layout.doomed, ignore_errors=True)
+        _remove(layout)
     screen.say(f"Deleted {name}.")
     return 0
+
+
+def _remove(layout: Layout) -> None:
+    """Remove a sweep's folder, which is out of the way at once: no new sweep must go on from half of it."""
+    os.replace(layout.folder, layout.doomed)
+    reach("delete.moved")
+    shutil.rmtree(layout.doomed, ignore_errors=True)
 
 
 def ui(folder: Path, port: int, host: str, allowed: Sequence[str]) -> int:

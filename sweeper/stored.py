@@ -22,6 +22,13 @@ def names(folder: Path) -> list[str]:
     return sorted(name for name in found_names if not name.startswith("."))
 
 
+def refused(folder: Path) -> list[str]:
+    """The names of folders that starts have left which were refused, or cut short, before a study began."""
+    begun = set(names(folder))
+    found = (path.parent.name for path in folder.glob("*/lock"))
+    return sorted(name for name in found if name not in begun and not name.startswith("."))
+
+
 def stored(layout: Layout) -> tuple[dict[str, Any], Study]:
     """The stored configuration of a sweep, and its study for reading.
 

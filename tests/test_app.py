@@ -106,6 +106,17 @@ def test_list_show_delete(capsys, tmp_path, monkeypatch):
     assert "other" not in capsys.readouterr().out
 
 
+def test_what_a_refused_start_leaves_is_listed_and_can_be_deleted(capsys, tmp_path):
+    line = ["+experiment=summarize", "model=custom", "model.name=./nowhere"]
+    assert main(line) == 2
+    assert main(["list"]) == 0
+    assert "summarize refused before its first trial" in " ".join(capsys.readouterr().out.split())
+    assert main(["delete", "summarize"]) == 0
+    assert "Deleted summarize, in which nothing was trained." in capsys.readouterr().out
+    assert not (tmp_path / "sweeps" / "summarize").exists()
+    assert main(["delete", "summarize", "--yes"]) == 2
+
+
 def test_a_damaged_sweep_hides_no_other_and_can_be_deleted(capsys, tmp_path):
     main(QUICK)
     main([*QUICK, "sweep.name=lost"])

@@ -72,7 +72,7 @@ def test_the_default_settings_are_never_better_than_themselves_and_equals_are_ca
     info, record = sweep
     again = replace(record, number=4, objective=0.25)
     told = said(conclusions(info, [record, again], again))
-    assert "trained again (0.200 ± 0.020 in trial 0): no trial found better ones" in told
+    assert "trained again (0.200 ± 0.020 in trial 0): no finished trial is better" in told
     assert "than the default settings" not in told
     base = replace(record, number=BASE, objective=0.3004)
     best = replace(other(record, 3), objective=0.3)
@@ -130,7 +130,7 @@ def test_the_best_settings_can_be_copied_into_a_command(sweep):
 
 def test_defaults_may_win_and_nothing_may_finish(sweep):
     info, record = sweep
-    assert "no trial found better ones" in said(conclusions(info, [record], record))
+    assert "no finished trial is better" in said(conclusions(info, [record], record))
     assert conclusions(info, [record], None) == ["No trial has finished, so there is no best one."]
 
 

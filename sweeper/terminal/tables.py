@@ -141,7 +141,7 @@ def conclusions(sweep: SweepInfo, trials: Sequence[TrialRecord], best: TrialReco
             lines.append(f"  {_compared(best.objective, other.objective, sweep.objective)} the {told}")
     if is_default(best, by_number.get(0)):
         again = "" if best.is_default else f", trained again ({_reached(by_number[0])} in trial 0)"
-        lines.append(f"  The default settings themselves{again}: no trial found better ones.")
+        lines.append(f"  The default settings themselves{again}: no finished trial is better.")
     if best.error and not sweep.also:  # with several objectives the rule speaks of it
         others = [str(one.number) for one in tied(trials, sweep.goals) if one.number != best.number]
         if others:
