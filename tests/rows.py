@@ -38,7 +38,15 @@ def tokenizer(template: str | None = None) -> PreTrainedTokenizerFast:
 @functools.cache
 def _base(kind: str) -> Config:
     experiment = {"generate": "summarize", "classify": "classify", "chat": "instruct"}[kind]
-    overrides = [f"+experiment={experiment}"]
+    inputs, answers, generated = {"generate": (40, 20, 16), "classify": (64, 1, 1), "chat": (384, 128, 48)}[
+        kind
+    ]
+    overrides = [
+        f"+experiment={experiment}",
+        f"task.max_input_tokens={inputs}",
+        f"task.max_answer_tokens={answers}",
+        f"task.generation.max_new_tokens={generated}",
+    ]
     if kind == "chat":
         overrides += ["data.messages=messages"]
     else:

@@ -53,6 +53,11 @@ def test_what_is_given_stays():
     assert take(TASK, tokenizer(), "causal", [], None, 4096).taken == {}
 
 
+def test_a_long_one_that_is_given_takes_no_room_from_the_other():
+    found = take(replace(OPEN, max_input_tokens=500), tokenizer(), "causal", rows(1000, 300), None, 512)
+    assert found.taken["max_answer_tokens"] == 304
+
+
 def test_it_is_told_with_the_rows_that_are_cut():
     found = take(OPEN, tokenizer(), "causal", rows(1000, 80), 512, 4096)
     info = SplitInfo(40, "", 90, cut_inputs=3, cut_answers=2, answer_tokens=5, labels=())

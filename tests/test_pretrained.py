@@ -134,7 +134,7 @@ def test_a_tokenizer_always_pads(folder):
     settings.pop("eos_token")
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     # The model's own settings know its end token, too.
-    assert load_tokenizer(resolve(tiny.local(folder))).eos_token == "<eos>"  # noqa: S105
+    assert load_tokenizer(resolve(tiny.local(folder))).eos_token == "<eos>"  # noqa: S105 - of a tokenizer
     for name in ("generation_config.json", "config.json"):
         edit(folder / name, eos_token_id=None)
     with pytest.raises(ModelError, match="neither a padding nor an end token"):

@@ -50,12 +50,14 @@ def take(
 ) -> Lengths:
     """The lengths that `task` leaves to the rows, of which `rows` are a sample.
 
-    `positions` is the number of tokens that the model can look at, `most` what a device has room for. Where
-    no row can be encoded they are what there is room for: preparing the rows tells why.
+    `positions` is the number of tokens that the model can look at, `most` what a device has room for, beside
+    a length that is given. Where no row can be encoded they are what there is room for: preparing the rows
+    tells why.
     """
     if AUTO not in task.lengths.values():
         return Lengths()
-    room = min(most, positions or most)
+    room = most + task.max_input_tokens + task.max_answer_tokens
+    room = min(room, positions or room)
     is_chat = task.kind == "chat"
     around = 0 if is_chat else _around(task, tokenizer, architecture, rows)
     encoder = Encoder(_limited(task, room), tokenizer, architecture)
