@@ -231,7 +231,9 @@ def _options(verb: str) -> argparse.ArgumentParser:
 
 
 def _path(text: str) -> Path:
-    return Path(text).expanduser()
+    from sweeper.config.types import expanded
+
+    return expanded(text)
 
 
 def _experiments() -> list[str]:

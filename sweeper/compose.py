@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper import space as spaces
 from sweeper.config import Config, TrialSettings
+from sweeper.config.types import expanded
 from sweeper.credentials import without_secrets
 from sweeper.errors import ConfigError, Fault
 from sweeper.habits import from_keys, written
@@ -198,7 +199,7 @@ def _refuse_foreign_root() -> None:
 def _at_home(override: str) -> str:
     """A value that begins with ~ as a shell has it at the beginning of a word."""
     path = re.fullmatch(r"([^=\s]+)=(~(?:/[^'\"]*)?)", override)
-    return override if path is None else f'{path[1]}="{Path(path[2]).expanduser()}"'
+    return override if path is None else f'{path[1]}="{expanded(path[2])}"'
 
 
 def _whole(override: str) -> str:

@@ -7,8 +7,8 @@ import os
 import re
 import shlex
 import stat
-from pathlib import Path
 
+from sweeper.config.types import expanded
 from sweeper.errors import ConfigError, Fault
 
 _OF_OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -24,7 +24,7 @@ def opened(given: str, setting: str) -> str:
         return given
     if given == "@":
         raise _fault(setting, "@ names no file; write @FILE")
-    path = Path(given[1:]).expanduser()
+    path = expanded(given[1:])
     try:
         with path.open(encoding="utf-8") as file:
             rights = stat.S_IMODE(os.fstat(file.fileno()).st_mode)

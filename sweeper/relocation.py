@@ -12,6 +12,7 @@ from typing import Any
 
 from sweeper import provenance
 from sweeper.config import Config, DataConfig
+from sweeper.config.types import expanded
 from sweeper.layout import Layout
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -28,11 +29,11 @@ def located(config: Config, layout: Layout, revision: str) -> Config:
     places = _places(layout)
     model, data = config.model, config.data
     if not model.embedded and _COMMIT.fullmatch(revision) is None:
-        written = [Path(name).expanduser() for name in (model.folder, model.name) if name is not None]
+        written = [expanded(name) for name in (model.folder, model.name) if name is not None]
         found = _first(written, places, lambda path: path.is_dir() and pretrained.digest(path) == revision)
         model = replace(model, folder=model.folder if found is None else str(found))
     if data.source == "hub" and not Path(str(data.name)).is_dir():
-        found = _first([Path(str(data.name)).expanduser()], places, Path.is_dir)
+        found = _first([expanded(str(data.name))], places, Path.is_dir)
         data = replace(data, path=found)
     elif data.source == "file" and data.path is not None:
         try:
@@ -54,7 +55,7 @@ def same_model(config: Config, fingerprint: Mapping[str, Any]) -> Config:
 
     model, name = config.model, fingerprint["model"]["name"]
     revision = fingerprint.get("pins", {}).get("revision", "")
-    folder = Path(model.folder or model.name).expanduser()
+    folder = expanded(model.folder or model.name)
     if model.name == name or model.embedded or _COMMIT.fullmatch(revision) or not folder.is_dir():
         return config
     if pretrained.digest(folder) != revision:

@@ -18,6 +18,7 @@ TARGETS = [
         "browser",
         "sweep",
         "test",
+        "test-all",
         "lint",
         "format",
         "bench",
@@ -125,5 +126,5 @@ def test_constraints_are_exact_and_cover_every_dependency() -> None:
 def test_ci_checks_style_and_runs_the_tests() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert script.read_text().strip().splitlines()[-2:] == ["make lint", "make test"]
+    assert script.read_text().strip().splitlines()[-3:] == ["make lint", "make test", "make test-all"]
     assert subprocess.run(["bash", "-n", script], timeout=30, check=False).returncode == 0

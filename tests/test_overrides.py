@@ -27,7 +27,7 @@ def nothing(_: Sequence[str]) -> Mapping[str, Any]:
     "text",
     [
         *("rows (1).jsonl", "a,b.jsonl", "a=b.jsonl", "a{b}.jsonl", "it's.jsonl", 'say "hi".jsonl'),
-        *("~/rows.jsonl", "[draft.jsonl", "a'b\"c.jsonl", "#1.jsonl", "f(x).jsonl", "choice(1,2)"),
+        *("~rows/a.jsonl", "[draft.jsonl", "a'b\"c.jsonl", "#1.jsonl", "f(x).jsonl", "choice(1,2)"),
     ],
 )
 def test_the_line_that_is_printed_works_in_a_shell(text, capsys):

@@ -1,5 +1,6 @@
 """Types of fields that several groups share."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +22,13 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
-UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+
+def expanded(path: str | Path) -> Path:
+    """With `~` and `~name` as a shell reads them: where there is no such home folder they stay."""
+    return Path(os.path.expanduser(path))
+
+
+UserPath = Annotated[Path, AfterValidator(expanded)]
 """As a shell reads it: `~` is the home folder; relative to the working folder."""
 
 AUTO = 0

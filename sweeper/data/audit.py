@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 import sweeper
 from sweeper.config import Config, TaskConfig
 from sweeper.config.prompt import INPUT, Prompt
+from sweeper.config.types import expanded
 from sweeper.data import files, sources
 from sweeper.data.cells import as_text, content
 from sweeper.data.checks.amount import CUT_OFF, LEFT_OUT, cut_off
@@ -253,7 +254,7 @@ def _key(config: Config) -> str:
     del audit["fail_on"]  # a matter of what follows from an audit
     for model in ("spacy", "toxicity"):
         if audit[model] is not None:
-            audit[model] = files.stamp(sorted(Path(audit[model]).expanduser().rglob("*")))
+            audit[model] = files.stamp(sorted(expanded(audit[model]).rglob("*")))
     tree = {
         "format": [_FORMAT, sweeper.__version__],
         "seed": config.sweep.seed,

@@ -12,6 +12,7 @@ from typing import Any
 
 from sweeper.config import DataConfig, TaskConfig
 from sweeper.config.prompt import INPUT, Prompt
+from sweeper.config.types import expanded
 from sweeper.data import docstrings, files, forms, readers
 from sweeper.data.files import SPLIT_NAMES, SPLITS, near
 from sweeper.data.readers import Row
@@ -281,7 +282,7 @@ def _place(data: DataConfig) -> str:
 def _hub_folder(data: DataConfig) -> Path:
     """Where a data set in the hub's format lies, if it does on this machine."""
     moved = data.path if data.source == "hub" and isinstance(data.path, Path) else None
-    return moved or _saved(data) or Path(str(data.name)).expanduser()
+    return moved or _saved(data) or expanded(str(data.name))
 
 
 def _named(value: Any, classes: Sequence[str] | None) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.config import BackTranslationConfig, ModelConfig
+from sweeper.config.types import expanded
 from sweeper.errors import DataError, ModelError, installing
 from sweeper.models.pretrained import choose_device, resolve
 
@@ -99,7 +100,7 @@ def _folders(config: BackTranslationConfig) -> list[tuple[str, Path]]:
 
 
 def _local(name: str, folder: Path) -> Any:
-    if not folder.expanduser().is_dir():
+    if not expanded(folder).is_dir():
         raise DataError(f"{name}: there is no folder {folder}; give one with a MarianMT model in it")
     try:
         return resolve(_as_model(folder))

@@ -56,7 +56,9 @@ class Wrapping:
             setattr(parent, name, layer)
             layer.update_layer("default", config.r, config.lora_alpha, config=config)
             for part in (layer.lora_A, layer.lora_B, layer.lora_embedding_A, layer.lora_embedding_B):
-                part.float()
+                for weight in part.parameters():  # as PEFT does on a bare model
+                    if weight.itemsize < 4:
+                        weight.data = weight.data.float()
         self.model.peft_config["default"] = config
 
     def take_off(self) -> None:

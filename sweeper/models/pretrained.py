@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sweeper.config import ModelConfig, TaskConfig, TrialSettings
+from sweeper.config.types import expanded
 from sweeper.errors import ModelError, first_line
 from sweeper.models.targets import refusal, target_names
 
@@ -55,7 +56,7 @@ def resolve(model: ModelConfig, weights: bool = True) -> ResolvedModel:
     """
     if model.embedded and (found := _embedded(model.name)) is not None:
         return found
-    folder = Path(model.folder or model.name).expanduser()
+    folder = expanded(model.folder or model.name)
     if folder.exists():
         return ResolvedModel(_checked(folder), model.name, digest(folder))
     if model.name.count("/") > 1 or model.name.startswith((".", "/", "~")):

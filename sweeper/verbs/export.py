@@ -11,6 +11,7 @@ from pathlib import Path
 from sweeper import verdict
 from sweeper.compose import read_config
 from sweeper.config import Config
+from sweeper.config.types import expanded
 from sweeper.credentials import masked, opened, without_secrets
 from sweeper.errors import CardError, ExportError, first_line
 from sweeper.events import TrialRecord
@@ -135,7 +136,7 @@ def _card(choice: Choice, library: str) -> str:
 def _name_the_base(choice: Choice, path: Path) -> None:
     """Have the adapter name its base model so that it is found from any working directory."""
     model = choice.config.model
-    folder = Path(model.folder or model.name).expanduser()
+    folder = expanded(model.folder or model.name)
     tree = json.loads(path.read_text(encoding="utf-8"))
     tree["base_model_name_or_path"] = str(folder.resolve()) if folder.exists() else model.name
     tree["revision"] = model.revision if not folder.exists() else None

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweeper.config.types import expanded
 from sweeper.data.checks.tally import Sample, Tally
 from sweeper.data.findings import Batch, Finding
 from sweeper.data.personal import Span, find, mask, masked_part
@@ -140,7 +141,7 @@ def _language(folder: Path | None) -> Any:
 
     if folder is None:
         return spacy.blank("en")
-    path = folder.expanduser()
+    path = expanded(folder)
     if not (path / "config.cfg").is_file():
         raise DataError(
             f"data.audit.spacy: {folder} is no folder of a spaCy model, it has no config.cfg. "

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.config import ModelConfig
+from sweeper.config.types import expanded
 from sweeper.data.checks.tally import Sample, Tally
 from sweeper.data.findings import Batch, Finding
 from sweeper.data.personal import masked_part
@@ -113,7 +114,7 @@ def _load(folder: Path) -> tuple[Any, Any]:
     from sweeper.models import pretrained
 
     model = ModelConfig(str(folder), False, None, "float32", False, "auto")
-    if not folder.expanduser().is_dir():
+    if not expanded(folder).is_dir():
         raise DataError(f"data.audit.toxicity: there is no folder {folder}; {_GET_ONE}")
     try:
         found = pretrained.resolve(model)
