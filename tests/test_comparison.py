@@ -295,7 +295,9 @@ CONF = Path(__file__).parents[1] / "conf"
 
 
 def shipped(group: str) -> dict[str, Any]:
-    return {path.stem: yaml.safe_load(path.read_text()) for path in sorted((CONF / group).glob("*.yaml"))}
+    """The files of a group; some set the lengths of the task beside what they are about."""
+    files = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((CONF / group).glob("*.yaml"))}
+    return {name: tree.get(group, tree) for name, tree in files.items()}
 
 
 SHIPPED = {
