@@ -15,6 +15,7 @@ from sweeper.errors import AuditRefusal
 from sweeper.gate import complete, inspect
 from sweeper.layout import Layout
 from sweeper.terminal.screen import make_screen
+from tests import tiny
 from tests.rows import configure, pairs, write_jsonl
 
 FILE = ("data=file", "data.path=rows.jsonl", "data.input=text", "data.target=answer")
@@ -98,9 +99,10 @@ def test_the_audit_of_a_sweep_that_has_begun_stays(tmp_path, capsys):
     assert main(["audit", *FILE, "sweep.name=sweep_2"]) == 3
 
 
-def test_errors_refuse_a_sweep_before_a_model_is_looked_for(tmp_path, capsys):
+def test_errors_refuse_a_sweep_before_rows_are_prepared(tmp_path, capsys):
     write_jsonl(tmp_path / "rows.jsonl", rows(BAD))
-    line = ["+experiment=summarize", *FILE, "model.name=nobody/nothing", "model.embedded=false"]
+    tiny.save(tiny.llama(), tmp_path / "model")
+    line = ["+experiment=summarize", *FILE, "model=custom", "model.name=model"]
     assert main(line) == 3
     told = capsys.readouterr()
     assert "the audit refuses these rows (data.audit.fail_on=error)" in told.err
@@ -111,10 +113,10 @@ def test_errors_refuse_a_sweep_before_a_model_is_looked_for(tmp_path, capsys):
         in told.err
     )
     assert "To go on all the same: data.audit.fail_on=never" in told.err
-    assert "Finding the base model" not in told.out
+    assert "Preparing the rows" not in told.out
     assert not (tmp_path / "sweeps" / "study.db").exists()
     assert main([*line, "data.audit.fail_on=never"]) == 2
-    assert "Finding the base model" in capsys.readouterr().out, "the gate was open"
+    assert "Preparing the rows" in capsys.readouterr().out, "the gate was open"
 
 
 def test_a_decision_opens_the_gate(tmp_path, capsys):

@@ -282,7 +282,7 @@ def test_four_and_four_is_eight_with_a_trial_enqueued_between(tmp_path):
     assert [(r.params, r.objective) for r in parts] == [(r.params, r.objective) for r in whole]
 
 
-STEPS = ("open", "enqueue_asked", "give_up")
+STEPS = ("open", "enqueue_asked", "stop", "_end_waiting")
 
 
 def killed_at(step: int, folder: Path, reopen: Callable[[Path], Study]) -> bool:
@@ -330,7 +330,7 @@ def test_killed_at_every_step_a_command_is_obeyed_once(tmp_path):
         again = reopen(folder)
         inbox(folder).open(again, budget=8)
         stopped, enqueued = (again.record(number) for number in (0, 1))
-        assert (stopped.state, stopped.reason) == (TrialState.PRUNED, "stopped by hand: enough")
+        assert (stopped.state, stopped.reason) == (TrialState.FINISHED, "stopped by hand: enough")
         assert (enqueued.state, enqueued.origin) == (TrialState.WAITING, "enqueued by hand")
         with pytest.raises(StudyError, match="has no trial 2; its trials: 0 to 1"):
             again.state(2)

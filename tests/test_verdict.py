@@ -106,7 +106,7 @@ def test_a_finished_one_is_told_again_and_nothing_is_trained_anew(facts, capsys)
 def test_it_is_listed_with_its_sweep_and_no_sweep_of_its_own(facts, capsys):
     main(["list"])
     (listed,) = (line for line in capsys.readouterr().out.splitlines() if "summarize" in line)
-    assert re.search(r"complete +3/3 .* gain$", listed.rstrip())
+    assert re.search(r"complete \(replayed\) +3/3 .* gain$", listed.rstrip())
     assert main(["show", "summarise"]) == 2
     assert "known sweeps: summarize\n" in capsys.readouterr().err
 
@@ -294,7 +294,7 @@ def test_killed_and_interrupted_it_goes_on_where_it_was(forks, capsys):
     assert main(["show", "summarize"]) == 0
     assert "No verdict yet: 2 of its 6 runs are over." in capsys.readouterr().out
     assert main(["list"]) == 0
-    assert re.search(r"summarize +no verdict yet +3/3", capsys.readouterr().out)
+    assert re.search(r"summarize +no verdict yet \(replayed\) +3/3", capsys.readouterr().out)
     assert read_facts(LAYOUT).state == "no verdict yet"
     process = forks.start(command, Path.cwd())
     read_until(process, "Run 2 finished")
