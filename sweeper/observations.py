@@ -284,7 +284,7 @@ def _answers(seen: Seen) -> Iterator[Observation]:
         found = [one.metrics[metric] for one in judged if one.metrics[metric] >= MOSTLY]
         if not found:
             continue
-        most = f"{max(found):.0%}" if len(found) == 1 else f"{min(found):.0%} to {max(found):.0%}"
+        most = " to ".join(dict.fromkeys(f"{share:.0%}" for share in (min(found), max(found))))
         advice = "Look at the sample outputs, and at whether the prompt is one that the model knows."
         if metric == "unfinished_answers":
             limit = f" (now {seen.max_new_tokens})" if seen.max_new_tokens else ""
