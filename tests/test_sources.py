@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sweeper.config import PartsConfig
+from sweeper.data import files
 from sweeper.data.sources import content_digest, load
 from sweeper.errors import DataError
 from tests.rows import configure, pairs, write_jsonl
@@ -420,3 +421,11 @@ def test_docstrings_are_rows_like_any_other():
     row = next(source.parts["train"].rows())
     assert {"document", "summary", "text", "package", "file", "name"} == set(row)
     assert json.dumps(row)
+
+
+@pytest.mark.parametrize("names", [("rows_train.jsonl", "rows_test.jsonl"), ("a-dev.jsonl", "a-train.jsonl")])
+def test_splits_are_told_by_any_word_of_a_name(tmp_path, names):
+    for name in names:
+        write_jsonl(tmp_path / name, [{"text": "a", "answer": "b"}])
+    with pytest.raises(DataError, match="has several splits by the names of its files"):
+        files.expand(tmp_path, "data.path")

@@ -13,7 +13,7 @@ import pytest
 from sweeper.__main__ import main
 from sweeper.errors import ConfigError
 from sweeper.layout import Layout
-from sweeper.tracking.ui import run_pages, ui_command
+from sweeper.tracking.ui import refuse_taken, run_pages, ui_command
 from tests.conftest import Server
 
 
@@ -122,3 +122,9 @@ def test_it_listens_on_the_loopback_alone(port):
     for address in {one for one in told if "." in one} - {"127.0.0.1"}:
         with pytest.raises(OSError, match="refused"):
             socket.create_connection((address, port), timeout=10)
+
+
+def test_the_last_port_has_none_after_it(monkeypatch):
+    monkeypatch.setattr("sweeper.tracking.ui._is_free", lambda host, port: port > 65_535)
+    with pytest.raises(ConfigError, match=r"--port 65535: is taken at 127.0.0.1; take another one$"):
+        refuse_taken("127.0.0.1", 65_535)

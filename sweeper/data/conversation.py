@@ -59,7 +59,9 @@ def read_conversation(messages: Any, tools: Any = None) -> tuple[Conversation | 
         read.append(one)
     if not any(message["role"] == "assistant" for message in read):
         return None, "has no assistant turn"
-    known = _parsed(tools) if tools not in (None, "") else None
+    known = _parsed(tools)
+    if known is None and isinstance(tools, str) and tools.strip().startswith(("[", "{")):  # else it is a text
+        return None, "has tools that are no JSON"
     if known is not None and not (isinstance(known, list) and all(isinstance(t, Mapping) for t in known)):
         return None, "has tools that are no list of JSON schemas"
     return Conversation(read, known or None), ""
@@ -73,8 +75,9 @@ def check_messages(value: Any) -> Sequence[Message] | None:
 
 def calls_of(message: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Name and arguments of every tool call of a message."""
-    functions = [call.get("function") or call for call in message.get("tool_calls") or ()]
-    return [(str(function.get("name", "")), function.get("arguments")) for function in functions]
+    said = ((call.get("function"), call) for call in message.get("tool_calls") or ())
+    functions = [function if isinstance(function, Mapping) else call for function, call in said]
+    return [(str(function.get("name") or ""), function.get("arguments")) for function in functions]
 
 
 def tool_names(tools: Sequence[Any] | None) -> list[str]:
@@ -96,6 +99,11 @@ def _message(given: Mapping[str, Any]) -> tuple[Message, str]:
     if role not in ROLES:
         return {}, "has no role" if role is None else f"has the role {str(role)[:40]!r}"
     kept = {name: given[name] for name in _TEXTS if isinstance(given.get(name), str)}
+    if role == "assistant" and given.get("weight") == 0:
+        return {}, f"({role}) has weight 0, and turns without loss can't be told apart here"
+    if not calls and isinstance(given.get("function_call"), Mapping):  # how one call was once written
+        calls = [{"type": "function", "function": given["function_call"]}]
+        given = {**given, "tool_calls": calls}
     if calls and role == "assistant":
         if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
             return {}, f"({role}) has tool_calls that are no list of calls"

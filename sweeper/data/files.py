@@ -185,9 +185,9 @@ def _refuse_splits(files: Sequence[Path], where: str, option: str) -> None:
     """Raise DataError where files are parts by their names: read as one, test rows would be trained on."""
     parts: dict[str, list[str]] = {}
     for file in files:
-        word = re.split(r"[^a-z]", file.name.lower(), maxsplit=1)[0]
-        if word in SPLIT_NAMES:
-            parts.setdefault(SPLIT_NAMES[word], []).append(file.name)
+        words = [word for word in re.split(r"[^a-z]+", file.name.lower()) if word in SPLIT_NAMES]
+        if words:
+            parts.setdefault(SPLIT_NAMES[words[0]], []).append(file.name)
     if len(parts) > 1:
         named = " ".join(f"data.parts.{split}={names[0]}" for split, names in parts.items())
         raise DataError(

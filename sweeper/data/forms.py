@@ -261,11 +261,12 @@ def _turn(turn: Mapping[str, Any], place: str) -> Mapping[str, Any]:
     if "role" not in turn and "from" in turn:
         said = turn.get("value", turn.get("content"))
         others = {name: one for name, one in turn.items() if name not in ("from", "value")}
-        if turn["from"] in _CALLS:
+        speaker = str(turn["from"])
+        if speaker in _CALLS:
             turn = {**others, "role": "assistant", **_call(said)}
         else:
-            turn = {**others, "role": _ROLES.get(turn["from"], turn["from"]), "content": said}
-    elif turn.get("role") in ("human", "gpt", "model", "bot"):
+            turn = {**others, "role": _ROLES.get(speaker, speaker), "content": said}
+    elif str(turn.get("role")) in ("human", "gpt", "model", "bot"):
         turn = {**turn, "role": _ROLES[turn["role"]]}
     content = turn.get("content")
     return {**turn, "content": _text(content, place)} if isinstance(content, list) else turn

@@ -218,7 +218,7 @@ def lengths(manifest: Manifest) -> str:
         sum(getattr(info, name) for info in manifest.splits.values())
         for name in ("cut_inputs", "cut_answers", "rows")
     )
-    why = f"what {found.percentile} % of {found.rows:,} rows need"
+    why = f"what {found.percentile} % of each need, by {found.rows:,} rows"
     if found.bound is not None:
         why += f", within {found.bound:,} tokens a row"
     return (

@@ -175,9 +175,22 @@ def _read_parquet(path: Path, hear: Header, columns: Sequence[str] | None) -> It
             hear(names)
             wanted = None if columns is None else [name for name in names if name in columns]
             for batch in file.iter_batches(batch_size=1000, columns=wanted):
-                yield from batch.to_pylist()
+                yield from map(without_gaps, batch.to_pylist())
     except pyarrow.ArrowException as error:
         raise DataError(f"{path} is no readable .parquet: {error}") from error
+
+
+def without_gaps(row: Row) -> Row:
+    """A row of an Arrow table without what Arrow fills in: all objects of a list have the same keys there."""
+    return {column: _dense(value) for column, value in row.items()}
+
+
+def _dense(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_dense(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _dense(one) for key, one in value.items() if one is not None}
+    return value
 
 
 _READERS: Mapping[str, Callable[[Path, Header, Sequence[str] | None], Iterator[Row]]] = {

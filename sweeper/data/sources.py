@@ -259,7 +259,8 @@ def _reading_hub(split: Any, wanted: Columns, place: str) -> Callable[[], Iterat
                 if not checked:
                     _check_columns(wanted, place, sorted({*row, *features}))
                     checked = True
-                yield {column: _named(value, classes.get(column)) for column, value in row.items()}
+                named = {column: _named(value, classes.get(column)) for column, value in row.items()}
+                yield readers.without_gaps(named)
         except DataError:
             raise
         except Exception as error:  # as above: a connection, a parser, a decoder

@@ -60,7 +60,7 @@ def dry_run(
         work = functools.partial(_try, base, settings, row, evaluator)
         if fault := _fault(work, settings, within_memory):
             raise ModelError(
-                f"{_told(base, settings)}: {fault}. {_way_out(base, settings, work, within_memory)}"
+                f"{_told(base, settings)}: {fault}. {_way_out(base, settings, space, work, within_memory)}"
             )
 
 
@@ -84,18 +84,24 @@ def _told(base: BaseModel, settings: TrialSettings) -> str:
     return f"{base.name} can't be trained with {how if settings.method == 'lora' else 'method=full'}"
 
 
-def _way_out(base: BaseModel, settings: TrialSettings, work: Work, within_memory: Memory) -> str:
+def _way_out(
+    base: BaseModel, settings: TrialSettings, space: Space, work: Work, within_memory: Memory
+) -> str:
     """What may be done about it; that it works without dropout is tried out."""
     if settings.method != "lora":
         return "Take trial.method=lora, or another model"
     without = replace(settings, lora=replace(settings.lora, dropout=0.0))
     if settings.lora.dropout and not _fault(work, without, within_memory):
-        return "Without dropout it can: '~space.lora.dropout' trial.lora.dropout=0"
+        varies = any(entry.name == "lora.dropout" for entry in space.entries)
+        return f"Without dropout it can: {_UNVARIED if varies else ''}trial.lora.dropout=0"
     linear = (name for name, module in base.model.named_modules() if isinstance(module, torch.nn.Linear))
     names = sorted({name.rpartition(".")[2] for name in linear})
     return (
         f"Name other layers in trial.lora.target_modules (it has {', '.join(names)}), or take another model"
     )
+
+
+_UNVARIED = "'~space.lora.dropout' "
 
 
 def _ways(space: Space) -> Iterator[TrialSettings]:

@@ -147,9 +147,9 @@ def check_rows(
 ) -> None:
     """Raise ModelError if prepared rows hold what the model can't take.
 
-    That are tokens beyond its embeddings, also where they are written out in a text: nowhere else do they
-    matter, and some models are published with such a token. And several end tokens, or none, where the class
-    is read from the end token.
+    It can't take tokens beyond its embeddings, also where they are written out in a text: nowhere else do
+    they matter, and some models are published with such a token. Nor several end tokens, or none, where the
+    class is read from the end token.
     """
     config = config_of(resolved)
     embeddings = _embeddings(config)

@@ -70,7 +70,7 @@ def refuse_taken(host: str, port: int) -> None:
     """Raise ConfigError if something else listens at `port` of `host`, with one that is free."""
     if _is_free(host, port):
         return
-    free = next((one for one in range(port + 1, port + 100) if _is_free(host, one)), None)
+    free = next((one for one in range(port + 1, min(port + 100, 65_536)) if _is_free(host, one)), None)
     another = f"take another one: --port {free}" if free is not None else "take another one"
     raise ConfigError([Fault(f"--port {port}", f"is taken at {host}; {another}")], "command")
 
