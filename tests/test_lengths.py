@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from sweeper.config.types import AUTO
-from sweeper.data.lengths import take
+from sweeper.data.lengths import ON_CPU, ON_GPU, most_tokens, take
 from sweeper.data.manifest import Manifest, SplitInfo, lengths
 from sweeper.data.texts import Text
 from sweeper.errors import ConfigError
@@ -82,3 +83,11 @@ def test_auto_is_written_as_such_and_other_words_are_refused():
         read(type(OPEN), tree | {"max_input_tokens": "many"}, "task")
     with pytest.raises(ConfigError, match="greater than or equal to 1"):
         read(type(OPEN), tree | {"max_answer_tokens": 0}, "task")
+
+
+@pytest.mark.parametrize(("device", "wanted"), [("cuda", ON_GPU), ("cpu", ON_CPU)])
+def test_the_device_that_is_chosen_tells_how_much_there_is_room_for(monkeypatch, device, wanted):
+    model = config().model
+    assert most_tokens(replace(model, device=device)) == wanted
+    monkeypatch.setattr("sweeper.models.pretrained.choose_device", lambda model: torch.device(device))
+    assert most_tokens(replace(model, device="auto")) == wanted

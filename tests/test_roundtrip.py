@@ -1,10 +1,13 @@
 """What a row says is what is learned: text in, decoded tokens out, for the templates that models have."""
 
+import copy
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
+from transformers import ByT5Tokenizer
 
 from sweeper.data.encode import IGNORED, Encoder, Text, Unusable
 from sweeper.models.templates import special_ids, turn_end
@@ -49,6 +52,7 @@ def controls(ids):
 @families
 @several
 @given(question=texts, answer=texts)
+@example(question="a", answer="    return x\n")
 def test_an_answer_is_learned_as_it_is_and_ends_as_the_template_ends_a_turn(family, question, answer):
     template, end = TEMPLATES[family]
     plain = encoder("generate", template, prompt="{input}", chat_template=True).encode(Text("a", "b"))
@@ -100,8 +104,9 @@ def test_a_text_to_classify_holds_no_control_token(text):
 @pytest.mark.parametrize("family", ["chatml", "llama3", "gemma", "mistral", "phi", "zephyr", "thinking"])
 def test_the_end_of_a_turn_is_found(family):
     template, end = TEMPLATES[family]
-    words = pairs_tokenizer(template)
-    assert turn_end(words) == words.convert_tokens_to_ids(end)
+    for one in (template, template.replace(end, f"\n{end}")):
+        words = pairs_tokenizer(one)
+        assert turn_end(words) == words.convert_tokens_to_ids(end)
 
 
 def test_where_a_template_has_no_end_of_a_turn_there_is_none():
@@ -239,3 +244,67 @@ def test_columns_share_the_limit_and_the_longest_is_cut_first():
 def test_a_prompt_is_the_user_s_turn_for_classes_too():
     found = encoder("classify", TEMPLATES["chatml"][0], "classifier", prompt="{input}", chat_template=True)
     assert found.encode(Text("a", "b")).prompt == "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_of_a_tokenizer_that_ends_every_text_the_prompt_goes_on():
+    words = copy.deepcopy(pairs_tokenizer())
+    special = [(word, words.convert_tokens_to_ids(word)) for word in ("<s>", "</s>")]
+    words.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=special)
+    task = configure(None, task=WIDE | {"prompt": "{input}:"}).task
+    for text in ("why", "</s>"):  # in the second one it is text
+        found = Encoder(task, words, "causal").encode(Text(text, "so"))
+        assert words.decode(found.input_ids) == f"<s>{text}: so</s>"
+        assert words.decode(found.prompt_ids) == f"<s>{text}:"
+        assert controls(found.input_ids) == ["<s>", "</s>"]
+
+
+def test_an_answer_ends_where_the_template_has_no_end_for_it():
+    endless = TEMPLATES["plain"][0].replace("</s>", "\n")
+    found = encoder("generate", endless, prompt="{input}", chat_template=True).encode(Text("why", "so"))
+    assert found.prompt == "user: why\nassistant: "
+    assert learned(found) == "so</s>"
+
+
+def test_a_template_that_writes_something_else_is_not_trained_on():
+    counting = "{{ messages | length }}" + TEMPLATES["chatml"][0]
+    with pytest.raises(Unusable, match=r"^the chat template rewrites the answer$"):
+        encoder("generate", counting, prompt="{input}", chat_template=True).encode(Text("why", "so"))
+    quoting = TEMPLATES["chatml"][0].replace("{{ m.content }}", "{{ [m.content] | string }}")
+    chat = [{"role": "user", "content": "<|end|>"}, {"role": "assistant", "content": "so"}]
+    with pytest.raises(Unusable, match="the chat template rewrites a special token in a text"):
+        encoder("chat", quoting).encode(Text(json.dumps(chat), ""))
+    with pytest.raises(Unusable, match=r"^the chat template rewrites the answer$"):
+        encoder("generate", quoting, prompt="{input}", chat_template=True).encode(Text("<|end|>", "so"))
+
+
+def test_a_call_is_learned_from_a_template_that_ends_the_whole_with_something():
+    text = json.dumps({"messages": calling({"where": "here"}), "tools": TOOLS})
+    ended = CALLING + "{% if not add_generation_prompt %}</s>{% endif %}"
+    call = '<tool_call>{"name": "weather", "arguments": {"where": "here"}}</tool_call>'
+    assert learned(encoder("chat", ended).encode(Text(text, ""))) == f"{call}<|im_end|>Yes.<|im_end|>"
+
+
+def test_a_call_without_the_thoughts_before_it_is_context():
+    messages = calling({"where": "here"})
+    messages[1]["reasoning_content"] = "I have to look."
+    found = encoder("chat", CALLING).encode(Text(json.dumps(messages), ""))
+    assert (learned(found), found.unlearnt) == ("Yes.<|im_end|>", 1)
+
+
+@settings(max_examples=25, deadline=None, database=None)
+@given(lengths=st.lists(st.integers(1, 30), min_size=2, max_size=5), limit=st.integers(1, 40))
+def test_columns_never_have_more_than_the_limit_together(lengths, limit):
+    names = "abcde"[: len(lengths)]
+    one = encoder("generate", None, prompt=":".join(f"{{{name}}}" for name in names), max_input_tokens=limit)
+    row = Text(json.dumps({name: "x" * length for name, length in zip(names, lengths, strict=True)}), "yes")
+    found = one.encode(row)
+    assert len(pairs_tokenizer().tokenize(found.prompt.replace(":", ""))) == min(limit, sum(lengths))
+    assert found.input_cut == (sum(lengths) > limit)
+
+
+@pytest.mark.parametrize(("text", "left"), [("abcdef", "abc"), ("abéf", "ab")])
+def test_a_tokenizer_without_offsets_cuts_at_whole_characters(text, left):
+    task = configure(None, task=WIDE | {"prompt": "{input}:", "max_input_tokens": 3}).task
+    found = Encoder(task, ByT5Tokenizer(), "seq2seq").encode(Text(text, "yes"))
+    assert found.prompt == f"{left}:"
+    assert found.input_cut

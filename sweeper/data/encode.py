@@ -171,13 +171,13 @@ class Encoder:
         texts = json.loads(row.input) if self._prompt.has_many else {names[0]: row.input}
         looked_at = limit * _CHARACTERS_PER_TOKEN
         cut = {name: guarded.cut(texts[name], limit, looked_at) for name in names}
-        left, most = limit, limit
-        for number, (_, count, _) in enumerate(sorted(cut.values(), key=lambda found: found[1])):
-            most = left // (len(names) - number)
-            left -= min(count, most)
-        for name, (_, count, _) in cut.items():
-            if count > most and len(names) > 1:
-                cut[name] = guarded.cut(texts[name], most, looked_at)
+        left = limit
+        shortest_first = sorted(cut.items(), key=lambda found: found[1][1])
+        for number, (name, (_, count, _)) in enumerate(shortest_first):
+            share = left // (len(names) - number)
+            if count > share and len(names) > 1:
+                cut[name] = guarded.cut(texts[name], share, looked_at)
+            left -= min(count, share)
         return {name: text for name, (text, _, _) in cut.items()}, any(was for _, _, was in cut.values())
 
     def _turn(self, prompt: str, answer: str, guarded: Guarded) -> tuple[str, str, list[int]]:
