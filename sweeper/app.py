@@ -85,7 +85,7 @@ def run(overrides: Sequence[str]) -> int:
         known = _known(url, config, space, layout)
         is_over = known is not None and _is_over(known, config, layout)
         if known is not None and is_over and _has_verdict(known, config, layout):
-            screen.say(f"Sweep {layout.name} is complete; a larger budget.trials continues it.")
+            screen.say(f"Sweep {layout.name} is complete; {_how_to_continue(known, config)}.")
             return _tell_again(known, config, layout, screen)
         pins = known.fingerprint.get("pins", {}) if known is not None else {}
         inputs = prepare_inputs(config, space, layout, pins, screen)
@@ -423,6 +423,12 @@ def _is_over(study: Study, config: Config, layout: Layout) -> bool:
         and make_tracker(config.tracking, layout).has_all(records)
         and rows_are_unchanged(config, layout)
     )
+
+
+def _how_to_continue(study: Study, config: Config) -> str:
+    if len([record for record in study.records() if record.number != BASE]) < config.budget.trials:
+        return "every point of its grid was tried, and another sampler goes on, e.g. sampler=tpe"
+    return "a larger budget.trials continues it"
 
 
 def _has_verdict(study: Study, config: Config, layout: Layout) -> bool:

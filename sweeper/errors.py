@@ -10,7 +10,8 @@
     │   ├── StudyError              the study: in use, changed under the same name, no database
     │   └── ExportError             nothing to export, or nowhere to
     ├── TrialError                  one trial failed; the sweep goes on
-    │   └── DivergedError           its loss or its objective is not finite
+    │   ├── DivergedError           its loss or its objective is not finite
+    │   └── OutOfMemoryError        a single row is too much for the device's memory
     ├── DeviceError                 a device that only another process can use again
     ├── StorageError                a disk is full, or the study database was away for too long
     ├── VerdictError                test scores that can't be compared
@@ -99,6 +100,10 @@ class TrialError(SweeperError):
 
 class DivergedError(TrialError):
     """The loss or the objective of a trial is not finite."""
+
+
+class OutOfMemoryError(TrialError):
+    """A trial finds no memory for one row at a time."""
 
 
 class DeviceError(SweeperError):

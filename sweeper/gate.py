@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from sweeper.config import Config
-from sweeper.data.audit import Audit, audit, completed, is_of, read_audit, write_audit
+from sweeper.data.audit import Audit, advised, audit, completed, is_of, read_audit, write_audit
 from sweeper.data.audit import Progress as Hears
 from sweeper.data.checks.amount import CUT_OFF
 from sweeper.data.findings import Finding, printable
@@ -58,14 +58,16 @@ def inspect(
     rows = ", ".join(f"{count:,} {split}" for split, count in found.rows.items())
     viewer.say(f"Audit of {printable(found.source)}: {rows} rows; {found.totals}")
     if details:
-        _tell(found.findings, viewer)
+        _tell(advised(found, config).findings, viewer)
     elif not frozen:
         _name(found.at_least("warning"), viewer)
     if layout.audit.stat().st_mtime_ns != before or _is_behind(layout):
         if found.queue:
             queue = write_queue(layout.queue, found.queue)
             viewer.say(f"The {len(found.queue)} rows most worth a look are in {queue}")
-        _write_page(found, layout)
+        _write_page(found, config, layout)
+    elif not frozen:
+        _write_page(found, config, layout)
     viewer.say(f"With examples and histograms: {layout.audit_page}")
     return _passed(found, config, layout)
 
@@ -99,7 +101,8 @@ def complete(
     full = completed(found, splits, left)
     if full != found:
         write_audit(full, layout.audit)
-        _write_page(full, layout)
+    _write_page(full, config, layout)
+    if full != found:
         _name([finding for finding in full.at_least("warning") if finding.check == CUT_OFF], viewer)
     return _passed(full, config, layout)
 
@@ -140,11 +143,13 @@ def _tell(findings: Sequence[Finding], viewer: Viewer) -> None:
 def refuse(found: Audit, config: Config, layout: Layout) -> None:
     """Raise AuditRefusal if something as severe as `data.audit.fail_on` was found."""
     fail_on = config.data.audit.fail_on
-    grave = [] if fail_on == "never" else found.at_least(fail_on)
+    grave = [] if fail_on == "never" else advised(found, config).at_least(fail_on)
     if grave:
         what = "\n".join(f"  {one.severity}: {_line(one.message)}\n    {_line(one.advice)}" for one in grave)
         queue = _newest_queue(layout)
-        decide = f", or decide on them in {queue} and add data.review={queue}" if found.queue else ""
+        decide = f", or decide on them in {queue}" if found.queue else ""
+        if decide and (config.data.review is None or config.data.review.absolute() != queue.absolute()):
+            decide += f" and add data.review={queue}"
         raise AuditRefusal(
             f"the audit refuses these rows (data.audit.fail_on={fail_on})\n{what}\n"
             f"Mend the rows{decide}; the examples are in {layout.audit_page}. To go on all the same: "
@@ -163,9 +168,12 @@ def _passed(found: Audit, config: Config, layout: Layout) -> AuditInfo:
     return AuditInfo(found.numbers, layout.audit_page, layout.audit.stat().st_mtime)
 
 
-def _write_page(found: Audit, layout: Layout) -> None:
-    write_atomically(layout.audit_page, render(found, layout.name, str(_newest_queue(layout))))
-    reach("audit.shown")
+def _write_page(found: Audit, config: Config, layout: Layout) -> None:
+    """Write the page, unless it says the same already and is no older than the audit."""
+    page = render(advised(found, config), layout.name, str(_newest_queue(layout)))
+    if _is_behind(layout) or layout.audit_page.read_text(encoding="utf-8") != page:
+        write_atomically(layout.audit_page, page)
+        reach("audit.shown")
 
 
 @contextmanager

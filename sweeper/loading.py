@@ -338,7 +338,10 @@ def _option_faults(
         return []
     member = f"{group}={section.name}"
     return [
-        Fault(f"{group}.{name}", f"is needed for {member}; choose it as `{member}` to get the default")
+        Fault(
+            f"{group}.{name}",
+            f"is needed for {member}; give a value, or leave it out and choose `{member}` for the default",
+        )
         for name in _OPTIONS.get(member, ())
         if getattr(section, name) is None
     ]

@@ -253,23 +253,37 @@ def _diverging(seen: Seen) -> Observation | None:
     numbers = {one.number for one in diverged}
     rates = [one.settings.learning_rate for one in diverged]
     sane = [one.settings.learning_rate for one in seen.trials if one.number not in numbers]
-    least, command = min(rates), ""
+    least, changes = min(rates), {}
     where = f"with learning rates from {least:.2g} to {max(rates):.2g}"
-    advice = "A longer warm-up or a lower max_grad_norm may help."
+    clips = any(one.settings.max_grad_norm for one in diverged)
+    advice = f"A longer warm-up or {'a lower max_grad_norm' if clips else 'max_grad_norm=1'} may help."
     if not sane or max(sane) < least:
         where = f"with learning rates from {least:.2g} on" + (", none below" if sane else "")
-        high = max(sane, default=least / 10)
-        advice = f"Lower the range: space.learning_rate.high={high:.2g}."
-        entry = _entry(seen, "learning_rate")
-        if entry is not None and not entry.choices and entry.low < high < entry.high:
-            command = seen.again({"space.learning_rate.high": f"{high:.2g}"})
+        changes = _lowered(seen, max(sane, default=least / 10))
+        advice = f"Lower the learning rate: {_written(changes)}." if changes else advice
     return Observation(
         "diverging",
         f"{_share(len(diverged), len(seen.trials))} diverged (the loss not finite, or much worse than "
         f"the base model's), {where}.",
         advice,
-        command,
+        seen.again(changes) if changes else "",
     )
+
+
+def _lowered(seen: Seen, high: float) -> dict[str, str]:
+    """Overrides that have no learning rate above `high`, to two digits."""
+    name, entry, default = "learning_rate", _entry(seen, "learning_rate"), f"{high:.2g}"
+    is_above = seen.trial is None or seen.trial.learning_rate > float(default)
+    start = {f"trial.{name}": default} if is_above else {}
+    if entry is None:
+        return start
+    if entry.choices:
+        kept = [choice for choice in sorted(entry.choices) if choice <= high] or [float(default)]
+        return {f"space.{name}.choices": f"[{','.join(map(_value, kept))}]"} | (
+            {f"trial.{name}": _value(kept[-1])} if start else {}
+        )
+    low = {} if entry.low < float(default) else {f"space.{name}.low": f"{high / 10:.2g}"}
+    return {**low, f"space.{name}.high": default, **start}
 
 
 _ANSWERS = (

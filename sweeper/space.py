@@ -451,7 +451,8 @@ def _contradictions(entries: Sequence[Entry], trial: TrialSettings) -> Iterator[
             and not {"method"} & (by_name.keys() | entry.when)
         ):
             yield Fault(
-                where, "has no effect with trial.method=full; take space=full, or set this entry to null"
+                where,
+                f"has no effect with trial.method=full; set {where}=null (space=full has none such)",
             )
         for name, wanted in entry.when.items():
             other = by_name.get(name)

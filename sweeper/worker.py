@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweeper.advice import less_to_load
 from sweeper.config import Config
 from sweeper.engines import make_engine, needs_model
 from sweeper.errors import ModelError, first_line
@@ -46,8 +47,7 @@ def _load(config: Config, labels: Sequence[str]) -> "BaseModel":
         if not out_of_memory(error):
             raise
         raise ModelError(
-            f"{config.model.name} does not fit into memory: {first_line(error)}. Take a smaller model, or "
-            "model.dtype=bfloat16, fewer executor.workers_per_device, a device that nobody else uses"
+            f"{config.model.name} does not fit into memory: {first_line(error)}. {less_to_load(config)}"
         ) from error
 
 

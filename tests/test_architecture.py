@@ -24,6 +24,7 @@ LAYERS = [
     {"events", "layout", "entry", "habits", "storage.writer"},
     {
         "space",
+        "advice",
         "credentials",
         "inert",
         "storage",
@@ -54,7 +55,7 @@ LIGHT = (
     "study.pruners", "study.objectives", "study.outcomes", "study.study", "coordinator", "app", "launch",
     "verdict", "comparison", "sentence", "inbox", "verbs.commands", "verbs.trials", "verbs.export",
     "verbs.retrain", "verbs.repair", "verbs.rows", "credentials", "inert", "observations",
-    "habits", "overrides",
+    "habits", "overrides", "advice",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "peft", "datasets", "mlflow", "accelerate", "sklearn")
 

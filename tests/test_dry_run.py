@@ -8,7 +8,7 @@ from sweeper.__main__ import main
 from sweeper.config import TrialSettings
 from sweeper.engines.dry_run import dry_run
 from sweeper.engines.trainer import workbench
-from sweeper.errors import ModelError, TrialError
+from sweeper.errors import ModelError, OutOfMemoryError
 from sweeper.models.modeling import BaseModel
 from sweeper.space import Space
 from tests import tiny
@@ -61,7 +61,7 @@ def test_what_works_without_dropout_is_told():
         if settings.lora.dropout:
             raise ValueError("ParamWrapper does not work with lora_dropout != 0.")
 
-    with pytest.raises(ModelError, match=r"Without dropout it can: '~space\.lora\.dropout' trial"):
+    with pytest.raises(ModelError, match=r"Without dropout it can: '~space\.lora\.dropout'$"):
         attempt(tiny.base(), within_memory=without_dropout, lora={"dropout": {"low": 0.0, "high": 0.1}})
 
 
@@ -109,7 +109,10 @@ def test_a_gradient_that_is_not_finite_is_told():
     with torch.no_grad():
         model.model.norm.weight.fill_(float("inf"))
     base = BaseModel(model, tiny.tokenizer(), "causal", name="broken")
-    with pytest.raises(ModelError, match=r"the gradient of .* is not finite in a first step; try"):
+    with pytest.raises(ModelError, match=r"the gradient of .* is not finite in a first step; .* anew$"):
+        attempt(base)
+    base.model.to(torch.bfloat16)
+    with pytest.raises(ModelError, match=r"is not finite in a first step; try model\.dtype=float32$"):
         attempt(base)
 
 
@@ -132,21 +135,56 @@ def test_an_adapter_that_is_read_again_as_another_one_is_told(monkeypatch):
 
 def test_too_little_memory_is_told_in_the_words_for_it():
     def full(work, settings) -> None:
-        raise TrialError("out of memory with one row per forward pass")
+        raise OutOfMemoryError("out of memory with one row per forward pass; take a smaller model")
 
-    with pytest.raises(ModelError, match=r"full: out of memory with one row .* Take trial\.method=lora"):
+    with pytest.raises(
+        ModelError, match=r"method=full: out of memory with one row .*; take a smaller model$"
+    ):
         attempt(tiny.base(), within_memory=full, method={"choices": ["lora", "full"]})
+
+
+def sweep_of_texts(folder) -> list[str]:
+    """The command of a sweep with a model of its own in `folder`, in which one works."""
+    tiny.save(tiny.llama(), folder / "model")
+    line = ["+experiment=summarize", "data=file", f"data.path={texts(folder)}", "data.input=input"]
+    line += ["data.target=target", "model=custom", "model.name=./model", "model.device=cpu", "verdict=none"]
+    line += ["data.sizes.train=8", "data.sizes.validation=4", "data.sizes.test=4", "budget.trials=1"]
+    return [*line, "tracking=none", "executor=inline", "task.generation.max_new_tokens=2"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        ),
+    ],
+)
+def test_a_row_that_finds_no_memory_ends_the_sweep_with_what_needs_less(tmp_path, monkeypatch, capsys, error):
+    monkeypatch.chdir(tmp_path)
+    line = [*sweep_of_texts(tmp_path), "model.gradient_checkpointing=true", "model.dtype=float32"]
+
+    def too_large(*args) -> None:
+        raise error
+
+    monkeypatch.setattr("sweeper.engines.dry_run.backward", too_large)
+    with tiny.one_thread():
+        assert main(line) == 2
+    told = capsys.readouterr().err
+    assert "./model can't be trained with method=lora" in told
+    assert "out of memory with one row per forward pass; set model.dtype=bfloat16, lower task.max_" in told
+    assert "take a smaller rank, or take a smaller model" in told
+    assert "gradient_checkpointing" not in told, "it is on"
+    assert "target_modules (it has" not in told, "they are not what is wrong"
+    assert "Traceback" not in told
 
 
 def test_a_sweep_that_no_trial_can_be_made_of_ends_before_the_first_and_frees_its_name(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    tiny.save(tiny.llama(), tmp_path / "model")
-    line = ["+experiment=summarize", "data=file", f"data.path={texts(tmp_path)}", "data.input=input"]
-    line += ["data.target=target", "model=custom", "model.name=./model", "model.device=cpu", "verdict=none"]
-    line += ["data.sizes.train=8", "data.sizes.validation=4", "data.sizes.test=4", "budget.trials=1"]
-    line += ["tracking=none", "executor=inline", "task.generation.max_new_tokens=2"]
+    line = sweep_of_texts(tmp_path)
 
     def fused(*args) -> None:
         raise RuntimeError("a kernel of its own")

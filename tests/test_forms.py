@@ -107,7 +107,12 @@ MISFITS = [
         {"prompt": "a", "chosen": "b", "rejected": "c"},
         r"by data\.input=prompt data\.target",
     ),
-    ("chat", {"chosen": OPENAI, "rejected": OPENAI}, r"are taken by data\.messages=chosen"),
+    ("chat", {"chosen": OPENAI, "rejected": OPENAI}, r"are taken by data\.messages=chosen\."),
+    (
+        "generate",
+        {"chosen": OPENAI, "rejected": OPENAI},
+        r"by \+experiment=instruct data\.path=rows\.jsonl data\.messages=chosen",
+    ),
     ("generate", {"a": "x", "b": "y"}, r"data\.input, data\.target: name the columns .*rows has: a, b"),
     ("chat", {"a": "x"}, r"data\.messages: name the column of the rows for task\.kind=chat; rows has: a"),
     (

@@ -17,7 +17,7 @@ def freeze_rows(tmp_path, rows, kind="generate", positions=None, candidates=None
     everything = np.arange(len(pool.rows))
     candidates = candidates or dict.fromkeys(("train", "validation", "test"), everything)
     infos, *_ = freeze(pool, candidates, encoder, config, tmp_path, positions)
-    return infos, pool, warnings(infos, pool.labels)
+    return infos, pool, warnings(infos, pool.labels, config.data)
 
 
 def test_splits_that_share_candidates_share_no_row(tmp_path):
@@ -51,7 +51,7 @@ def test_rows_of_one_mould_are_told_what_helps_them_and_not_what_helps_others(tm
     rows = [{"text": f"{same}: {i:02}", "answer": same} for i in range(20)]
     with pytest.raises(
         DataError,
-        match=r"near-duplicate of a .*\. Lower data\.sizes, or give more rows, or set data\.keep_tog",
+        match=r"near-duplicate of a .*\. Lower data\.sizes, give more rows, or set data\.keep_tog",
     ):
         freeze_rows(tmp_path, rows, sizes=(4, 3, 3))
 
@@ -96,4 +96,11 @@ def test_a_label_that_no_training_row_has_is_told(tmp_path):
     rows = [{"text": f"{i}", "answer": "rare" if i < 2 else "ab"[i % 2]} for i in range(12)]
     first = {"validation": np.arange(12), "train": np.arange(12)}
     _, _, said = freeze_rows(tmp_path, rows, "classify", candidates=first)
-    assert said == ("no training row has the label rare; data.stratify keeps their shares equal",)
+    (one,) = said
+    assert (
+        one == "no training row has the label rare; set data.stratify=answer, or give more rows of the "
+        "labels that are rare"
+    )
+    _, _, said = freeze_rows(tmp_path, rows, "classify", candidates=first, stratify="answer", sizes=(4, 2, 0))
+    (one,) = said
+    assert one.endswith("rare; raise data.sizes.train (4), or give more rows of the labels that are rare")

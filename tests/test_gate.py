@@ -119,6 +119,27 @@ def test_errors_refuse_a_sweep_before_rows_are_prepared(tmp_path, capsys):
     assert "Preparing the rows" in capsys.readouterr().out, "the gate was open"
 
 
+def test_a_review_that_is_given_is_not_asked_for_again(tmp_path, capsys):
+    write_jsonl(tmp_path / "rows.jsonl", rows(BAD))
+    assert main(["audit", *FILE]) == 3
+    assert "queue.csv and add data.review=sweeps/sweep/queue.csv" in capsys.readouterr().err
+    assert main(["audit", *FILE, "data.review=sweeps/sweep/queue.csv"]) == 3
+    told = capsys.readouterr().err
+    assert "Mend the rows, or decide on them in sweeps/sweep/queue.csv; the examples" in told
+
+
+def test_the_page_follows_the_cleaning_that_comes_after_an_audit(tmp_path, capsys):
+    write_jsonl(tmp_path / "rows.jsonl", rows(*rows()[:2]))
+    page = Layout(tmp_path / "sweeps", "sweep").audit_page
+    assert main(["audit", *FILE, "data.cleaning=[]"]) == 0
+    assert "drops them: 'data.cleaning=[exact_duplicates]'" in capsys.readouterr().out
+    assert "data.cleaning=[exact_duplicates]" in page.read_text()
+    assert main(["audit", *FILE, "data.cleaning=[exact_duplicates,near_duplicates]"]) == 0
+    told = capsys.readouterr().out
+    assert "`exact_duplicates`, which is on, drops them" in told
+    assert "data.cleaning=" not in told + page.read_text()
+
+
 def test_a_decision_opens_the_gate(tmp_path, capsys):
     write_jsonl(tmp_path / "rows.jsonl", rows(BAD))
     assert main(["audit", *FILE]) == 3

@@ -114,12 +114,20 @@ def test_diverging_trials_and_the_learning_rates_from_which_on(plant):
     found = told(made(failed, metrics), "diverging")
     assert found.sentence.startswith("2 of 5 trials diverged")
     assert found.sentence.endswith("with learning rates from 0.001 on, none below.")
-    assert found.advice == "Lower the range: space.learning_rate.high=0.0004."
+    assert found.advice == "Lower the learning rate: space.learning_rate.high=0.0004."
     wanted = "python -m sweeper +experiment=summarize sweep.name=mine_2 space.learning_rate.high=0.0004"
     assert sorted(shlex.split(found.command)) == sorted(shlex.split(wanted))
     mixed = made([True, False, False, False, True], [{}, LEARNED, LEARNED, LEARNED, {}])
     assert "with learning rates from 0.0001 to 0.002" in told(mixed, "diverging").sentence
     assert told(mixed, "diverging").command == ""
+    unclipped = [
+        replace(r, settings=replace(r.settings, max_grad_norm=0.0)) if r.diverged else r
+        for r in mixed.records
+    ]
+    assert told(mixed, "diverging").advice.endswith("or a lower max_grad_norm may help.")
+    assert told(replace(mixed, records=unclipped), "diverging").advice.endswith(
+        "or max_grad_norm=1 may help."
+    )
     once = made([False, False, False, False, True], [LEARNED] * 4 + [{}])
     a_bit_worse = made([False] * 5, [LEARNED] * 3 + [{"loss": 3.2}] * 2)
     assert [kinds(once), kinds(a_bit_worse)] == [[], []]
@@ -232,6 +240,49 @@ def leaning(plant, places, good, **changes):
             )
         )
     return replace(seen, records=[seen.records[0], *trials])
+
+
+@pytest.mark.parametrize(
+    ("tree", "sane", "advice"),
+    [
+        ({}, True, "trial.learning_rate=0.0002"),
+        ({"low": 1e-4, "high": 1e-2, "log": True}, True, "space.learning_rate.high=0.0002"),
+        ({"choices": [1e-4, 2e-4, 1e-3]}, True, "'space.learning_rate.choices=[0.0001,0.0002]'"),
+        (
+            {"low": 1e-4, "high": 1e-2, "log": True},
+            False,
+            "space.learning_rate.low=1e-05 space.learning_rate.high=0.0001 trial.learning_rate=0.0001",
+        ),
+        (
+            {"choices": [1e-3, 2e-3]},
+            False,
+            "'space.learning_rate.choices=[0.0001]' trial.learning_rate=0.0001",
+        ),
+    ],
+    ids=["fixed", "range", "choices", "no sane in the range", "no sane among the choices"],
+)
+def test_a_lower_learning_rate_is_advised_where_it_stands(plant, tree, sane, advice):
+    """Trials diverged at 1e-3 and above; the default is 1e-3 where nothing varies, else in its range."""
+    rates = [2e-4, 1e-3, 2e-3] if sane else [1e-3, 1e-3, 2e-3]
+    seen = plant(
+        APART[:3], params=[{"learning_rate": rate} for rate in rates], diverged=[not sane, True, True]
+    )
+    start = replace(seen.trial, learning_rate=2e-4 if sane and tree else 1e-3)
+    entries = Space.parse({"learning_rate": tree} if tree else {}, start).entries
+    found = told(replace(seen, space=entries, trial=start), "diverging")
+    assert found.advice == f"Lower the learning rate: {advice}."
+    words = shlex.split(found.command)
+    assert set(shlex.split(advice)) < set(words)
+    given = f"+space.learning_rate={{{', '.join(f'{k}: {v}' for k, v in tree.items())}}}"
+    base = [
+        "+experiment=summarize",
+        "space=empty",
+        "budget.trials=1",
+        f"trial.learning_rate={start.learning_rate}",
+    ]
+    named = {word.partition("=")[0] for word in shlex.split(advice)}
+    base = [word for word in base if word.partition("=")[0] not in named]
+    read_config(compose([*base, *([given] if tree else []), *shlex.split(advice)]))
 
 
 PLACES = [0.02, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.98]

@@ -16,6 +16,7 @@ from typing import IO, Any
 from pydantic import TypeAdapter, ValidationError
 
 import sweeper
+from sweeper.advice import of_finding
 from sweeper.config import Config, TaskConfig
 from sweeper.config.prompt import INPUT, Prompt
 from sweeper.config.types import expanded
@@ -175,6 +176,15 @@ def completed(result: Audit, splits: Mapping[str, SplitInfo], left: Finding | No
     found = [*others, *map(_bounded, [*cut_off(splits), *([left] if left else [])])]
     tokens = {split: info.tokens for split, info in splits.items()}
     return replace(result, findings=tuple(sorted(found, key=_rank)), tokens=tokens)
+
+
+def advised(result: Audit, config: Config) -> Audit:
+    """The audit for people: each advice with the ways out that `config` leaves open.
+
+    It is not written down so: what is cleaned, and what trials are judged by, may be changed after an audit.
+    """
+    told = (replace(one, advice=of_finding(one.advice, one.ways, config), ways=()) for one in result.findings)
+    return replace(result, findings=tuple(told))
 
 
 def read_audit(path: Path | None) -> Audit | None:

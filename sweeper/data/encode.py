@@ -79,9 +79,11 @@ class Encoder:
         self._uses_template = task.kind == "chat" or task.chat_template
         if self._uses_template and not tokenizer.chat_template:
             option = "task.kind=chat" if task.kind == "chat" else "task.chat_template=true"
+            ways = ["task.kind=generate"] if task.kind == "chat" else []
+            ways += ["task.chat_template=false"] if task.chat_template else []
             raise DataError(
                 f"{option} needs a chat template and the model's tokenizer has none; "
-                "take an instruction-tuned model, or task.kind=generate with task.chat_template=false"
+                f"take an instruction-tuned model, or {' '.join(ways)}"
             )
         self._thinks = "enable_thinking" in str(tokenizer.chat_template)
         ends = {tokenizer.eos_token_id, turn_end(tokenizer) if self._uses_template else None} - {None}

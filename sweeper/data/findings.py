@@ -58,6 +58,8 @@ class Finding:
     """Row ids for the review queue with a suspicion between 0 and 1, the most suspicious first."""
     numbers: Mapping[str, float] = field(default_factory=dict)
     """Further measurements, by name."""
+    ways: tuple[str, ...] = ()
+    """Settings that help, by their names in `sweeper.advice.WAYS`; told where they are not on already."""
 
     @property
     def share(self) -> float:

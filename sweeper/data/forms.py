@@ -66,6 +66,13 @@ class Recognised:
         return f"{self.name} ({', '.join(f'`{column}`' for column in self.columns)})"
 
 
+_FITTING = {
+    "chat": "+experiment=instruct data.path={path}",
+    "generate": "+experiment=generate data.path={path}",
+    "classify": "+experiment=classify data=file data.path={path}",
+}
+
+
 def recognise(rows: Sequence[Row]) -> Recognised | None:
     """The form of these rows, told by the columns of the first ones; None for columns of other names."""
     cells: dict[str, Any] = {}
@@ -76,7 +83,9 @@ def recognise(rows: Sequence[Row]) -> Recognised | None:
             return Recognised(form, (name,), ("chat",), {"messages": name})
     if {"chosen", "rejected"} <= cells.keys():
         one = (
-            "data.messages=chosen" if _chat_form(cells["chosen"]) else "data.input=prompt data.target=chosen"
+            f"{_FITTING['chat']} data.messages=chosen"
+            if _chat_form(cells["chosen"])
+            else f"{_FITTING['generate']} data.input=prompt data.target=chosen"
         )
         why = f"preferences are not learnt from; the better answers alone are taken by {one}"
         return Recognised("pairs of a better and a worse answer", ("chosen", "rejected"), (), {}, advice=why)
@@ -106,13 +115,6 @@ def recognise(rows: Sequence[Row]) -> Recognised | None:
         )
         return Recognised("a text alone", ("text",), (), {}, advice=why)
     return None
-
-
-_FITTING = {
-    "chat": "+experiment=instruct data.path={path}",
-    "generate": "+experiment=generate data.path={path}",
-    "classify": "+experiment=classify data=file data.path={path}",
-}
 
 
 def missing(config: Config) -> list[str]:
@@ -174,11 +176,13 @@ def _with_prompt(config: Config) -> Config:
 
 
 def _unfit(config: Config, found: Recognised, place: str) -> str:
-    advice = found.advice
-    if found.kinds:
-        path = config.data.path if config.data.source == "file" else "..."
-        fitting = _FITTING[found.kinds[0]].format(path=path)
-        advice = f"what fits is {fitting}"
+    advice = f"what fits is {_FITTING[found.kinds[0]]}" if found.kinds else found.advice
+    advice = advice.replace(f"{_FITTING[config.task.kind]} ", "")  # that is on
+    if config.data.source == "hub":
+        advice = advice.replace("data=file ", "").replace(
+            "data.path={path}", f"data=hub data.name={config.data.name}"
+        )
+    advice = advice.replace("{path}", str(config.data.path))
     wanted = "data.messages=..." if config.task.kind == "chat" else "data.input=... data.target=..."
     return (
         f"{place} is in the form of {found}, which does not fit task.kind={config.task.kind}: {advice}. "

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeper.config import Config, TaskConfig
+from sweeper.advice import either, equal_shares
+from sweeper.config import Config, DataConfig, TaskConfig
 from sweeper.data.cleaning import KEPT, count
 from sweeper.data.encode import Encoded, Encoder, Unusable
 from sweeper.data.files import SPLITS
@@ -62,28 +63,29 @@ def freeze(
                 if file.rows == size:
                     break
         if file.rows < (size or 1):
-            raise DataError(_too_few(name, file.rows, pool, config))
+            raise DataError(_too_few(name, file.rows, pool, config, positions))
         infos[name] = file.info()
-    _check(config.task, infos, positions)
+    _check(config.task, config.data, infos, positions)
     is_test = (split_of == SPLITS.index("test")) | (pool.parts == SPLITS.index("test"))
     cleaned = count(steps, pool.changed, pool.left_out, is_test)
     train = np.flatnonzero(split_of == SPLITS.index("train"))
     return {name: infos[name] for name in SPLITS if name in infos}, cleaned, train
 
 
-def warnings(infos: Mapping[str, SplitInfo], labels: Sequence[str]) -> tuple[str, ...]:
+def warnings(infos: Mapping[str, SplitInfo], labels: Sequence[str], data: DataConfig) -> tuple[str, ...]:
     """What a person should know about the frozen rows, in sentences; the audit tells what is cut off."""
     told = []
     missing = [name for code, name in enumerate(labels) if code not in infos["train"].labels]
     if missing:
-        told.append(
-            f"no training row has the label {', '.join(missing)}; data.stratify keeps their shares equal"
-        )
+        told.append(f"no training row has the label {', '.join(missing)}; {_more_labels(data)}")
     train, validation = infos["train"].rows, infos["validation"].rows
     if train < validation:
+        sizes = data.sizes
+        ways = [] if sizes.train is None else [f"raise data.sizes.train ({sizes.train})"]
+        held_out = [f"data.sizes.{name}" for name in ("validation", "test") if getattr(sizes, name)]
+        ways += [f"lower {' and '.join(held_out)}", "give more rows"]
         told.append(
-            f"ONLY {train} TRAINING ROWS, fewer than the {validation} that are measured on: lower "
-            "data.sizes.validation and data.sizes.test, or give more rows"
+            f"ONLY {train} TRAINING ROWS, fewer than the {validation} that are measured on: {either(ways)}"
         )
     if unlearnt := sum(info.unlearnt for info in infos.values()):
         told.append(
@@ -105,7 +107,7 @@ def _count_likenesses(rows: Codes, alike_in: Codes, pool: Pool, config: Config) 
     return is_like
 
 
-def _too_few(name: str, rows: int, pool: Pool, config: Config) -> str:
+def _too_few(name: str, rows: int, pool: Pool, config: Config, positions: int | None) -> str:
     needed, left_out = getattr(config.data.sizes, name) or 1, pool.without(config.data.cleaning) or "none"
     hints = ["lower data.sizes", "give more rows"]
     refusals = {reason: n for reason, n in pool.dropped.items() if reason.startswith("the chat template")}
@@ -115,10 +117,13 @@ def _too_few(name: str, rows: int, pool: Pool, config: Config) -> str:
             fold = "set task.system_turn=fold (what the system says then begins the user's next turn)"
             hints.insert(0, fold)
     if any(reason.endswith("within the length limit") for reason in pool.dropped):
-        hints.insert(0, f"raise task.max_input_tokens (now {config.task.max_input_tokens})")
+        task, longer = config.task, "take a model that looks at more tokens, or shorten the rows"
+        if positions is None or task.max_input_tokens + task.max_answer_tokens < positions:
+            longer = f"raise task.max_input_tokens (now {task.max_input_tokens})"
+        hints.insert(0, longer)
     if sum(n for reason, n in pool.dropped.items() if reason.startswith("near-duplicate of")) > rows:
         hints.append("set data.keep_together=false if your rows are alike by nature")
-    advice = ", or ".join(hints)
+    advice = either(hints)
     reason = max(pool.first, key=lambda reason: pool.dropped[reason], default="")
     first = f" (e.g. {pool.first[reason]})" if reason else ""
     return (
@@ -155,7 +160,17 @@ def text_of(row: Mapping[str, str | None], raw: bool) -> Text:
     return Text(text or "", target or "")
 
 
-def _check(task: TaskConfig, infos: Mapping[str, SplitInfo], positions: int | None) -> None:
+def _more_labels(data: DataConfig) -> str:
+    """How rows of every label get into train."""
+    ways = ["give more rows of the labels that are rare"]
+    if data.sizes.train is not None:
+        ways.insert(0, f"raise data.sizes.train ({data.sizes.train})")
+    if stratified := equal_shares(data):
+        ways.insert(0, f"set {stratified}")
+    return either(ways)
+
+
+def _check(task: TaskConfig, data: DataConfig, infos: Mapping[str, SplitInfo], positions: int | None) -> None:
     rows = sum(info.rows for info in infos.values())
     median = round(statistics.median(info.answer_tokens for info in infos.values()))
     if task.kind == "generate" and sum(info.cut_answers for info in infos.values()) == rows:
@@ -164,10 +179,7 @@ def _check(task: TaskConfig, infos: Mapping[str, SplitInfo], positions: int | No
             f"{median} tokens. Set task.max_answer_tokens={median} or more"
         )
     if len(infos["train"].labels) == 1:
-        raise DataError(
-            "data.target: the training rows have a single class; set data.stratify to the same column, or "
-            "raise data.sizes.train"
-        )
+        raise DataError(f"data.target: the training rows have a single class; {_more_labels(data)}")
     longest = max(info.longest for info in infos.values())
     if positions is not None and longest > positions:
         raise DataError(

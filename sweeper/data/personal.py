@@ -112,9 +112,7 @@ class Personal:
     def _finding(self, kind: str) -> Finding:
         rows, occurrences = self._concerned[kind], self._occurrences[kind]
         if kind in _NOT_SECRET:
-            advice = (
-                "Mask it before training (cleaning step `personal`), or make sure that you may train on it."
-            )
+            advice = "Mask it before training, or make sure that you may train on it."
         else:
             advice = (
                 "Revoke it where it was given out, and mask it: a model may repeat what it was trained on."
@@ -129,6 +127,7 @@ class Personal:
             examples=tuple(self._examples[kind]),
             suspects=tuple((row, SUSPICION[kind]) for row in self._suspects[kind]),
             numbers={f"{kind} occurrences": occurrences},
+            ways=("personal",),
         )
 
 

@@ -132,7 +132,7 @@ def prepare(
             cleaned=cleaned,
             splits=infos,
             labels=pool.labels,
-            warnings=(*pool.warnings, *warnings(infos, pool.labels), *sparse),
+            warnings=(*pool.warnings, *warnings(infos, pool.labels, config.data), *sparse),
             reviewed=dict(pool.reviewed),
             augmented=augmented,
             lengths=taken,

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from sweeper.advice import less_memory
 from sweeper.config import Config, TrialSettings
 from sweeper.engines import checkpoints
 from sweeper.engines.batches import collate
@@ -22,7 +23,15 @@ from sweeper.engines.evaluate import Evaluator, free_memory, out_of_memory, over
 from sweeper.engines.order import TrainingRows
 from sweeper.engines.recent import Recent
 from sweeper.engines.training import TrialTrainer, gradients
-from sweeper.errors import DeviceError, DivergedError, ModelError, StorageError, TrialError, first_line
+from sweeper.errors import (
+    DeviceError,
+    DivergedError,
+    ModelError,
+    OutOfMemoryError,
+    StorageError,
+    TrialError,
+    first_line,
+)
 from sweeper.layout import Layout
 from sweeper.messages import (
     Channel,
@@ -40,11 +49,6 @@ from sweeper.space import Space
 from sweeper.storage.disk import raise_if_full
 
 _log = logging.getLogger(__name__)
-
-NO_MEMORY = (
-    "out of memory with one row per forward pass; set model.gradient_checkpointing=true, "
-    "shorten task.max_input_tokens, or take a smaller model or rank"
-)
 
 _REPORTS = 20
 """Reports of the training loss over a trial at least, however short it is: enough to see whether it falls."""
@@ -70,6 +74,12 @@ class Workbench:
     micro_batch: int
     """Rows per forward pass at most; becomes smaller for good when memory runs out."""
     report_seconds: float
+
+    def no_memory(self, settings: TrialSettings) -> OutOfMemoryError:
+        """For a trial that finds none for a single row."""
+        dtype = str(next(self.base.model.parameters()).dtype)
+        ways = less_memory(self.config, settings, dtype)
+        return OutOfMemoryError(f"out of memory with one row per forward pass; {ways}")
 
 
 class Attempt(TrainerCallback):  # type: ignore[misc]
@@ -106,6 +116,11 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
         self._started = time.perf_counter()
         if bench.base.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
+
+    @property
+    def settings(self) -> TrialSettings:
+        """Of the trial."""
+        return self._spec.settings
 
     def outcome(self) -> Outcome:
         """Run the attempt to its end.
@@ -151,7 +166,8 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
             "seconds": seconds,
             "peak_memory_bytes": float(torch.cuda.max_memory_allocated()) if cuda else _peak_memory(),
         }
-        if not self._spec.is_base and (warning := overfitting(self._state.evaluations)):
+        epochs = self._spec.settings.epochs
+        if not self._spec.is_base and (warning := overfitting(self._state.evaluations, epochs)):
             self._minded.append(warning)
         return Outcome(
             trial=self._spec.trial,
@@ -202,7 +218,7 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
                 if not out_of_memory(error):
                     raise
                 if micro_batch == 1:
-                    raise TrialError(NO_MEMORY) from error
+                    raise bench.no_memory(settings) from error
             bench.micro_batch = (micro_batch + 1) // 2
             free_memory()
 
@@ -296,8 +312,8 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
         self._recent.add(nats, tokens, rows, seconds)
         if not math.isfinite(nats):
             raise DivergedError(
-                f"the training loss became {nats} at example {examples}; "
-                "lower the learning rate, lengthen the warm-up or lower max_grad_norm"
+                f"the training loss became {nats} at example {examples}; lower the learning rate, lengthen "
+                f"the warm-up or {'lower' if self._spec.settings.max_grad_norm else 'set'} max_grad_norm"
             )
         self._while_training()
 

@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sweeper.advice import fixed
 from sweeper.config import TaskConfig, TrialSettings
 from sweeper.engines.batches import Batch, Row, collate
 from sweeper.engines.evaluate import Evaluator
 from sweeper.engines.training import backward
 from sweeper.engines.unpadded import logits
-from sweeper.errors import ModelError, StorageError, SweeperError, first_line
+from sweeper.errors import ModelError, OutOfMemoryError, StorageError, SweeperError, first_line
 from sweeper.models import modeling
 from sweeper.models.modeling import BaseModel
 from sweeper.space import Space
@@ -58,18 +59,24 @@ def dry_run(
     evaluator = Evaluator(base, replace(task, generation=short, evaluation=samples), [row], labels)
     for settings in _ways(space):
         work = functools.partial(_try, base, settings, row, evaluator)
-        if fault := _fault(work, settings, within_memory):
-            raise ModelError(
-                f"{_told(base, settings)}: {fault}. {_way_out(base, settings, space, work, within_memory)}"
-            )
+        try:
+            if fault := _fault(work, settings, within_memory):
+                way_out = _way_out(base, settings, space, work, within_memory)
+                raise ModelError(f"{_told(base, settings)}: {fault}. {way_out}")
+        except (OutOfMemoryError, _Advised) as error:
+            raise ModelError(f"{_told(base, settings)}: {error}") from error
+
+
+class _Advised(ModelError):
+    """A fault that says itself what may be done about it."""
 
 
 def _fault(work: Work, settings: TrialSettings, within_memory: Memory) -> str:
-    """What went wrong; "" if nothing did."""
+    """What went wrong; "" if nothing did. Raises what says itself what may be done."""
     try:
         within_memory(work, settings)
-    except (OSError, StorageError, torch.AcceleratorError):
-        raise  # no matter of the model
+    except (OSError, OutOfMemoryError, _Advised, StorageError, torch.AcceleratorError):
+        raise
     except SweeperError as error:
         return str(error)
     except Exception as error:  # whatever a model's own code may raise
@@ -89,19 +96,15 @@ def _way_out(
 ) -> str:
     """What may be done about it; that it works without dropout is tried out."""
     if settings.method != "lora":
-        return "Take trial.method=lora, or another model"
+        return f"Take {fixed(space, method='lora')}, or another model"
     without = replace(settings, lora=replace(settings.lora, dropout=0.0))
     if settings.lora.dropout and not _fault(work, without, within_memory):
-        varies = any(entry.name == "lora.dropout" for entry in space.entries)
-        return f"Without dropout it can: {_UNVARIED if varies else ''}trial.lora.dropout=0"
+        return f"Without dropout it can: {fixed(space, lora__dropout=0)}"
     linear = (name for name, module in base.model.named_modules() if isinstance(module, torch.nn.Linear))
     names = sorted({name.rpartition(".")[2] for name in linear})
-    return (
-        f"Name other layers in trial.lora.target_modules (it has {', '.join(names)}), or take another model"
-    )
-
-
-_UNVARIED = "'~space.lora.dropout' "
+    varied = "lora.target_modules" in space.names
+    where = "space.lora.target_modules.choices" if varied else "trial.lora.target_modules"
+    return f"Name other layers in {where} (it has {', '.join(names)}), or take another model"
 
 
 def _ways(space: Space) -> Iterator[TrialSettings]:
@@ -148,8 +151,10 @@ def _check_gradients(base: BaseModel, model: Any, settings: TrialSettings) -> No
     trained = {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
     broken = [name for name, one in trained.items() if one.grad is not None and not one.grad.isfinite().all()]
     if broken:
-        raise ModelError(
-            f"the gradient of {broken[0]} is not finite in a first step; try model.dtype=float32"
+        narrow = next(base.model.parameters()).dtype is not torch.float32
+        raise _Advised(
+            f"the gradient of {broken[0]} is not finite in a first step"
+            + ("; try model.dtype=float32" if narrow else "; its weights may be damaged: get the model anew")
         )
     if settings.method == "full":
         learns = {name: weights.grad is not None for name, weights in trained.items()}
@@ -167,9 +172,9 @@ def _check_gradients(base: BaseModel, model: Any, settings: TrialSettings) -> No
     if not idle:
         return
     if settings.lora.target_modules != "all-linear" or len(idle) == len(learning):
-        raise ModelError(
-            f"adapters on {', '.join(idle)} learn nothing: the model computes past them. Take them "
-            "out of lora.target_modules"
+        raise _Advised(
+            f"adapters on {', '.join(idle)} learn nothing: the model computes past them; take them out of "
+            "lora.target_modules"
         )
     _LOG.warning(
         "Adapters on %s learn nothing with %s, which computes past them; those on %s do",

@@ -294,8 +294,8 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def overfitting(evaluations: Sequence[Evaluation]) -> str:
-    """A sentence if the curve shows overfitting, else "".
+def overfitting(evaluations: Sequence[Evaluation], epochs: int) -> str:
+    """A sentence if the curve of a trial of so many epochs shows overfitting, else "".
 
     Overfitting is a validation loss above its minimum at two successive marks while the training loss fell,
     or a gap between the two that has grown beyond `GAP_SHARE` of the lowest validation loss. Neither counts
@@ -304,6 +304,7 @@ def overfitting(evaluations: Sequence[Evaluation]) -> str:
     evaluations = [one for one in evaluations if "train_loss" in one.metrics]
     if not evaluations:
         return ""
+    ways = f"{'fewer epochs, ' if epochs > 1 else ''}a lower learning rate or more rows help"
     losses = [one.metrics["loss"] for one in evaluations]
     training = [one.metrics["train_loss"] for one in evaluations]
     lowest = losses.index(min(losses))
@@ -312,13 +313,13 @@ def overfitting(evaluations: Sequence[Evaluation]) -> str:
         return (
             f"overfitting: after example {evaluations[lowest].mark} the validation loss rose from "
             f"{losses[lowest]:.3f} to {losses[-1]:.3f} while the training loss fell to {training[-1]:.3f}; "
-            "fewer epochs, a lower learning rate or more rows help"
+            f"{ways}"
         )
     gaps = [validation - train for validation, train in zip(losses, training, strict=True)]
     if len(gaps) > 1 and gaps[-1] > gaps[0] and gaps[-1] > max(GAP_SHARE * losses[lowest], LEAST_GAP):
         return (
             f"overfitting: the validation loss ({losses[-1]:.3f}) is {gaps[-1]:.3f} above the training loss; "
-            "fewer epochs, a lower learning rate or more rows help"
+            f"{ways}"
         )
     return ""
 

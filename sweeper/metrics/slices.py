@@ -121,7 +121,6 @@ class Slicing:
 def check(task: TaskConfig, about: About) -> None:
     """Raise DataError if the rows have too few slices for a metric that the task names."""
     least, slices = task.evaluation.slice_rows, Slicing.of(about).over(about)
-    remedy = "Raise data.sizes.validation, or lower task.evaluation.slice_rows"
     for name in task.named_metrics:
         parsed = MetricName.parse(name)
         if parsed.how == "rarest":
@@ -129,7 +128,7 @@ def check(task: TaskConfig, about: About) -> None:
             if count < least:
                 raise DataError(
                     f"`{name}`: the rarest class has {count} validation rows, and {least} are needed "
-                    f"(task.evaluation.slice_rows). {remedy}"
+                    f"(task.evaluation.slice_rows). {_more_rows(count)}"
                 )
         elif parsed.how != "whole" and len(slices.enough(parsed.by, least)) < 2:
             found = sorted(slices.compared[parsed.by], key=lambda one: -len(one.rows))[:5]
@@ -137,8 +136,15 @@ def check(task: TaskConfig, about: About) -> None:
             what = "lengths" if parsed.by == "length" else f"values of data.{parsed.by}"
             raise DataError(
                 f"`{name}` compares {what} with at least {least} validation rows each "
-                f"(task.evaluation.slice_rows), and needs two; found: {counts}. {remedy}"
+                f"(task.evaluation.slice_rows), and needs two; found: {counts}. "
+                + _more_rows(len(found[1].rows) if len(found) > 1 else 0)
             )
+
+
+def _more_rows(most: int) -> str:
+    """What helps where `most` rows are all that there are."""
+    lower = f", or set task.evaluation.slice_rows={most} or less" if most else ""
+    return f"Raise data.sizes.validation{lower}"
 
 
 def _by_value(column: Iterable[str]) -> dict[str, Rows]:

@@ -216,8 +216,7 @@ def _refuse_without_package(resolved: ResolvedModel, method: str) -> None:
     if package is not None and not _is_installed(package):
         raise ModelError(
             f"the weights of {resolved.name} are quantised ({method}), and {package}, which reads them, is "
-            "not installed; take the model that they were made from, in bfloat16 (model.dtype=bfloat16), or "
-            f"install {package}"
+            f"not installed; take the model that they were made from, or install {package}"
         )
 
 

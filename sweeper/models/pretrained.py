@@ -126,7 +126,7 @@ def _convert(weights: Path, folder: Path) -> None:
 
 
 def _download(model: ModelConfig, weights: bool) -> Path:
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import constants, errors, snapshot_download
 
     ways_out = "or set model.name to a local folder"
     if model.embedded:
@@ -152,9 +152,9 @@ def _download(model: ModelConfig, weights: bool) -> Path:
     except errors.HFValidationError as error:
         raise ModelError(f"{model.name!r} is neither a folder here nor a hub id like org/name") from error
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+        way_there = "unset HF_HUB_OFFLINE" if constants.is_offline_mode() else "connect to the network"
         raise ModelError(
-            f"{model.name} is not on this machine and the hub can't be reached: "
-            f"connect to the network, {ways_out}"
+            f"{model.name} is not on this machine and the hub can't be reached: {way_there}, {ways_out}"
         ) from error
     return Path(path)
 

@@ -45,11 +45,12 @@ class Amount:
             few = train < _TOO_FEW
             said = f"{train:,} training rows; for task.kind={self._kind} several thousand are usual"
             advice = (
-                f"Collect more rows (rule of thumb: {enough:,}), or augment them; with few rows prefer small "
-                "ranks and short training, and mind the standard errors."
+                f"Collect more rows (rule of thumb: {enough:,}); with few rows prefer small ranks and short "
+                "training, and mind the standard errors."
             )
+            severity: Severity = "error" if few else "warning"
             found.append(
-                Finding("amount", "error" if few else "warning", said, advice, train, of, numbers=numbers)
+                Finding("amount", severity, said, advice, train, of, numbers=numbers, ways=("augment",))
             )
         for split in ("validation", "test"):
             if 0 < self._rows[split] < _MEASURABLE:
@@ -89,8 +90,10 @@ def cut_off(splits: Mapping[str, SplitInfo]) -> Sequence[Finding]:
             said = f"{count:,} of {info.rows:,} {what} in {split} are cut off at the limit ({share:.1%})"
             if what == "answers":
                 said += f"; the median answer has {info.answer_tokens} tokens"
-            advice = f"Raise {option}, shorten the rows, or drop the longest (cleaning step `length`)."
+            advice = f"Raise {option}, shorten the rows, or drop the longest."
             numbers = {"longest row in tokens": float(info.longest)}
             severity: Severity = "warning" if share >= _MANY_CUT else "note"
-            found.append(Finding(CUT_OFF, severity, said, advice, count, info.rows, numbers=numbers))
+            found.append(
+                Finding(CUT_OFF, severity, said, advice, count, info.rows, numbers=numbers, ways=("length",))
+            )
     return found

@@ -228,11 +228,11 @@ class Bias:
             f"{what} by group",
             "warning",
             said,
-            "Is the gap so in the world, or does it come from how rows were collected? "
-            "Collect more rows; for classes, trial.reweight evens out labels over groups.",
+            "Is the gap so in the world, or does it come from how rows were collected? Collect more rows.",
             group.rows,
             self._all.rows,
             numbers={"gap": gap, "low": low, "high": high},
+            ways=("reweight",),
         )
 
 

@@ -172,12 +172,13 @@ class _Report:
             "warning",
             f"{int(rows.sum())} rows repeat an earlier row of their split but for case and spacing "
             f"({_listed(numbers)})",
-            "Drop them: a repeated row counts several times in training and in the score.",
+            "A repeated row counts several times in training and in the score.",
             int(rows.sum()),
             len(rows),
             self._pairs([(rows, lambda row: int(first_of[row]))]),
             self._suspects(rows, 0.6),
             numbers,
+            ("exact_duplicates",),
         )
 
     def near_copies(self) -> Finding:
@@ -198,6 +199,7 @@ class _Report:
             self._pairs([(later, lambda row: int(twin[row]))]),
             self._suspects(rows, 0.5),
             {**numbers, "groups": groups},
+            ("near_duplicates",),
         )
 
     def _also_in(self, others: Rows) -> Rows:

@@ -58,8 +58,9 @@ class Balance:
                     "error",
                     f"{len(absent):,} labels have rows in validation or test, but none in training: "
                     f"{_named(absent)}",
-                    "Split anew with data.stratify, or drop these rows: they can't be learned.",
+                    "These rows can't be learned: split anew, or drop them.",
                     {label: total[label] for label in absent},
+                    ("stratify",),
                 )
             )
         if rare := {label: count for label, count in train.items() if count < self._RARE}:
@@ -83,8 +84,9 @@ class Balance:
                     "warning" if drowning else "note",
                     f"{_named([label])} is the label of {most / train.total():.0%} of the training rows, "
                     f"{most / least:,.0f} times as many as the rarest label has",
-                    "Judge by macro_f1 rather than accuracy.",
+                    "A score that counts rows says little of the rare labels.",
                     {label: most},
+                    ("macro_f1",),
                 )
             )
         return found
@@ -100,7 +102,13 @@ class Balance:
         return self._finding("labels", "error", said, advice, dict(total))
 
     def _finding(
-        self, check: str, severity: Severity, said: str, advice: str, counts: Mapping[str, int]
+        self,
+        check: str,
+        severity: Severity,
+        said: str,
+        advice: str,
+        counts: Mapping[str, int],
+        ways: tuple[str, ...] = (),
     ) -> Finding:
         examples = tuple(self._firsts[label] for label in sorted(counts, key=lambda label: counts[label]))
         numbers = {f"rows of {printable(label[:40])}": float(count) for label, count in counts.items()}
@@ -114,6 +122,7 @@ class Balance:
             examples[:MOST_EXAMPLES],
             (),
             dict(list(numbers.items())[:50]),
+            ways,
         )
 
 

@@ -62,10 +62,10 @@ class Empty:
             self._tally,
             self._rows,
             f"{_rows(self._tally.count)} nothing to learn from: {_counted(self._kinds)}",
-            "Rows without input or answer are left out; fill them from the source. The cleaning step "
-            "`missing` drops placeholders.",
+            "Rows without input or answer are left out; fill them from the source.",
             severity,
             self._kinds,
+            ("missing",) if placeholders else (),
         )
 
 
@@ -78,6 +78,7 @@ class _Scan(ABC):
     check: ClassVar[str]
     said: ClassVar[str]
     advice: ClassVar[str]
+    ways: ClassVar[tuple[str, ...]] = ()
     score: ClassVar[float]
 
     def __init__(self) -> None:
@@ -109,7 +110,8 @@ class _Scan(ABC):
     def findings(self) -> Sequence[Finding]:
         message = f"{_rows(self._tally.count)} {self.said}: {_counted(self._kinds)}"
         return _finding(
-            self.check, self._tally, self._rows, message, self.advice, self.severity(), self._kinds
+            *(self.check, self._tally, self._rows, message, self.advice),
+            *(self.severity(), self._kinds, self.ways),
         )
 
 
@@ -122,7 +124,8 @@ class Encoding(_Scan):
 
     check = "encoding"
     said = "broken encoding"
-    advice = "Repair mojibake with the cleaning step `encoding`; read the source again for lost characters."
+    advice = "Read the source again for lost characters."
+    ways = ("encoding",)
     score = 0.7
 
     def severity(self) -> Severity:
@@ -147,7 +150,8 @@ class Controls(_Scan):
 
     check = "control characters"
     said = "control or invisible characters"
-    advice = "The cleaning steps `encoding` and `whitespace` remove most; find out which program wrote them."
+    advice = "Find out which program wrote them."
+    ways = ("invisible",)
     score = 0.4
 
     def fault(self, text: str) -> tuple[str, int] | None:
@@ -243,10 +247,10 @@ def _finding(
     advice: str,
     severity: Severity,
     numbers: Mapping[str, int],
+    ways: tuple[str, ...] = (),
 ) -> Sequence[Finding]:
     if not tally.count:
         return ()
     measured = {name: float(value) for name, value in numbers.items()}
-    return (
-        Finding(check, severity, message, advice, tally.count, of, tally.examples, tally.suspects, measured),
-    )
+    told = (message, advice, tally.count, of, tally.examples, tally.suspects, measured, ways)
+    return (Finding(check, severity, *told),)

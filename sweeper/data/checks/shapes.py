@@ -197,12 +197,13 @@ class LengthOutliers:
             "length outliers",
             "warning",
             said,
-            "Look at them: pages run together, or cut off? Bound the lengths (cleaning step `length`).",
+            "Look at them: pages run together, or cut off?",
             count,
             self._rows,
             tally.examples[:count],
             tuple(suspects),
             {f"median {field} length": float(np.exp(median)), f"{end} {field} bound": float(bound)},
+            ("length",),
         )
 
 

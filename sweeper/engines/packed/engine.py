@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 from sweeper.config import TrialSettings
-from sweeper.engines.attempt import NO_MEMORY, Workbench
+from sweeper.engines.attempt import Workbench
 from sweeper.engines.evaluate import free_memory, out_of_memory
 from sweeper.engines.packed.cycle import Losses, Share, gradients, largest
 from sweeper.engines.packed.fitting import why_alone
@@ -21,7 +21,6 @@ from sweeper.engines.packed.probe import Probe, Tried
 from sweeper.engines.packed.stack import Stack
 from sweeper.engines.packed.tenant import Tenant
 from sweeper.engines.trainer import finish, train_alone
-from sweeper.errors import TrialError
 from sweeper.messages import Channel, Decision, Done, Progress, TrialSpec, Wait
 from sweeper.metrics import Answers
 
@@ -137,7 +136,7 @@ class PackedEngine:
             self._lower_slots(len(self._tenants) - 1)
             newcomer.turn_back()
         if self._width == 1:
-            raise TrialError(NO_MEMORY)
+            raise self._bench.no_memory(newcomer.settings)
         self._lower_slots(self._width // 2)
 
     def _let_out(self, channel: Channel) -> None:
@@ -226,7 +225,7 @@ class PackedEngine:
             )
             self._token_budget = fewer
         elif len(self._tenants) == 1:
-            _end(self._tenants, TrialError(NO_MEMORY))
+            _end(self._tenants, self._bench.no_memory(self._tenants[0].settings))
         else:
             last = max(self._tenants, key=lambda tenant: tenant.slot)
             self._lower_slots(len(self._tenants) - 1)
