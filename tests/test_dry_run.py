@@ -1,8 +1,10 @@
 """One row through everything that trials do, before the first of them."""
 
+import errno
+
 import pytest
 import torch
-from transformers import MambaConfig, MambaForCausalLM, MixtralConfig, MixtralForCausalLM
+from transformers import LlamaForCausalLM, MambaConfig, MambaForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from sweeper.__main__ import main
 from sweeper.config import TrialSettings
@@ -61,7 +63,8 @@ def test_what_works_without_dropout_is_told():
         if settings.lora.dropout:
             raise ValueError("ParamWrapper does not work with lora_dropout != 0.")
 
-    with pytest.raises(ModelError, match=r"Without dropout it can: '~space\.lora\.dropout'$"):
+    told = r"lora\.dropout=0\.1: .* Without dropout it can: '~space\.lora\.dropout'$"
+    with pytest.raises(ModelError, match=told):
         attempt(tiny.base(), within_memory=without_dropout, lora={"dropout": {"low": 0.0, "high": 0.1}})
 
 
@@ -131,6 +134,26 @@ def test_an_adapter_that_is_read_again_as_another_one_is_told(monkeypatch):
     monkeypatch.setattr(modeling, "save", spoiled)
     with pytest.raises(ModelError, match="its adapter is another one after it was saved and read again"):
         attempt(tiny.base())
+
+
+def test_a_model_whose_loss_reaches_no_weight_is_told():
+    class Detached(LlamaForCausalLM):
+        def forward(self, *args, **kwargs):
+            found = super().forward(*args, **kwargs)
+            found.logits = found.logits.detach().requires_grad_()
+            return found
+
+    base = BaseModel(Detached(tiny.llama().config), tiny.tokenizer(), "causal", name="detached")
+    with pytest.raises(ModelError, match="detached can't be trained with method=full: no weight gets a grad"):
+        attempt(base, method={"choices": ["full", "lora"]})
+
+
+def test_a_full_disk_is_no_fault_of_the_model():
+    def full(work, settings) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match=r"^\[Errno \d+\] No space left on device$"):
+        attempt(tiny.base(), within_memory=full)
 
 
 def test_too_little_memory_is_told_in_the_words_for_it():

@@ -146,6 +146,9 @@ CONVERSATIONS = [
     ("no messages", "no messages"),
     (None, None),
     ([{"from": "bing", "value": "Hi"}], [{"role": "bing", "content": "Hi"}]),
+    ([{"role": "human", "content": "Hi"}], [{"role": "user", "content": "Hi"}]),
+    (f"\n{json.dumps(SHAREGPT)}", OPENAI),
+    ("[no messages", "[no messages"),
     ([{"from": "observation", "value": "4"}], [{"role": "tool", "content": "4"}]),
     (
         [{"role": "user", "content": [{"type": "text", "text": "a "}, "b"]}],

@@ -42,6 +42,7 @@ def test_keys(given, ours):
         ("int(interval(1, 8))", {"low": 1, "high": 8}),
         ("range(1, 8)", {"low": 1, "high": 7}),
         ("range(8, 65, 8)", {"low": 8, "high": 64, "step": 8}),
+        ("range(0.1, 0.5, 0.1)", {"low": 0.1, "high": 0.5, "step": 0.1}),
         ("range(start=1,stop=8)", {"low": 1, "high": 7}),
         ("choice(8, 16)", {"choices": [8, 16]}),
         ("shuffle(choice(a,b))", {"choices": ["a", "b"]}),

@@ -13,6 +13,7 @@ from sweeper.errors import ConfigError
 from sweeper.loading import read, to_tree
 from tests.rows import tokenizer
 from tests.tiny import config
+from tests.tiny import tokenizer as tiny_tokenizer
 
 TASK = replace(config().task, prompt="{input}:", chat_template=False)
 OPEN = replace(
@@ -70,9 +71,11 @@ def test_it_is_told_with_the_rows_that_are_cut():
 
 
 def test_rows_that_cannot_be_encoded_get_what_there_is_room_for():
-    found = take(OPEN, tokenizer(), "causal", [], 512, 4096)
+    with_end = Text("red <eos>", "blue")  # which this tokenizer can't take for text
+    found = take(OPEN, tiny_tokenizer(), "causal", [with_end], 512, 4096)
     assert (found.rows, found.bound) == (0, 512)
     assert all(16 < tokens <= 512 for tokens in found.taken.values())
+    assert take(OPEN, tiny_tokenizer(), "causal", [with_end, Text("red", "blue")], 512, 4096).rows == 1
 
 
 def test_auto_is_written_as_such_and_other_words_are_refused():

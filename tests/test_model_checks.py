@@ -77,6 +77,12 @@ def test_quantised_weights_that_no_package_here_reads_are_refused(folder, monkey
         check_files(found(folder))
 
 
+def test_a_package_within_one_that_is_not_installed_is_not_installed(folder):
+    edit(folder / "config.json", quantization_config={"quant_method": "quanto"})
+    with pytest.raises(ModelError, match=r"optimum\.quanto, which reads them, is not installed"):
+        check_files(found(folder))
+
+
 def test_another_attention_is_taken_for_one_that_is_not_installed(folder):
     edit(folder / "config.json", _attn_implementation="flash_attention_2")
     resolved, task = found(folder), tiny.config("task.max_input_tokens=400").task

@@ -170,6 +170,8 @@ def test_all_alike_and_whether_anything_was_learned(plant):
     assert "no validation loss has moved from the base model's (3.000): nothing is learned." in nothing.text
     changed = read_config(compose(shlex.split(nothing.command)[3:]))[0]
     assert changed.space["learning_rate"]["high"] > 5e-3
+    unmeasured = told(replace(seen, records=seen.records[1:]), "alike")
+    assert re.search(r"less than its standard error \(0\.010\)\. Widen the ranges, or", unmeasured.text)
     assert "alike" not in kinds(plant([0.3, 0.305, 0.302, 0.32]))
     pruned = plant([0.3, 0.305, 0.302, 0.2], state=[TrialState.FINISHED] * 3 + [TrialState.PRUNED])
     assert "alike" not in kinds(pruned), "what was pruned was worse"
@@ -356,6 +358,11 @@ def test_choices_have_an_edge_too(plant):
     trials = [replace(r, params={"lora.rank": rank}) for r, rank in zip(seen.records[1:], at, strict=True)]
     found = told(replace(seen, space=ranks, records=[seen.records[0], *trials]), "edge")
     assert found.advice == "Widen it: 'space.lora.rank.choices=[8,16,32,64,128]'."
+    more = Space.parse({"lora": {"rank": {"choices": [4, 8, 16, 32, 64]}}}, seen.trial).entries
+    many = replace(seen, space=more, records=[seen.records[0], *trials])
+    assert "edge" in kinds(many), "of five, two lie in the upper quarter"
+    words = Space.parse({"scheduler": {"choices": ["constant", "linear"]}}, seen.trial).entries
+    assert "edge" not in kinds(replace(many, space=words)), "words have no ends"
 
 
 def test_rows_that_would_tell_the_best_two_apart_are_those_of_paired_differences(plant):
@@ -383,6 +390,7 @@ def test_rows_that_would_tell_the_best_two_apart_are_those_of_paired_differences
     equal = told(plant([0.3, 0.3, 0.1], error=0.02), "rows")
     assert equal.advice == "They are as good as each other: take the cheaper one."
     assert "rows" not in kinds(plant([0.2, 0.3, 0.1], error=0.02))
+    assert "rows" not in kinds(plant([0.30, 0.32, 0.1], error=None)), "nothing is known of the rows"
 
 
 def test_the_same_settings_several_times(plant):

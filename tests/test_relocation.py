@@ -58,6 +58,14 @@ def test_what_a_sweep_began_with_is_found_from_any_folder(project, tmp_path):
     assert "folder" not in fingerprint(found, space)["model"]
 
 
+def test_it_is_found_where_the_sweep_was_begun_wherever_its_folder_is(project, tmp_path):
+    config, _, layout, revision = project
+    shutil.move(layout.root, tmp_path / "elsewhere" / "sweeps")
+    found = located(config, Layout(tmp_path / "elsewhere" / "sweeps", "mine"), revision)
+    assert found.model.folder == str(tmp_path / "project" / "tiny")
+    assert found.data.path == tmp_path / "project" / "rows.jsonl"
+
+
 @pytest.mark.parametrize("is_absolute", [False, True])
 def test_it_is_found_after_the_project_was_moved(project, tmp_path, is_absolute):
     config, _, _, revision = project

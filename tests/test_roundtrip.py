@@ -111,6 +111,10 @@ def test_the_end_of_a_turn_is_found(family):
 
 def test_where_a_template_has_no_end_of_a_turn_there_is_none():
     assert turn_end(pairs_tokenizer("{% for m in messages %}{{ m.content }}\n{% endfor %}")) is None
+    assert (
+        turn_end(pairs_tokenizer("{% for m in messages %}{{ m.content }} says {{ m.role }}</s>{% endfor %}"))
+        is None
+    )
     assert turn_end(pairs_tokenizer("{{ raise_exception('no') }}")) is None
     assert turn_end(pairs_tokenizer(None)) is None
 

@@ -4,8 +4,10 @@ import gzip
 import io
 import json
 import lzma
+import shutil
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 
 import datasets
 import pyarrow as pa
@@ -163,6 +165,11 @@ def test_several_files_are_read_in_the_order_of_their_names(tmp_path):
     assert load(configure(folder).data).description == "a.jsonl, b.jsonl, c.jsonl"
     digests = {content_digest(configure(path).data) for path in (folder, folder / "*.jsonl", listed)}
     assert len(digests) == 1
+    deep = folder / "deep" / "deeper"
+    deep.mkdir(parents=True)
+    shutil.copy(folder / "a.jsonl", deep)
+    every = [path.relative_to(folder) for path in files.expand(folder / "**/*.jsonl", "data.path")]
+    assert every == [Path("a.jsonl"), Path("b.jsonl"), Path("c.jsonl"), Path("deep/deeper/a.jsonl")]
     write_jsonl(folder / "c.jsonl", ROWS[:1])
     assert content_digest(configure(folder).data) not in digests
 

@@ -307,10 +307,6 @@ def _text(parts: Sequence[Any], place: str) -> Any:
     return "".join(texts)
 
 
-def _has_text(part: Mapping[str, Any]) -> bool:
-    return isinstance(part.get("text"), str)
-
-
 def _chat_form(cell: Any) -> str | None:
     """What the form of messages is called; None for a cell that holds none."""
     turns = _parsed(cell)
