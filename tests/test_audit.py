@@ -264,6 +264,15 @@ def test_rows_that_are_no_conversation(tmp_path):
     assert found.findings[0].advice.startswith('They are left out. Right is [{"role": "user"')
 
 
+def test_personal_data_in_tool_calls_are_found(tmp_path):
+    call = {"function": {"name": "send", "arguments": '{"to": "jane.roe@acme.org"}'}}
+    row = {"messages": [{"role": "user", "content": "Go."}, {"role": "assistant", "tool_calls": [call]}]}
+    config = configure(write_jsonl(tmp_path / "rows.jsonl", [row] * 3), "chat")
+    (found,) = [one for one in audit(config).findings if one.check == "personal"]
+    assert found.message == "3 of 3 rows contain e-mail (3 occurrences)"
+    assert "[e-mail]" in found.examples[0].text
+
+
 def test_lengths_are_counted_in_bins_that_widen():
     lengths = Lengths()
     lengths.see(Batch(0, [], [], ["", "a" * 7, "a" * 9, "a" * 10, "a" * 2_000_000], [""] * 5, []))

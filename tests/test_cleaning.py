@@ -54,6 +54,56 @@ def test_a_step_changes_what_it_is_there_for_and_nothing_else(step, text, clean)
     assert changed(step, clean) == clean
 
 
+def calling(arguments, **more):
+    call = {"type": "function", "id": "call_1", "function": {"name": "send", "arguments": arguments}}
+    question = {"role": "user", "content": "Send it, please."}
+    return [question, {"role": "assistant", "content": "", "tool_calls": [call], **more}]
+
+
+MAIL = "jane.roe@acme.org"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "clean"),
+    [
+        (
+            {"to": [MAIL, {"cc": f"me, {MAIL}"}], MAIL: 3, "rows": 12345678, "now": True},
+            {"to": ["[e-mail]", {"cc": "me, [e-mail]"}], MAIL: 3, "rows": 12345678, "now": True},
+        ),
+        (f'{{"to":"{MAIL}","n":1.50}}', '{"to": "[e-mail]", "n": 1.5}'),
+        ('{"to":"nobody","n":1.50}', '{"to":"nobody","n":1.50}'),
+        (f"to={MAIL}", "to=[e-mail]"),
+    ],
+    ids=["an object", "JSON as text", "nothing to mask", "no JSON"],
+)
+@pytest.mark.parametrize("with_tools", [False, True])
+def test_personal_data_in_tool_calls_and_reasoning_are_masked(arguments, clean, with_tools):
+    messages = calling(arguments, reasoning_content=f"She is {MAIL}.", name="clerk")
+    messages.append({"role": "tool", "content": f"Sent to {MAIL}.", "tool_call_id": "call_1"})
+    tools = [{"name": "send", "description": f"Ask {MAIL}."}]
+    row = {"messages": messages, "tools": tools} if with_tools else messages
+    done = cleaner("personal", kind="chat").clean(Text(json.dumps(row), ""))
+    after = json.loads(done.text.input)
+    said = after["messages"] if with_tools else after
+    assert said[1:] == [
+        {**calling(clean, reasoning_content="She is [e-mail].", name="clerk")[1]},
+        {"role": "tool", "content": "Sent to [e-mail].", "tool_call_id": "call_1"},
+    ]
+    assert (done.changed, done.left_out) == (1, KEPT)
+    assert not with_tools or after["tools"] == tools, "they are not about anybody"
+    other = cleaner("whitespace", kind="chat").clean(Text(json.dumps(calling({"a": " b "})), ""))
+    assert json.loads(other.text.input) == calling({"a": " b "}), "other steps leave calls alone"
+    assert other.changed == 0
+
+
+def test_a_call_with_nothing_personal_is_not_counted_as_changed():
+    row = Text(json.dumps(calling('{"a":1}')), "")
+    done = cleaner("personal", kind="chat").clean(row)
+    assert (done.text, done.changed) == (row, 0)
+    only = cleaner("personal", kind="chat").clean(Text(json.dumps(calling({"to": MAIL})), ""))
+    assert only.changed == 1, "though no content was"
+
+
 @pytest.mark.parametrize(
     ("answer", "clean"),
     [

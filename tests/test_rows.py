@@ -14,8 +14,10 @@ from tests.templates import TEMPLATES, pairs_tokenizer
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    tiny.llama().save_pretrained(tmp_path / "model")
-    tokenizer(CHATML).save_pretrained(tmp_path / "model")
+    model, words = tiny.llama(), tokenizer(CHATML)
+    model.resize_token_embeddings(len(words))
+    model.save_pretrained(tmp_path / "model")
+    words.save_pretrained(tmp_path / "model")
     write_jsonl(tmp_path / "rows.jsonl", pairs(40))
     write_jsonl(tmp_path / "chats.jsonl", [chat(f"hello {i}", f"good day <|im_end|> {i}") for i in range(40)])
     monkeypatch.chdir(tmp_path)
@@ -64,6 +66,32 @@ def test_classes_are_named(folder, capsys):
     assert "what it learns to tell is the class" in said
     assert "Class: " in said
     assert "[[" not in said
+
+
+def test_a_sweep_that_has_begun_shows_its_own_rows_whatever_became_of_the_file(folder, capsys):
+    """The columns are told by the form of the rows, which the file alone would tell."""
+    given = [{"question": row["text"], "answer": row["answer"]} for row in pairs(40)]
+    write_jsonl(folder / "asked.jsonl", given)
+    line = ["+experiment=generate", "data.path=asked.jsonl", "task.chat_template=false", *SMALL]
+    line += ["budget.trials=1", "tracking=none", "executor=inline", "verdict=none", "model.device=cpu"]
+    line += ["data.sizes.train=4", "task.generation.max_new_tokens=2", "data.audit.fail_on=never"]
+    with tiny.one_thread():
+        assert main(line) == 0
+    capsys.readouterr()
+    begun = shown(capsys, "generate", "--number", "2")
+    assert "Rows: 40 read; train 4, validation 2, test 2" in begun
+    assert begun.count("\ntrain row ") == 2
+    assert "[[ answer " in begun
+    before = sorted(folder.rglob("*"))
+    (folder / "asked.jsonl").unlink()
+    assert shown(capsys, "generate", "--number", "2") == begun
+    write_jsonl(folder / "asked.jsonl", [{"text": f"another {i}"} for i in range(40)])
+    assert shown(capsys, "generate", "--number", "2") == begun
+    assert sorted(folder.rglob("*")) == before
+    other = shown(capsys, "generate", "--split", "test", "--number", "1")
+    assert "test row 1 of 2" in other
+    assert main(["rows", "of_no_sweep"]) == 2
+    assert "no sweep `of_no_sweep` in sweeps/; known sweeps: generate" in capsys.readouterr().err
 
 
 def test_a_split_that_is_not_there_is_a_fault(folder, capsys):

@@ -32,7 +32,7 @@ from sweeper.data.checks.types import Types
 from sweeper.data.files import SPLITS
 from sweeper.data.findings import MOST_EXAMPLES, Batch, Check, Finding, Severity
 from sweeper.data.manifest import SplitInfo, defining
-from sweeper.data.personal import mask, masked_excerpt
+from sweeper.data.personal import Personal, mask, masked_excerpt
 from sweeper.data.queue import MOST_QUEUED, Suspect, suspects
 from sweeper.data.review import read_review
 from sweeper.data.texts import Form
@@ -135,9 +135,11 @@ def audit(
         for batch in seen.batches(source):
             said = replace(batch, inputs=[form.shown(text) for text in batch.inputs])
             lengths.see(said)
+            whole = replace(batch, inputs=[form.shown_whole(text) for text in batch.inputs])
             for check in all_checks:
-                # Who asked and who answered matters to it alone.
-                check.see(batch if is_chat and isinstance(check, Duplicates | Calls) else said)
+                # Who asked and who answered matters to some alone, and what stands in tool calls to others.
+                as_it_is = is_chat and isinstance(check, Duplicates | Calls)
+                check.see(batch if as_it_is else whole if isinstance(check, Personal) else said)
             _note(said, excerpts)
             progress("Reading the rows", seen.read, None)
         if not seen.read:

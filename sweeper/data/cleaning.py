@@ -13,7 +13,7 @@ the raw text is kept beside the cleaned one, and a row that a step leaves out is
 | length | leaves out rows beyond the bounds of `data.length` |
 | exact_duplicates | leaves out all but the first of equal rows |
 | near_duplicates | leaves out all but the first of rows that are alike (`data.audit.near_duplicates`) |
-| personal | puts placeholders in the place of personal data and secrets |
+| personal | puts placeholders in the place of personal data and secrets, in tool calls and reasoning too |
 
 Labels (task.kind=classify) are never changed; answers keep what they begin with and their empty lines. A step
 that leaves nothing of a text leaves the row out. A row that a person has decided to keep (`data.review`) is
@@ -43,6 +43,10 @@ KEPT = -1
 
 NEAR = "near_duplicates"
 """Can be decided only when all rows are known: `sweeper.data.likeness`."""
+
+
+PERSONAL = "personal"
+"""Looks at tool calls too, in which the other steps could break something."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,13 @@ class Cleaner:
                     if keep:
                         continue
                     return Cleaned(row, changed, number, "\n".join(compared or fields))
+                before = row
                 if after != fields:
-                    changed |= 1 << number
                     fields, row = after, self._form.join(row, after)
+                if step == PERSONAL:
+                    row = self._form.beside(row, lambda text: _personal(text, is_answer=False))
+                if row != before:
+                    changed |= 1 << number
             elif self._leaves_out(step, row, fields) and not keep:
                 return Cleaned(row, changed, number, "\n".join(compared or fields))
         return Cleaned(row, changed, KEPT, "\n".join(compared or fields))
@@ -200,5 +208,5 @@ _CHANGES: Mapping[str, Callable[[str, bool], str]] = {
     "encoding": _encoding,
     "whitespace": _whitespace,
     "formats": _formats,
-    "personal": _personal,
+    PERSONAL: _personal,
 }

@@ -1,7 +1,7 @@
 """Conversations: what a row's messages must look like, and how they are kept as text."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,8 @@ RIGHT_FORM = (
 Message = dict[str, Any]
 """`role` and `content`, and what else templates know: `tool_calls`, `tool_call_id`, `name`, reasoning."""
 
-_TEXTS = ("name", "tool_call_id", "reasoning_content", "thinking")
+_REASONING = ("reasoning_content", "thinking")
+_TEXTS = ("name", "tool_call_id", *_REASONING)
 """Further keys of a message that are kept; they hold text."""
 
 
@@ -78,6 +79,38 @@ def calls_of(message: Mapping[str, Any]) -> list[tuple[str, Any]]:
     said = ((call.get("function"), call) for call in message.get("tool_calls") or ())
     functions = [function if isinstance(function, Mapping) else call for function, call in said]
     return [(str(function.get("name") or ""), function.get("arguments")) for function in functions]
+
+
+def beside_content(message: Message, change: Callable[[str], str]) -> Message:
+    """The message with the texts changed that it has beside its content: reasoning, and strings in calls.
+
+    Arguments that are JSON as text stay JSON: strings within are changed, keys and numbers are not.
+    """
+    changed: Message = {name: change(message[name]) for name in _REASONING if name in message}
+    if "tool_calls" in message:
+        changed["tool_calls"] = [_with_arguments(call, change) for call in message["tool_calls"]]
+    return message | changed
+
+
+def _with_arguments(call: Mapping[str, Any], change: Callable[[str], str]) -> Mapping[str, Any]:
+    if isinstance(function := call.get("function"), Mapping):
+        return {**call, "function": _with_arguments(function, change)}
+    given = call.get("arguments")
+    if not isinstance(given, str):
+        return {**call, "arguments": _changed(given, change)} if "arguments" in call else call
+    tree = _parsed(given)
+    if not isinstance(tree, dict | list):
+        return {**call, "arguments": change(given)}
+    after = _changed(tree, change)
+    return call if after == tree else {**call, "arguments": json.dumps(after, ensure_ascii=False)}
+
+
+def _changed(tree: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(tree, Mapping):
+        return {name: _changed(value, change) for name, value in tree.items()}
+    if isinstance(tree, list):
+        return [_changed(value, change) for value in tree]
+    return change(tree) if isinstance(tree, str) else tree
 
 
 def tool_names(tools: Sequence[Any] | None) -> list[str]:

@@ -1,12 +1,12 @@
 """The texts that a row is made of, for whoever looks at them, or changes them, one by one."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sweeper.config import TaskConfig
 from sweeper.config.prompt import Prompt
-from sweeper.data.conversation import Conversation, check_messages
+from sweeper.data.conversation import Conversation, beside_content, check_messages
 
 ANSWER = "answer"
 """Who says the target of a row."""
@@ -54,6 +54,26 @@ class Form:
         if self.has_columns:
             return Text(columns_text(dict(zip(json.loads(row.input), inputs, strict=True))), target)
         return Text(inputs[0], target)
+
+    def beside(self, row: Text, change: Callable[[str], str]) -> Text:
+        """The row with the texts changed that `split` leaves out: of a chat, reasoning and tool calls."""
+        if self.kind != "chat":
+            return row
+        old = Conversation.parse(row.input)
+        said = [beside_content(message, change) for message in old.messages]
+        return row if said == old.messages else Text(Conversation(said, old.tools).text, row.target)
+
+    def shown_whole(self, text: str) -> str:
+        """As `shown`, with all that a chat has beside the contents of its messages."""
+        more: list[str] = []
+
+        def note(one: str) -> str:
+            more.append(one)
+            return one
+
+        if self.kind == "chat" and check_messages(text) is not None:
+            self.beside(Text(text, ""), note)
+        return "\n\n".join([self.shown(text), *more])
 
     def shown(self, text: str) -> str:
         """What is to be read of an input, without the JSON around it; what is none as it is."""
