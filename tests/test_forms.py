@@ -186,12 +186,12 @@ def test_rows_are_given_in_one_form(tmp_path):
 
 def test_answers_that_are_objects_are_written_as_json_when_asked_for(tmp_path):
     path = write_jsonl(
-        tmp_path / "rows.jsonl", [{"text": "a", "answer": {"n": 1}}, {"text": "b", "answer": "c"}]
+        tmp_path / "rows.jsonl", [{"text": "a", "answer": {"é": 1}}, {"text": "b", "answer": "c"}]
     )
     config = configure(path, target_format="json")
-    assert [row["answer"] for row in load(config.data).parts["train"].rows()] == ['{"n": 1}', "c"]
+    assert [row["answer"] for row in load(config.data).parts["train"].rows()] == ['{"é": 1}', "c"]
     plain = configure(path)
-    assert [row["answer"] for row in load(plain.data).parts["train"].rows()] == [{"n": 1}, "c"]
+    assert [row["answer"] for row in load(plain.data).parts["train"].rows()] == [{"é": 1}, "c"]
 
 
 def test_a_sweep_that_has_begun_keeps_its_columns(tmp_path):

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from sweeper.engines import make_engine
 from sweeper.errors import ModelError
 from sweeper.messages import BASE
+from sweeper.models.heads import some
 from sweeper.models.modeling import BaseModel, starting_head
 from sweeper.models.pretrained import resolve
 from tests import tiny, zoo
@@ -202,3 +203,8 @@ def test_a_writer_of_which_anything_is_lacking_is_refused(edit, tmp_path):
         ModelError, match=NOT_WHOLE.format(1, 21) + r"size there \(lm_head.weight\); get the mod"
     ):
         zoo.load(None, tmp_path / "model", "causal")
+
+
+def test_the_first_of_many_names_are_told():
+    assert some("abcd") == "a, b, c, d"
+    assert some("abcdef") == "a, b, c, d and 2 more"

@@ -49,6 +49,12 @@ def test_the_input_gives_way_where_both_do_not_fit(positions, most):
     assert found.bound == 512
 
 
+def test_an_encoder_and_a_decoder_have_their_room_each():
+    found = take(OPEN, tokenizer(), "seq2seq", rows(1000, 300), 512, 4096)
+    assert found.taken["max_answer_tokens"] == 304
+    assert found.taken["max_input_tokens"] == 512 - len(":") - 1 - 4
+
+
 def test_what_is_given_stays():
     found = take(replace(OPEN, max_input_tokens=32), tokenizer(), "causal", rows(1000, 80), None, 4096)
     assert dict(found.taken) == {"max_answer_tokens": 80, "max_new_tokens": 80}

@@ -77,6 +77,13 @@ def test_quantised_weights_that_no_package_here_reads_are_refused(folder, monkey
         check_files(found(folder))
 
 
+@pytest.mark.parametrize("method", ["gptq", "of_tomorrow"])
+def test_quantised_weights_that_a_package_here_may_read_are_not_refused(folder, monkeypatch, method):
+    monkeypatch.setattr("sweeper.models.checks.find_spec", lambda name: {"gptqmodel": "there"}.get(name))
+    edit(folder / "config.json", quantization_config={"quant_method": method})
+    assert check_files(found(folder)) == []
+
+
 def test_a_package_within_one_that_is_not_installed_is_not_installed(folder):
     edit(folder / "config.json", quantization_config={"quant_method": "quanto"})
     with pytest.raises(ModelError, match=r"optimum\.quanto, which reads them, is not installed"):

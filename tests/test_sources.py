@@ -436,3 +436,10 @@ def test_splits_are_told_by_any_word_of_a_name(tmp_path, names):
         write_jsonl(tmp_path / name, [{"text": "a", "answer": "b"}])
     with pytest.raises(DataError, match="has several splits by the names of its files"):
         files.expand(tmp_path, "data.path")
+
+
+def test_a_table_leaves_the_limit_of_fields_as_it_was(tmp_path):
+    before = csv.field_size_limit()
+    (tmp_path / "rows.csv").write_text(f'text,answer\n"{"x" * (before + 1)}",b\n')
+    assert len(read(configure(tmp_path / "rows.csv"))[0]["text"]) == before + 1
+    assert csv.field_size_limit() == before
