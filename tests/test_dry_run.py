@@ -51,6 +51,20 @@ def test_models_that_can_be_trained_are_left_as_they_were(kind):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_each_method_and_variant_is_tried_once_with_the_most_demanding_settings():
+    tried = []
+
+    def note(work, settings: TrialSettings) -> None:
+        lora = settings.lora
+        tried.append("full" if settings.method == "full" else (lora.variant, lora.rank, lora.dropout))
+
+    attempt(tiny.base(), within_memory=note, **EVERYTHING)
+    assert tried == ["full", ("lora", 8, 0.2), ("dora", 8, 0.2)]
+    tried.clear()
+    attempt(tiny.base(), within_memory=note, lora={"variant": {"choices": ["rslora", "lora"]}})
+    assert [one[0] for one in tried] == ["lora"]
+
+
 def test_layers_that_peft_refuses_are_told_with_those_that_are_left():
     small = {"hidden_size": 16, "num_hidden_layers": 1, "state_size": 4, "vocab_size": len(tiny.tokenizer())}
     base = BaseModel(MambaForCausalLM(MambaConfig(**small)), tiny.tokenizer(), "causal", name="mamba")

@@ -91,6 +91,7 @@ def test_the_engine_trainer_gives_the_same_trials(tmp_path):
 
 def test_plain_peft_loads_an_adapter_and_gets_the_same_scores(tmp_path):
     channel = run(*several(tmp_path, *MIXED[:3]))
+    assert len(channel.outcomes) == 3
     for outcome in channel.outcomes:
         with pytest.warns(FutureWarning, match="is_gradient_checkpointing"):  # PEFT's own
             model = PeftModel.from_pretrained(tiny.llama(), outcome.adapter).eval()

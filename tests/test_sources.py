@@ -443,3 +443,28 @@ def test_a_table_leaves_the_limit_of_fields_as_it_was(tmp_path):
     (tmp_path / "rows.csv").write_text(f'text,answer\n"{"x" * (before + 1)}",b\n')
     assert len(read(configure(tmp_path / "rows.csv"))[0]["text"]) == before + 1
     assert csv.field_size_limit() == before
+
+
+def test_a_list_of_json_may_have_blanks_before_it(tmp_path):
+    (tmp_path / "rows.json").write_text(f"\n  {json.dumps(ROWS[:2])}")
+    assert read(configure(tmp_path / "rows.json")) == ROWS[:2]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_the_column_of_messages_is_read_or_missed(tmp_path, suffix):
+    rows = [
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "of": "x"}
+    ]
+    path = tmp_path / f"rows.{suffix}"
+    if suffix == "jsonl":
+        write_jsonl(path, rows)
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    config = configure(path, "chat", messages="messages", group="of")
+    (row,) = load(config.data, config.task).parts["train"].rows()
+    assert row["messages"] == rows[0]["messages"]
+    config = configure(path, "chat", messages="mesages", group="of")
+    with pytest.raises(
+        DataError, match=r"^data\.messages: .* `mesages` \(did you mean `messages`\?\); it has"
+    ):
+        list(load(config.data, config.task).parts["train"].rows())
