@@ -220,7 +220,7 @@ def divided(path, **more):
 
 
 def test_a_column_divides_the_rows(tmp_path):
-    names = ["train", "dev", "train", "TEST", "valid"]
+    names = ["train", "dev", "train ", "TEST", "valid"]
     rows = [{**row, "split": name} for row, name in zip(ROWS, names, strict=False)]
     config = divided(write_jsonl(tmp_path / "rows.jsonl", rows))
     assert [len(read(config, split)) for split in ("train", "validation", "test")] == [2, 2, 1]
