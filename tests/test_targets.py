@@ -103,7 +103,7 @@ def test_what_no_adapter_can_be_put_on_is_refused_before_training(shape, what, t
 
 def test_layers_that_share_nothing_leave_what_is_shared_alone(tmp_path):
     model = resolve(tiny.local(tiny.save(zoo.make("t5", "seq2seq"), tmp_path / "t5")))
-    check(model, tiny.config().task, [tiny.settings(lora_target_modules="q,wo")])
+    check(model, tiny.config().task, [tiny.settings(lora_target_modules="q, wo")])
     base = zoo.load(zoo.make("llama", "causal", tie_word_embeddings=True), tmp_path / "llama", "causal")
     with base.put_on(tiny.settings(lora_target_modules="q_proj"), 1):
         assert base.model.config.tie_word_embeddings
