@@ -11,6 +11,7 @@ from sweeper.compose import compose, read_config
 from sweeper.config.prompt import Prompt
 from sweeper.data.audit import audit
 from sweeper.data.prepare import prepare
+from sweeper.data.sources import wanted_columns
 from sweeper.data.texts import Form, Text
 from sweeper.errors import ConfigError, DataError
 from sweeper.layout import Layout
@@ -197,3 +198,12 @@ def test_a_sweep_goes_on_with_the_prompt_that_it_began_with(tmp_path):
     assert as_begun(now, layout) == begun
     other = replace(now, task=replace(now.task, prompt="{input}"))
     assert as_begun(other, layout) == other
+
+
+def test_a_column_that_the_prompt_does_not_name_is_not_asked_for():
+    config = configure(None, task={"prompt": "{question} {hint}"}, input="text")
+    assert wanted_columns(config.data, config.task) == [
+        ("task.prompt", "question"),
+        ("task.prompt", "hint"),
+        ("data.target", "answer"),
+    ]

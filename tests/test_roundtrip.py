@@ -254,12 +254,12 @@ def test_of_a_tokenizer_that_ends_every_text_the_prompt_goes_on():
     words = copy.deepcopy(pairs_tokenizer())
     special = [(word, words.convert_tokens_to_ids(word)) for word in ("<s>", "</s>")]
     words.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=special)
-    task = configure(None, task=WIDE | {"prompt": "{input}:"}).task
-    for text in ("why", "</s>"):  # in the second one it is text
+    for begins, text in (("", "why"), ("", "</s>"), ("<|user|>", "</s>")):  # in a row it is text
+        task = configure(None, task=WIDE | {"prompt": begins + "{input}:"}).task
         found = Encoder(task, words, "causal").encode(Text(text, "so"))
-        assert words.decode(found.input_ids) == f"<s>{text}: so</s>"
-        assert words.decode(found.prompt_ids) == f"<s>{text}:"
-        assert controls(found.input_ids) == ["<s>", "</s>"]
+        assert words.decode(found.input_ids) == f"<s>{begins}{text}: so</s>"
+        assert words.decode(found.prompt_ids) == f"<s>{begins}{text}:"
+        assert controls(found.input_ids) == ["<s>", *filter(None, [begins]), "</s>"]
 
 
 def test_an_answer_ends_where_the_template_has_no_end_for_it():
