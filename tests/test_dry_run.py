@@ -1,9 +1,13 @@
 """One row through everything that trials do, before the first of them."""
 
 import errno
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 from transformers import LlamaForCausalLM, MambaConfig, MambaForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from sweeper.__main__ import main
@@ -11,24 +15,30 @@ from sweeper.config import TrialSettings
 from sweeper.engines.dry_run import dry_run
 from sweeper.engines.trainer import workbench
 from sweeper.errors import ModelError, OutOfMemoryError
+from sweeper.models import modeling
 from sweeper.models.modeling import BaseModel
 from sweeper.space import Space
 from tests import tiny
 from tests.test_worker import texts
 
 
-def attempt(base: BaseModel, kind: str = "causal", within_memory=None, **space) -> None:
-    config = tiny.config(kind=kind)
+def attempt(
+    base: BaseModel, kind: str = "causal", *overrides: str, within_memory=None, given=None, **space
+) -> None:
+    config = tiny.config(*overrides, kind=kind)
     trial = tiny.settings(config)
-    bench = workbench(config, base, tiny.rows(kind))
+    bench = workbench(config, base, given or tiny.rows(kind))
 
     def within(work, settings: TrialSettings) -> None:
         with base.put_on(settings, 0) as model:
             work(model, 1)
 
     rows, labels = bench.train_rows.rows, bench.evaluator.labels
-    with tiny.one_thread():
-        dry_run(base, config.task, Space.parse(space, trial), rows, labels, within_memory or within)
+    with tiny.one_thread(), tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "saved"
+        varied = Space.parse(space, trial)
+        dry_run(base, config.task, varied, rows, labels, within_memory or within, place)
+        assert not place.exists(), "nothing is left"
 
 
 EVERYTHING = {
@@ -65,6 +75,108 @@ def test_each_method_and_variant_is_tried_once_with_the_most_demanding_settings(
     assert [one[0] for one in tried] == ["lora"]
 
 
+@dataclass
+class Done:
+    """What was done with a model in one of the ways that a space has."""
+
+    settings: TrialSettings
+    trained: list[int] = field(default_factory=list)
+    """Tokens of the passes through a model that trains, with its dropout."""
+    written: list[int] = field(default_factory=list)
+    """Tokens of those through one that doesn't, in which a text grows."""
+    gradients: int = 0
+    saved: int = 0
+    read: int = 0
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """Runs the dry run and gives what was done, by a look at the model itself."""
+    ways: list[Done] = []
+    for name in ("save", "restore"):
+        work = getattr(modeling, name)
+
+        def counted(*args, work=work, name=name) -> None:
+            ways[-1].saved += name == "save"
+            ways[-1].read += name == "restore"
+            work(*args)
+
+        monkeypatch.setattr(modeling, name, counted)
+
+    def run(kind: str, *overrides: str, rows=None, **space) -> list[Done]:
+        base = tiny.base(kind)
+
+        def within(work, settings: TrialSettings) -> None:
+            done = Done(settings)
+            ways.append(done)
+            with base.put_on(settings, 0) as model:
+                dropouts = [m for name, m in model.named_modules() if ".lora_dropout." in name]
+
+                def look(module, args, output) -> None:
+                    active = all(one.training and one.p == settings.lora.dropout for one in dropouts)
+                    if torch.is_grad_enabled() and module.training and active:
+                        done.trained.append(args[0].numel())
+                    elif not module.training:
+                        done.written.append(args[0].numel())
+
+                words = [m for m in base.model.modules() if isinstance(m, torch.nn.Embedding)]
+                words = [m for m in words if m.num_embeddings == len(base.tokenizer)]
+                handles = [one.register_forward_hook(look) for one in words]
+                first = next(weights for weights in model.parameters() if weights.requires_grad)
+                handles.append(first.register_hook(lambda _: setattr(done, "gradients", done.gradients + 1)))
+                if isinstance(model, PeftModel):
+                    load = model.load_adapter
+
+                    def loads(*args, **kwargs):
+                        done.read += 1
+                        return load(*args, **kwargs)
+
+                    model.load_adapter = loads
+                try:
+                    work(model, 1)
+                finally:
+                    for handle in handles:
+                        handle.remove()
+
+        attempt(base, kind, *overrides, within_memory=within, given=rows, **space)
+        return ways
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("kind", "overrides", "rows"),
+    [
+        ("causal", (), None),
+        ("causal", ("task.generation.num_beams=2",), None),
+        ("causal", tiny.CHATS, tiny.chats()),
+        ("causal", (*tiny.CHATS, "task.objective={metric: rougeL, direction: maximize}"), tiny.chats()),
+        ("gpt2", (), None),
+        ("seq2seq", (), None),
+        ("classifier", (), None),
+    ],
+    ids=["generate", "beams", "chat by its loss", "chat by its answers", "gpt2", "seq2seq", "classify"],
+)
+def test_all_that_trials_do_is_done_once_with_the_most_demanding_settings(watched, kind, overrides, rows):
+    ways = watched(kind, *overrides, rows=rows, **EVERYTHING)
+    full, *adapted = ways
+    assert full.settings.method == "full"
+    assert [one.settings.lora.variant for one in adapted] == ["lora", "dora"]
+    for one in adapted:
+        lora = one.settings.lora
+        assert (lora.rank, lora.dropout, lora.target_modules) == (8, 0.2, "all-linear")
+    given = tiny.rows(kind) if rows is None else rows
+    longest = max(given.train, key=lambda row: len(row["input_ids"]) + len(row["labels"]))
+    for one in ways:
+        # A decoder needs no scores after the last token; an encoder-decoder reads the answer too.
+        assert one.trained[0] in (len(longest["input_ids"]) - (kind == "causal"), len(longest["input_ids"]))
+        assert len(one.trained) == 1 + (kind == "seq2seq"), "forward"
+        assert one.gradients == 1, "and backward"
+        assert (one.saved, one.read) == (1, 1)
+        steps = [tokens for tokens in one.written if tokens <= 2]
+        assert (len(steps) > 0) == (kind != "classifier"), "a text was written"
+
+
 def test_layers_that_peft_refuses_are_told_with_those_that_are_left():
     small = {"hidden_size": 16, "num_hidden_layers": 1, "state_size": 4, "vocab_size": len(tiny.tokenizer())}
     base = BaseModel(MambaForCausalLM(MambaConfig(**small)), tiny.tokenizer(), "causal", name="mamba")
@@ -88,7 +200,7 @@ def test_a_model_with_experts_passes_more_than_once():
     small |= {"num_key_value_heads": 2, "num_local_experts": 2, "vocab_size": len(tiny.tokenizer())}
     base = BaseModel(MixtralForCausalLM(MixtralConfig(**small)), tiny.tokenizer(), "causal", name="mixtral")
     for _ in range(2):
-        attempt(base)
+        attempt(base, method={"choices": ["lora", "full"]})
 
 
 def test_layers_that_learn_nothing_are_told(caplog):

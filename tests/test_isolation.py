@@ -185,3 +185,28 @@ def test_it_is_the_trial_in_a_process_of_its_own(case, tmp_path):
         capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1],
     ).stdout  # fmt: skip
     assert json.loads(output.replace("(", "[").replace(")", "]")) == [list(one) for one in found]
+
+
+@pytest.mark.parametrize(
+    ("shape", "what", "kind"),
+    [
+        ("mixtral", "causal", "causal"),
+        ("t5", "seq2seq", "seq2seq"),
+        pytest.param("qwen2_moe", "causal", "causal", marks=pytest.mark.slow),
+        pytest.param("llama", "classifier", "classifier", marks=pytest.mark.slow),
+    ],
+)
+def test_a_full_trial_that_was_left_goes_on_as_if_it_had_not_been(shape, what, kind, tmp_path):
+    """Of models with experts, files name and cut the weights in another way than the model does."""
+    base = saved(shape, what, kind, tmp_path / "model")
+    wanted = settings("full")
+    (whole,), expected = train(base, spec(tmp_path / "whole", wanted, 1))
+
+    def leave(progress):
+        return Decision.SUSPEND if progress.examples == 4 else Decision.CONTINUE
+
+    (left,), first = train(base, spec(tmp_path / "parts", wanted, 1), decide=leave)
+    (done,), second = train(base, replace(spec(tmp_path / "parts", wanted, 1), attempt=2))
+    assert (left.ending, done.ending) == (Ending.SUSPENDED, Ending.FINISHED)
+    assert [*first, *second][-len(expected) :] == expected
+    assert files(done.adapter) == files(whole.adapter)

@@ -41,7 +41,7 @@ from sweeper.failpoints import reach
 from sweeper.layout import write_atomically
 from sweeper.loading import to_tree
 
-_FORMAT = 2
+_FORMAT = 3
 """Changes whenever the same rows would be judged differently by the same version."""
 
 _BATCH_ROWS = 1000

@@ -192,7 +192,8 @@ class Attempt(TrainerCallback):  # type: ignore[misc]
             return
         bench, space = self._bench, Space.parse(self._bench.config.space, self._bench.config.trial)
         rows, labels = bench.train_rows.rows, bench.evaluator.labels
-        dry_run(bench.base, bench.config.task, space, rows, labels, self._within_memory)
+        place = self.folder / ".dry_run"
+        dry_run(bench.base, bench.config.task, space, rows, labels, self._within_memory, place)
         self._within_memory(self._time_a_step, self._spec.settings)
         self._evaluate(self._bench.base.model, (0,))
 

@@ -6,13 +6,15 @@ small model it takes seconds; nothing of it is kept.
 
 import functools
 import logging
-import tempfile
+import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 
 from sweeper.advice import fixed
@@ -48,17 +50,19 @@ def dry_run(
     rows: Sequence[Row],
     labels: Sequence[str],
     within_memory: Memory,
+    folder: Path,
 ) -> None:
     """Train, generate, save and read again with the longest of `rows`, in every way that `space` has.
 
-    Raises ModelError if a trial could not do that, or if what it trains has no influence.
+    `folder` is where it is saved; nothing is left there. Raises ModelError if a trial could not do that, or
+    if what it trains has no influence.
     """
     row = max(rows, key=lambda one: len(one.input_ids) + len(one.labels))
     short = replace(task.generation, max_new_tokens=min(_NEW_TOKENS, task.generation.max_new_tokens))
     samples = replace(task.evaluation, samples=1)
     evaluator = Evaluator(base, replace(task, generation=short, evaluation=samples), [row], labels)
     for settings in _ways(space):
-        work = functools.partial(_try, base, settings, row, evaluator)
+        work = functools.partial(_try, base, settings, row, evaluator, folder)
         try:
             if fault := _fault(work, settings, within_memory):
                 way_out = _way_out(base, settings, space, work, within_memory)
@@ -109,7 +113,8 @@ def _way_out(
 
 def _ways(space: Space) -> Iterator[TrialSettings]:
     """Each method, variant and choice of targets, with the largest rank and dropout, on a single row."""
-    one = {"batch_size": 1, "neftune_noise": 0.0, "augment_rate": 0.0}
+    one: dict[str, Any] = {"batch_size": 1, "neftune_noise": 0.0, "augment_rate": 0.0}
+    one["label_smoothing"] = max(space.values("label_smoothing"))
     largest = {name: max(space.values(name)) for name in ("lora.rank", "lora.dropout")}
     methods = space.values("method")
     if "full" in methods:
@@ -123,7 +128,13 @@ def _ways(space: Space) -> Iterator[TrialSettings]:
 
 
 def _try(
-    base: BaseModel, settings: TrialSettings, row: Row, evaluator: Evaluator, model: Any, micro_batch: int
+    base: BaseModel,
+    settings: TrialSettings,
+    row: Row,
+    evaluator: Evaluator,
+    folder: Path,
+    model: Any,
+    micro_batch: int,
 ) -> None:
     batch = collate([row], base.kind, base.tokenizer.pad_token_id)
     backward(model, base, batch, settings)
@@ -135,8 +146,8 @@ def _try(
     model.zero_grad()
     answers = evaluator.answers(model, _say_nothing)
     evaluator.samples(model, answers, _say_nothing)
-    if settings.method == "lora":
-        _check_saved(base, model, batch)
+    with _emptied(folder):
+        _check_saved(base, model, batch, folder)
 
 
 def _say_nothing(done: int, of: int) -> None:
@@ -184,27 +195,50 @@ def _check_gradients(base: BaseModel, model: Any, settings: TrialSettings) -> No
     )
 
 
-def _check_saved(base: BaseModel, model: Any, batch: Batch) -> None:
-    """Raise ModelError if an adapter is another one after it was saved and read again."""
-    before = _logits(base, model, batch)
-    with tempfile.TemporaryDirectory(prefix="sweeper-") as folder, modeling.peft_warns():
-        modeling.save(model, Path(folder))
-        model.load_adapter(folder, _AGAIN, torch_device=str(base.device))
+@contextmanager
+def _emptied(folder: Path) -> Iterator[None]:
+    shutil.rmtree(folder, ignore_errors=True)  # of a killed process
     try:
-        model.set_adapter(_AGAIN)
-        after = _logits(base, model, batch)
+        yield
     finally:
-        model.set_adapter("default")
-        model.delete_adapter(_AGAIN)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_saved(base: BaseModel, model: Any, batch: Batch, folder: Path) -> None:
+    """Raise ModelError if what is trained is something else after it was saved and read again."""
+    before = _logits(base, model, batch)
+    with modeling.peft_warns():
+        modeling.save(model, folder)
+    is_adapter = isinstance(model, PeftModel)
+    if is_adapter:
+        after = _logits_of_adapter(base, model, batch, folder)
+    else:
+        with torch.no_grad():
+            for weights in model.parameters():
+                weights.zero_()
+        modeling.restore(model, folder)
+        after = _logits(base, model, batch)
     apart = float((before - after).abs().max()) / max(float(before.abs().max()), 1e-9)
     if not apart <= _CLOSE:
+        what = "adapter" if is_adapter else "model"
         raise ModelError(
-            f"its adapter is another one after it was saved and read again (its scores are {apart:.1%} "
+            f"its {what} is another one after it was saved and read again (its scores are {apart:.1%} "
             "apart): what a sweep finds could not be used"
         )
 
 
 _AGAIN = "again"
+
+
+def _logits_of_adapter(base: BaseModel, model: Any, batch: Batch, folder: Path) -> Tensor:
+    with modeling.peft_warns():
+        model.load_adapter(folder, _AGAIN, torch_device=str(base.device))
+    try:
+        model.set_adapter(_AGAIN)
+        return _logits(base, model, batch)
+    finally:
+        model.set_adapter("default")
+        model.delete_adapter(_AGAIN)
 
 
 def _logits(base: BaseModel, model: Any, batch: Batch) -> Tensor:

@@ -87,6 +87,13 @@ class TrialTrainer(Trainer):  # type: ignore[misc]
         """Not counted: Trainer would look at every parameter for each micro-batch."""
         return 0
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """As Trainer asks for it when it resumes; by itself it would leave experts of a full model out."""
+        if self._full:
+            modeling.restore(self.model, Path(resume_from_checkpoint))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
     def restore(self, checkpoint: Path) -> None:
         """Put the weights of a checkpoint on the model."""
         self._load_from_checkpoint(str(checkpoint), self.model)

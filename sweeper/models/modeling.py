@@ -278,6 +278,24 @@ def save(model: Any, folder: Path) -> None:
     model.save_pretrained(folder, **choices)
 
 
+def restore(model: Any, folder: Path) -> None:
+    """Put the weights of a whole model that was saved in `folder` on one of its kind, in place.
+
+    They are read as any model is: of some, such as those with experts, files name and cut weights in another
+    way than the model does.
+    """
+    import torch
+
+    with _only_errors():
+        saved = type(model).from_pretrained(
+            folder, config=model.config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+    read = dict(saved.named_parameters())
+    with torch.no_grad():
+        for name, weights in model.named_parameters():
+            weights.copy_(read[name])
+
+
 def _greedy(shipped: Any, tokenizer: "PreTrainedTokenizerBase", ends: Sequence[int]) -> Any:
     """The token ids of the generation settings that a model ships and `ends`, without its way of sampling."""
     from transformers import GenerationConfig
