@@ -199,8 +199,11 @@ def test_a_model_with_experts_passes_more_than_once():
     small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     small |= {"num_key_value_heads": 2, "num_local_experts": 2, "vocab_size": len(tiny.tokenizer())}
     base = BaseModel(MixtralForCausalLM(MixtralConfig(**small)), tiny.tokenizer(), "causal", name="mixtral")
+    before = {name: weights.clone() for name, weights in base.model.state_dict().items()}
     for _ in range(2):
         attempt(base, method={"choices": ["lora", "full"]})
+    after = base.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before | after)
 
 
 def test_layers_that_learn_nothing_are_told(caplog):

@@ -125,12 +125,18 @@ def test_before_its_first_mark_a_stopped_trial_has_nothing_to_keep(tmp_path):
     assert (record.state, record.reason) == (TrialState.PRUNED, "stopped by hand: oops")
 
 
-def test_a_suspended_trial_that_is_stopped_is_kept_at_the_next_start(tmp_path):
-    coordinator, _, _, spec = begun(tmp_path)
+def suspended(folder):
+    """The first trial of a sweep that was interrupted after a mark."""
+    coordinator, _, _, spec = begun(folder)
     coordinator.stop("interrupted")
     coordinator.report(Progress(spec.trial, 1, 48, evaluation=Evaluation(48, 0.2, 0.01, {"rougeL": 0.2})))
     coordinator.finish(outcome(spec, Ending.SUSPENDED))
     coordinator.close()
+    return spec
+
+
+def test_a_suspended_trial_that_is_stopped_is_kept_at_the_next_start(tmp_path):
+    spec = suspended(tmp_path)
     written = spec.folder / "attempt-1" / ".writing"
     written.mkdir(parents=True)
     (written / "adapter_model.safetensors").write_bytes(b"weights")
@@ -186,11 +192,7 @@ def test_a_command_that_comes_too_late_changes_nothing(tmp_path):
 
 
 def test_a_suspended_trial_is_pruned_at_the_next_start(tmp_path):
-    coordinator, _, _, spec = begun(tmp_path)
-    coordinator.stop("interrupted")
-    coordinator.report(Progress(spec.trial, 1, 48, evaluation=Evaluation(48, 0.2, 0.01, {"rougeL": 0.2})))
-    coordinator.finish(outcome(spec, Ending.SUSPENDED))
-    coordinator.close()
+    spec = suspended(tmp_path)
     inbox(tmp_path).put(Prune(spec.trial))
     checkpoint = spec.folder / "attempt-1" / "step-000003"
     checkpoint.mkdir(parents=True)

@@ -15,6 +15,11 @@ PYTHON = Call("run", '{"code": "d = {\\"a\\": [1, {}]}\\nprint(\\"</tool_call>\\
 WRITTEN = '{"name": "add", "arguments": {"a": 1, "b": 2}}'
 
 
+def wide(text):
+    """With the wide bars that DeepSeek's special tokens have."""
+    return text.replace("|", "\uff5c")
+
+
 @pytest.mark.parametrize(
     ("text", "calls"),
     [
@@ -41,6 +46,45 @@ WRITTEN = '{"name": "add", "arguments": {"a": 1, "b": 2}}'
         (' {"type": "function", "name": "add", "parameters": {"a": 1, "b": 2}}\n', (ADD,)),
         (f"<|python_tag|>{WRITTEN}", (ADD,)),
         (f'{WRITTEN}; {{"name": "now", "parameters": {{}}}}', (ADD, NOW)),
+        # Qwen3-Coder
+        (
+            "Well.\n<tool_call>\n<function=add>\n<parameter=a>\n1\n</parameter>\n<parameter=b>\n2\n"
+            "</parameter>\n</function>\n</tool_call>\n<tool_call>\n<function=now>\n</function>\n</tool_call>",
+            (ADD, NOW),
+        ),
+        (
+            "<tool_call>\n<function=run>\n<parameter=code>\nx = 1\n\nif x:\n    y()\n</parameter>\n"
+            "</function>\n</tool_call>",
+            (Call("run", '{"code": "x = 1\\n\\nif x:\\n    y()"}'),),
+        ),
+        ("<tool_call>\n<function=add>\n<parameter=a>\n1\n</parameter>\n", None),  # has no end
+        # GLM 4.5
+        (
+            "<tool_call>add\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n<arg_key>b</arg_key>\n"
+            "<arg_value>2</arg_value>\n</tool_call><tool_call>now\n</tool_call>",
+            (ADD, NOW),
+        ),
+        (
+            "<tool_call>say<arg_key>to</arg_key><arg_value>Ann</arg_value></tool_call>",
+            (Call("say", '{"to": "Ann"}'),),
+        ),
+        # DeepSeek 3 and R1, then 3.1
+        (
+            wide(
+                "<|tool▁calls▁begin|><|tool▁call▁begin|>function<|tool▁sep|>add\n```json\n"
+                '{"a": 1, "b": 2}\n```<|tool▁call▁end|>\n<|tool▁call▁begin|>function<|tool▁sep|>now\n'
+                "```json\n{}\n```<|tool▁call▁end|><|tool▁calls▁end|>"
+            ),
+            (ADD, NOW),
+        ),
+        (
+            wide(
+                '<|tool▁calls▁begin|><|tool▁call▁begin|>add<|tool▁sep|>{"a": 1, "b": 2}'
+                "<|tool▁call▁end|><|tool▁call▁begin|>now<|tool▁sep|>{}<|tool▁call▁end|>"
+                "<|tool▁calls▁end|>"
+            ),
+            (ADD, NOW),
+        ),
         # and what is left of marks that are special tokens, which decoding may drop
         (f'[{WRITTEN}, {{"name": "now", "arguments": {{}}}}]', (ADD, NOW)),
         # OpenAI's own form

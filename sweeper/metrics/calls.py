@@ -5,6 +5,9 @@
     [TOOL_CALLS][{"name": ..., "arguments": {...}}]              Mistral
     [TOOL_CALLS]name[ARGS]{...}                                  Mistral, later models; once per call
     {"name": ..., "parameters": {...}}                           Llama 3, which writes nothing else
+    <tool_call><function=name><parameter=key>value</parameter></function></tool_call>         Qwen3-Coder
+    <tool_call>name<arg_key>key</arg_key><arg_value>value</arg_value></tool_call>             GLM 4.5
+    name{...} or name and fenced JSON, between tokens of its own   DeepSeek 3.1; 3 and R1
 
 A reference that a template has rendered and an answer that a model has written are read by the same rules.
 """
@@ -16,9 +19,23 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-_OPENING = re.compile(r"<tool_call>|<\|tool_call\|>|\[TOOL_CALLS\]")
-_AFTER = re.compile(r"\s*(?:[<\[]|$)")
+_OPENING = re.compile(r"<tool_call>|<\|tool_call\|>|\[TOOL_CALLS\]|<\uff5ctool▁call▁begin\uff5c>")
+_AFTER = re.compile(r"\s*(?:[<\[`]|$)")
 """What may follow the JSON of a call: what closes it, the next one, or nothing."""
+_TAGGED = re.compile(
+    r"\s*<function=(?P<name>[^>\n]+)>(?P<arguments>.*?)</function>"
+    r"|\s*(?P<glm>[\w.:/-]+)(?:\n|(?=<arg_key>))\s*(?P<pairs>(?:<arg_key>.*?</arg_value>\s*)*)(?=</tool_call>)",
+    re.DOTALL,
+)
+"""Arguments between tags of their own."""
+_PAIR = re.compile(
+    r"<parameter=(?P<key>[^>\n]+)>(?P<value>.*?)</parameter>"
+    r"|<arg_key>(?P<arg_key>.*?)</arg_key>\s*<arg_value>(?P<arg_value>.*?)</arg_value>",
+    re.DOTALL,
+)
+_SEPARATED = re.compile(
+    r"\s*(?:function<\uff5ctool▁sep\uff5c>(?P<fenced>[^\n<]+)\n```json\s*|(?P<plain>[^\n<]+)<\uff5ctool▁sep\uff5c>)"
+)
 _NAMED = re.compile(r"\s*([\w.:/-]+)\s*(?:\[CALL_ID\]\s*[\w-]+\s*)?(?:\[ARGS\]\s*)?(?=\{)")
 _BETWEEN = re.compile(r"[\s;,]*")
 _ARGUMENTS = ("arguments", "parameters")
@@ -55,7 +72,13 @@ def _marked(said: str) -> Iterator[Call]:
     opening = _OPENING.search(said)
     while opening is not None:
         at = opening.end()
-        if named := _NAMED.match(said, at):
+        if tagged := _TAGGED.match(said, at):
+            yield _call((tagged["name"] or tagged["glm"]).strip(), _tagged_arguments(tagged))
+            at = tagged.end()
+        elif separated := _SEPARATED.match(said, at):
+            arguments, at = _value(said, separated.end())
+            yield _call((separated["fenced"] or separated["plain"]).strip(), arguments)
+        elif named := _NAMED.match(said, at):
             arguments, at = _value(said, named.end())
             yield _call(named[1], arguments)
         else:
@@ -64,6 +87,18 @@ def _marked(said: str) -> Iterator[Call]:
         if not _AFTER.match(said, at):
             raise ValueError("no end")
         opening = _OPENING.search(said, at)  # a mark within an argument is none
+
+
+def _tagged_arguments(tagged: re.Match[str]) -> dict[str, Any]:
+    """Values that are JSON as such, others as the texts that they are, without the line ends around them."""
+    found: dict[str, Any] = {}
+    for pair in _PAIR.finditer(tagged["arguments"] or tagged["pairs"] or ""):
+        key, value = pair["key"] or pair["arg_key"], pair["value"] or pair["arg_value"] or ""
+        value = value.removeprefix("\n").removesuffix("\n")
+        found[key.strip()] = value
+        with suppress(ValueError):
+            found[key.strip()] = json.loads(value, parse_constant=_refuse)
+    return found
 
 
 def _bare(said: str) -> tuple[Call, ...]:
